@@ -1,0 +1,74 @@
+#include <unistd.h>
+
+#include <set>
+
+#include "common/base/file.h"
+#include "common/base/problem.h"
+#include "common/base/queue.h"
+#include "common/base/rng.h"
+#include "gtest/gtest.h"
+
+namespace atod {
+namespace {
+
+TEST(Problem, MessageNamesFileLineFieldFoundAndExpected) {
+  const absl::Status s = BadInput({"a.yaml", "steps", 3, "x", "a number"});
+  EXPECT_EQ(s.message(), "a.yaml:3: steps: found x, expected a number");
+  EXPECT_EQ(ProblemOf(s).line, 3);
+  EXPECT_EQ(WithFile(BadInput({"", "f", 0, "x", "y"}), "q").message(),
+            "q: f: found x, expected y");
+}
+
+TEST(Noise, DependsOnEveryPartOfTheKeyAndOnNothingElse) {
+  const NoiseKey base{1, 2, 3, 4, 5, 6};
+  std::set<double> seen{NoiseUniform(base)};
+  for (int i = 0; i < 6; ++i) {
+    NoiseKey k = base;
+    if (i == 0) ++k.run_seed;
+    if (i == 1) ++k.step;
+    if (i == 2) ++k.group;
+    if (i == 3) ++k.sample;
+    if (i == 4) ++k.turn;
+    if (i == 5) ++k.position;
+    seen.insert(NoiseUniform(k));
+  }
+  EXPECT_EQ(seen.size(), 7u);
+  EXPECT_EQ(NoiseUniform(base), NoiseUniform(base));
+}
+
+TEST(Noise, IsUniform) {
+  double sum = 0, square = 0;
+  const int n = 20000;
+  for (int i = 0; i < n; ++i) {
+    const double u = NoiseUniform({7, 0, 0, 0, 0, static_cast<uint32_t>(i)});
+    ASSERT_GT(u, 0);
+    ASSERT_LT(u, 1);
+    sum += u;
+    square += u * u;
+  }
+  EXPECT_NEAR(sum / n, 0.5, 0.01);
+  EXPECT_NEAR(square / n, 1.0 / 3, 0.01);
+}
+
+TEST(Queue, DrainsAfterCloseAndRefusesNewItems) {
+  Queue<int> q(2);
+  EXPECT_TRUE(q.Push(1));
+  q.Close();
+  EXPECT_FALSE(q.Push(2));
+  EXPECT_EQ(q.Pop(), 1);
+  EXPECT_EQ(q.Pop(), std::nullopt);
+}
+
+TEST(File, WriteIsReadBackAndMissingFilesAreNamed) {
+  const std::string path =
+      testing::TempDir() + "/atod_file_test." + std::to_string(getpid());
+  ASSERT_TRUE(WriteFileAtomic(path, "abc").ok());
+  EXPECT_EQ(ReadFile(path).value(), "abc");
+  unlink(path.c_str());
+  const auto gone = ReadFile(path);
+  EXPECT_EQ(gone.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_NE(gone.status().message().find(path), std::string::npos);
+}
+
+}  // namespace
+}  // namespace atod

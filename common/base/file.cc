@@ -1,0 +1,77 @@
+#include "common/base/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace atod {
+namespace {
+
+absl::Status FromErrno(const char* what, const std::string& path) {
+  return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot ", what));
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::error_code ec;
+  if (std::filesystem::is_directory(path, ec)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": is a folder, expected a file"));
+  }
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return FromErrno("open", path);
+  std::ostringstream out;
+  out << in.rdbuf();
+  if (in.bad()) return FromErrno("read", path);
+  return std::move(out).str();
+}
+
+absl::Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
+  const std::string part = absl::StrCat(path, ".part.", getpid());
+  const int fd =
+      open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return FromErrno("create", part);
+  while (!bytes.empty()) {
+    const ssize_t n = write(fd, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const absl::Status status = FromErrno("write", part);
+      close(fd);
+      unlink(part.c_str());
+      return status;
+    }
+    bytes.remove_prefix(n);
+  }
+  if (fsync(fd) != 0 || close(fd) != 0) return FromErrno("sync", part);
+  if (rename(part.c_str(), path.c_str()) != 0) return FromErrno("rename", part);
+  return absl::OkStatus();
+}
+
+absl::Status MakeDirs(const std::string& path) {
+  std::error_code ec;
+  std::filesystem::create_directories(path, ec);
+  if (ec) {
+    return absl::ErrnoToStatus(ec.value(),
+                               absl::StrCat(path, ": cannot create folder"));
+  }
+  return absl::OkStatus();
+}
+
+std::string HashHex(std::string_view bytes) {
+  const XXH128_hash_t h = XXH3_128bits(bytes.data(), bytes.size());
+  return absl::StrFormat("%016x%016x", h.high64, h.low64);
+}
+
+}  // namespace atod

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace atod::learner {
+
+// All trajectories of one step as columns. Trajectories, turns and tokens are
+// in canonical order (step, group, sample; turn; token), whatever the order of
+// arrival. Only sampled tokens of trainable turns have rows. Offsets have one
+// more entry than things: turns of trajectory i are
+// [turn_begin[i], turn_begin[i + 1]).
+struct StepBatch {
+  // Per trajectory.
+  std::vector<std::string> trajectory_id;
+  std::vector<int32_t> group;  // dense group number, ascending
+  std::vector<double> reward;  // R(tau) of the environment, before penalties
+  std::vector<int32_t> turn_begin{0};
+  // Per turn.
+  std::vector<int32_t> turn_index;    // k, from 0
+  std::vector<uint8_t> valid_action;  // 0 or 1
+  std::vector<int32_t> token_begin{0};
+  // Per token: log-probs in nats at the sampling temperature.
+  std::vector<float> rollout_logprob;  // of the engine that sampled
+  std::vector<float> old_logprob;      // pi_old, what d, h and Delta use
+  std::vector<float> teacher_logprob;  // pi_T; empty without a teacher
+
+  int num_trajectories() const { return static_cast<int>(group.size()); }
+  int num_turns() const { return static_cast<int>(turn_index.size()); }
+  int num_tokens() const { return token_begin.back(); }
+};
+
+}  // namespace atod::learner

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/rng.h"
+
+namespace atod::rollout {
+
+struct SamplingParams {
+  float temperature = 1;  // divides the logits; 0 is greedy
+  float top_p = 1;
+  uint32_t top_k = 0;  // 0: all
+  uint32_t max_tokens = 512;
+};
+
+// One response to generate.
+struct EngineRequest {
+  uint64_t id = 0;  // chosen by the caller, unique among living requests
+  std::vector<int32_t> prompt;  // token ids, at least one
+  SamplingParams sampling;
+  NoiseKey noise;  // `position` is filled by the engine
+};
+
+enum class FinishReason { kStop, kLength, kCancelled };
+
+struct EngineResult {
+  uint64_t id = 0;
+  std::vector<int32_t> tokens;  // sampled ids, the end token included
+  // log-softmax(logits / temperature) in float32 of each sampled token, over
+  // the whole vocabulary (before top-p and top-k); temperature 0 counts as 1.
+  std::vector<float> logprobs;
+  FinishReason finish = FinishReason::kStop;
+};
+
+// Student inference: KV cache and continuous batching. One thread owns it.
+// It never blocks and never calls out: the owner calls Step in a loop.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  // INVALID_ARGUMENT for an empty or over-long prompt, ids out of range, bad
+  // sampling values or a living id. Nothing is queued then.
+  virtual absl::Status Enqueue(EngineRequest request) = 0;
+  // One batched forward over all active requests (admitting queued ones first)
+  // and what finished by it. Empty work returns at once.
+  virtual absl::StatusOr<std::vector<EngineResult>> Step() = 0;
+  virtual bool has_work() const = 0;
+  // Queued and active requests are dropped.
+  virtual void CancelAll() = 0;
+};
+
+}  // namespace atod::rollout

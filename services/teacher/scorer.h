@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace atod::teacher {
+
+struct TokenSpan {
+  uint32_t begin = 0;   // first scored token, at least 1
+  uint32_t length = 0;  // at least 1
+};
+
+struct ScoreRequest {
+  std::vector<int32_t> tokens;
+  std::vector<TokenSpan> spans;  // ascending, not overlapping
+};
+
+struct ScoreResult {
+  // log-softmax(logits / temperature) in float32 of each scored token given all
+  // before it; spans concatenated.
+  std::vector<float> logprobs;
+  std::vector<float> entropy;  // nats, at temperature; only if asked for
+};
+
+struct ScoreOptions {
+  float temperature = 1;  // > 0
+  bool want_entropy = false;
+};
+
+// A frozen model that scores token ids. Not thread-safe.
+class Scorer {
+ public:
+  virtual ~Scorer() = default;
+  // One packed forward over all requests (split by a token budget inside); the
+  // head runs on scored positions only. Requests must pass Validate.
+  virtual absl::StatusOr<std::vector<ScoreResult>> Score(
+      const std::vector<ScoreRequest>& requests,
+      const ScoreOptions& options) = 0;
+};
+
+// Spans inside the tokens, ascending, ids < vocab_size, length <= max_context;
+// INVALID_ARGUMENT names the field otherwise.
+absl::Status Validate(const ScoreRequest& request, uint32_t vocab_size,
+                      uint32_t max_context);
+
+}  // namespace atod::teacher
