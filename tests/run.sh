@@ -7,9 +7,9 @@ say() { printf '\033[1m[tests]\033[0m %s\n' "$*" >&2; }
 
 deploy/setup.sh --tests
 say "configuring"
-cmake --preset release >build-configure.log 2>&1 || { cat build-configure.log >&2; exit 1; }
-mkdir -p build && mv build-configure.log build/configure.log
-say "building (first time about ten minutes on two cores)"
-cmake --build --preset release 2>/dev/null || cmake --build build/release -- --quiet
+mkdir -p build
+cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
+say "building"
+cmake --build build/release
 say "testing"
 exec ctest --test-dir build/release --output-on-failure -j "$(nproc)" "$@"
