@@ -26,7 +26,7 @@ packages=(
   python3 python3-pip
   libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc
   libabsl-dev libyaml-cpp-dev nlohmann-json3-dev libsqlite3-dev
-  libpcre2-dev libutf8proc-dev libxxhash-dev zlib1g-dev libspdlog-dev
+  libpcre2-dev libutf8proc-dev libxxhash-dev zlib1g-dev libspdlog-dev libcli11-dev
   prometheus-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
 )
 if [[ $tests ]]; then

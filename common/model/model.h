@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/model/model_config.h"
+#include "torch/nn/module.h"
+#include "torch/nn/pimpl.h"
+
+namespace atod::model {
+
+// Keys and values of all layers for a set of slots (decode). Layout and
+// allocation belong to the model; see model.cc.
+class KvCache;
+
+// Qwen3 dense decoder: per-head q/k RMSNorm, grouped-query attention, RoPE,
+// SwiGLU, tied or untied embeddings. Parameter names are Hugging Face's
+// ("model.layers.0.self_attn.q_proj.weight"). Not thread-safe.
+class Qwen3Impl : public torch::nn::Module {
+ public:
+  explicit Qwen3Impl(const ModelConfig& config);
+
+  // Packed training and scoring forward. Sequences lie back to back without
+  // padding; attention is causal inside each.
+  //   tokens      int64 [num_tokens]
+  //   cu_seqlens  offsets of the sequences, first 0, last num_tokens
+  // Returns the final normed hidden states [num_tokens, hidden_size].
+  torch::Tensor Forward(const torch::Tensor& tokens,
+                        const std::vector<int64_t>& cu_seqlens);
+
+  // Head on chosen rows only: [num_rows, hidden_size] -> float32 logits
+  // [num_rows, vocab_size].
+  torch::Tensor Logits(const torch::Tensor& hidden);
+
+  const ModelConfig& config() const { return config_; }
+
+ private:
+  ModelConfig config_;
+};
+TORCH_MODULE(Qwen3);
+
+struct TokenSpan {
+  uint32_t begin = 0;   // first scored token, at least 1
+  uint32_t length = 0;  // at least 1
+};
+
+// One sequence and the tokens in it that have a log-prob.
+struct ScoredSequence {
+  std::vector<int32_t> tokens;
+  std::vector<TokenSpan> spans;
+};
+
+struct SpanLogProbs {
+  // Spans of all sequences concatenated in order, [num_scored] float32:
+  // log-softmax(logits / temperature) of each token given all before it.
+  // Differentiable in the parameters unless grad mode is off.
+  torch::Tensor logprobs;
+  // Entropy in nats of the same distributions, [num_scored], detached;
+  // undefined unless asked for.
+  torch::Tensor entropy;
+};
+
+// One packed forward over all sequences; the head runs on scored positions
+// only. The one place where temperature is applied, for student and teacher
+// alike.
+SpanLogProbs ScoreSpans(Qwen3& model, const std::vector<ScoredSequence>& batch,
+                        float temperature, bool want_entropy);
+
+// Hugging Face folder: config.json + model.safetensors (or a sharded index).
+// INVALID_ARGUMENT names the file and tensor that do not fit.
+absl::StatusOr<Qwen3> LoadModel(const std::string& dir,
+                                const std::string& dtype);
+
+// Writes config.json and model.safetensors; other files of the folder (the
+// tokenizer) are copied by the caller.
+absl::Status SaveModel(Qwen3& model, const std::string& dir,
+                       const std::string& dtype);
+
+// Fresh weights. "unit": embedding std 1/sqrt(hidden), linear std
+// 1/sqrt(fan_in), o_proj and down_proj scaled by 0.2, norms 1 (tiny models
+// learn three times as fast); "hf": normal 0.02, norms 1.
+absl::StatusOr<Qwen3> InitModel(const ModelConfig& config,
+                                const std::string& init, uint64_t seed);
+
+}  // namespace atod::model

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace atod::model {
+
+// The keys of a Hugging Face config.json (model_type qwen3) that shape the
+// computation.
+struct ModelConfig {
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t head_dim = 0;
+  int64_t max_position_embeddings = 0;
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 1e6;  // or rope_parameters.rope_theta
+  bool tie_word_embeddings = false;
+  int64_t eos_token_id = -1;  // the end token of a response; -1: none
+};
+
+// Reads DIR/config.json. Unsupported architectures and features (MoE, rope
+// scaling, sliding windows, attention bias) are refused by name.
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir);
+
+// The text of a config.json that transformers reads back.
+std::string ModelConfigJson(const ModelConfig& config,
+                            const std::string& dtype);
+
+// XXH3-128 of the shape-defining keys (ModelInfo.arch_hash).
+std::string ArchHash(const ModelConfig& config);
+
+}  // namespace atod::model

@@ -1,0 +1,49 @@
+#include <cstdio>
+#include <string>
+
+#include "common/base/log.h"
+#include "services/cli/command.h"
+
+namespace atod::cli {
+namespace {
+
+int exit_status = 0;
+
+}  // namespace
+
+CLI::App* AddCommand(CLI::App& app, const std::string& name,
+                     const std::string& summary, Run run) {
+  CLI::App* sub = app.add_subcommand(name, summary);
+  sub->callback([run] {
+    const absl::StatusOr<int> result = run();
+    if (result.ok()) {
+      exit_status = *result;
+      return;
+    }
+    std::string line(result.status().message());
+    for (char& c : line)
+      if (c == '\n') c = ' ';
+    std::fprintf(stderr, "error: %s\n", line.c_str());
+    exit_status = 2;
+  });
+  return sub;
+}
+
+}  // namespace atod::cli
+
+int main(int argc, char** argv) {
+  atod::InitLogging("atod", "warn");
+  CLI::App app{
+      "ATOD: train small language-model agents by annealed on-policy "
+      "distillation and reinforcement learning"};
+  app.require_subcommand(1);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);
+    std::fprintf(stderr, "error: %s (atod --help lists what there is)\n",
+                 e.what());
+    return 2;
+  }
+  return atod::cli::exit_status;
+}

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/statusor.h"
+
+namespace atod::cli {
+
+// What a sub-command does once its flags are parsed: the exit status (0, or 1
+// for a check that failed), or an error, printed as one line
+// `error: MESSAGE` with exit status 2.
+using Run = std::function<absl::StatusOr<int>()>;
+
+// Adds sub-command `name`. The caller adds its flags to the returned app,
+// binding them to variables that `run` captures by shared_ptr.
+CLI::App* AddCommand(CLI::App& app, const std::string& name,
+                     const std::string& summary, Run run);
+
+// One function a file of commands; called by atod_main.cc.
+// (declared here, in the order of the help page)
+
+}  // namespace atod::cli
