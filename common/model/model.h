@@ -12,10 +12,6 @@
 
 namespace atod::model {
 
-// Keys and values of all layers for a set of slots (decode). Layout and
-// allocation belong to the model; see model.cc.
-class KvCache;
-
 // Qwen3 dense decoder: per-head q/k RMSNorm, grouped-query attention, RoPE,
 // SwiGLU, tied or untied embeddings. Parameter names are Hugging Face's
 // ("model.layers.0.self_attn.q_proj.weight"). Not thread-safe.
@@ -37,8 +33,20 @@ class Qwen3Impl : public torch::nn::Module {
 
   const ModelConfig& config() const { return config_; }
 
+  // The parameters in the order of ParameterSpecs.
+  std::vector<torch::Tensor> OrderedParameters() const;
+
  private:
+  struct Layer {
+    torch::Tensor input_norm, q_proj, k_proj, v_proj, q_norm, k_norm, o_proj,
+        post_norm, gate_proj, up_proj, down_proj;
+  };
+
+  torch::Tensor Norm(const torch::Tensor& x, const torch::Tensor& weight);
+
   ModelConfig config_;
+  torch::Tensor embed_, norm_, head_;  // head_ is embed_ when tied
+  std::vector<Layer> layers_;
 };
 TORCH_MODULE(Qwen3);
 
@@ -71,6 +79,7 @@ SpanLogProbs ScoreSpans(Qwen3& model, const std::vector<ScoredSequence>& batch,
 
 // Hugging Face folder: config.json + model.safetensors (or a sharded index).
 // INVALID_ARGUMENT names the file and tensor that do not fit.
+// `dtype` is "float32" or "bfloat16", or empty for the file's own.
 absl::StatusOr<Qwen3> LoadModel(const std::string& dir,
                                 const std::string& dtype);
 

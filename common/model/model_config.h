@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace atod::model {
@@ -28,11 +30,25 @@ struct ModelConfig {
 // scaling, sliding windows, attention bias) are refused by name.
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir);
 
-// The text of a config.json that transformers reads back.
+// The same from a text; `file` only names it in errors.
+absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
+                                             const std::string& file);
+
+// The text of a config.json that transformers reads back. `dtype` is
+// "float32" or "bfloat16".
 std::string ModelConfigJson(const ModelConfig& config,
                             const std::string& dtype);
 
 // XXH3-128 of the shape-defining keys (ModelInfo.arch_hash).
 std::string ArchHash(const ModelConfig& config);
+
+// One parameter by its Hugging Face name.
+struct ParameterSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
+// All parameters in checkpoint order. A tied head has no entry of its own.
+std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config);
 
 }  // namespace atod::model

@@ -1,0 +1,220 @@
+#include "common/model/model_config.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/file.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace atod::model {
+namespace {
+
+using Json = nlohmann::json;
+
+// Reads the keys of one object; the first fault stays in `status`.
+class Reader {
+ public:
+  Reader(const Json& object, std::string file)
+      : object_(object), file_(std::move(file)) {}
+
+  // An absent or null key leaves `value` when `required` is false.
+  void Positive(const char* key, int64_t& value, bool required = true) {
+    const Json* v = Find(key);
+    if (v == nullptr) {
+      if (required) Fail(key, "nothing", "a positive whole number");
+      return;
+    }
+    if (!v->is_number_integer() || v->get<int64_t>() <= 0 ||
+        v->get<int64_t>() > int64_t{1} << 31)
+      return Fail(key, v->dump(), "a positive whole number");
+    value = v->get<int64_t>();
+  }
+
+  void Positive(const char* key, double& value) {
+    const Json* v = Find(key);
+    if (v == nullptr) return;
+    if (!v->is_number() || !(v->get<double>() > 0))
+      return Fail(key, v->dump(), "a positive number");
+    value = v->get<double>();
+  }
+
+  void Bool(const char* key, bool& value) {
+    const Json* v = Find(key);
+    if (v == nullptr) return;
+    if (!v->is_boolean()) return Fail(key, v->dump(), "true or false");
+    value = v->get<bool>();
+  }
+
+  // The key must be absent, null or `wanted`.
+  void Only(const char* key, const Json& wanted) {
+    const Json* v = Find(key);
+    if (v != nullptr && *v != wanted)
+      Fail(key, v->dump(),
+           absl::StrCat(wanted.dump(), ": others are not", " supported"));
+  }
+
+  void Fail(std::string field, std::string found, std::string expected) {
+    if (status_.ok())
+      status_ = BadInput(
+          {file_, std::move(field), 0, std::move(found), std::move(expected)});
+  }
+
+  const Json* Find(const char* key) const {
+    const auto it = object_.find(key);
+    return it == object_.end() || it->is_null() ? nullptr : &*it;
+  }
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const Json& object_;
+  std::string file_;
+  absl::Status status_;
+};
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
+                                             const std::string& file) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object())
+    return BadInput({file, "", 0, "text that is no JSON object",
+                     "a Hugging Face config.json"});
+  Reader r(json, file);
+  ModelConfig c;
+  if (r.Find("model_type") == nullptr)
+    r.Fail("model_type", "nothing", "\"qwen3\"");
+  r.Only("model_type", "qwen3");
+  r.Only("hidden_act", "silu");
+  r.Only("attention_bias", false);
+  r.Only("use_sliding_window", false);
+  r.Only("rope_scaling", nullptr);
+  r.Only("quantization_config", nullptr);
+  r.Positive("vocab_size", c.vocab_size);
+  r.Positive("hidden_size", c.hidden_size);
+  r.Positive("intermediate_size", c.intermediate_size);
+  r.Positive("num_hidden_layers", c.num_hidden_layers);
+  r.Positive("num_attention_heads", c.num_attention_heads);
+  c.num_key_value_heads = c.num_attention_heads;
+  r.Positive("num_key_value_heads", c.num_key_value_heads, false);
+  c.head_dim = 128;  // transformers' default
+  r.Positive("head_dim", c.head_dim, false);
+  c.max_position_embeddings = 32768;
+  r.Positive("max_position_embeddings", c.max_position_embeddings, false);
+  r.Positive("rms_norm_eps", c.rms_norm_eps);
+  r.Positive("rope_theta", c.rope_theta);
+  r.Bool("tie_word_embeddings", c.tie_word_embeddings);
+  if (const Json* rope = r.Find("rope_parameters")) {
+    const Json type = rope->is_object() && rope->contains("rope_type")
+                          ? (*rope)["rope_type"]
+                          : Json("default");
+    if (type != "default")
+      r.Fail("rope_parameters.rope_type", type.dump(),
+             "\"default\": rope scaling is not supported");
+    const Json theta = rope->is_object() && rope->contains("rope_theta")
+                           ? (*rope)["rope_theta"]
+                           : Json(c.rope_theta);
+    if (!theta.is_number() || !(theta.get<double>() > 0))
+      r.Fail("rope_parameters.rope_theta", theta.dump(), "a positive number");
+    else
+      c.rope_theta = theta.get<double>();
+  }
+  if (const Json* types = r.Find("layer_types")) {
+    for (const Json& type : *types)
+      if (type != "full_attention")
+        r.Fail("layer_types", type.dump(),
+               "\"full_attention\": others are not supported");
+  }
+  if (const Json* eos = r.Find("eos_token_id")) {
+    const Json& first = eos->is_array() && !eos->empty() ? (*eos)[0] : *eos;
+    if (!first.is_number_integer() || first.get<int64_t>() < 0 ||
+        first.get<int64_t>() >= c.vocab_size)
+      r.Fail("eos_token_id", eos->dump(), "a token id below vocab_size");
+    else
+      c.eos_token_id = first.get<int64_t>();
+  }
+  ATOD_RETURN_IF_ERROR(r.status());
+  if (c.num_attention_heads % c.num_key_value_heads != 0)
+    r.Fail("num_key_value_heads", absl::StrCat(c.num_key_value_heads),
+           absl::StrCat("a divisor of num_attention_heads, ",
+                        c.num_attention_heads));
+  if (c.head_dim % 2 != 0)
+    r.Fail("head_dim", absl::StrCat(c.head_dim), "an even number");
+  ATOD_RETURN_IF_ERROR(r.status());
+  return c;
+}
+
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir) {
+  const std::string path = dir + "/config.json";
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  return ParseModelConfig(text, path);
+}
+
+std::string ModelConfigJson(const ModelConfig& c, const std::string& dtype) {
+  nlohmann::ordered_json json = {
+      {"architectures", {"Qwen3ForCausalLM"}},
+      {"model_type", "qwen3"},
+      {"vocab_size", c.vocab_size},
+      {"hidden_size", c.hidden_size},
+      {"intermediate_size", c.intermediate_size},
+      {"num_hidden_layers", c.num_hidden_layers},
+      {"num_attention_heads", c.num_attention_heads},
+      {"num_key_value_heads", c.num_key_value_heads},
+      {"head_dim", c.head_dim},
+      {"max_position_embeddings", c.max_position_embeddings},
+      {"rms_norm_eps", c.rms_norm_eps},
+      {"rope_theta", c.rope_theta},
+      {"tie_word_embeddings", c.tie_word_embeddings},
+      {"hidden_act", "silu"},
+      {"attention_bias", false},
+      {"attention_dropout", 0.0},
+      {"use_sliding_window", false},
+      {"eos_token_id", nullptr},
+      {"torch_dtype", dtype}};
+  if (c.eos_token_id >= 0) json["eos_token_id"] = c.eos_token_id;
+  return json.dump(2) + "\n";
+}
+
+std::string ArchHash(const ModelConfig& c) {
+  return HashHex(absl::StrJoin(
+      {absl::StrCat("qwen3"), absl::StrCat(c.vocab_size),
+       absl::StrCat(c.hidden_size), absl::StrCat(c.intermediate_size),
+       absl::StrCat(c.num_hidden_layers), absl::StrCat(c.num_attention_heads),
+       absl::StrCat(c.num_key_value_heads), absl::StrCat(c.head_dim),
+       absl::StrCat(c.rms_norm_eps), absl::StrCat(c.rope_theta),
+       absl::StrCat(c.tie_word_embeddings)},
+      " "));
+}
+
+std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& c) {
+  const int64_t q = c.num_attention_heads * c.head_dim;
+  const int64_t kv = c.num_key_value_heads * c.head_dim;
+  std::vector<ParameterSpec> specs{
+      {"model.embed_tokens.weight", {c.vocab_size, c.hidden_size}}};
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string p = absl::StrCat("model.layers.", i, ".");
+    specs.push_back({p + "input_layernorm.weight", {c.hidden_size}});
+    specs.push_back({p + "self_attn.q_proj.weight", {q, c.hidden_size}});
+    specs.push_back({p + "self_attn.k_proj.weight", {kv, c.hidden_size}});
+    specs.push_back({p + "self_attn.v_proj.weight", {kv, c.hidden_size}});
+    specs.push_back({p + "self_attn.q_norm.weight", {c.head_dim}});
+    specs.push_back({p + "self_attn.k_norm.weight", {c.head_dim}});
+    specs.push_back({p + "self_attn.o_proj.weight", {c.hidden_size, q}});
+    specs.push_back({p + "post_attention_layernorm.weight", {c.hidden_size}});
+    specs.push_back(
+        {p + "mlp.gate_proj.weight", {c.intermediate_size, c.hidden_size}});
+    specs.push_back(
+        {p + "mlp.up_proj.weight", {c.intermediate_size, c.hidden_size}});
+    specs.push_back(
+        {p + "mlp.down_proj.weight", {c.hidden_size, c.intermediate_size}});
+  }
+  specs.push_back({"model.norm.weight", {c.hidden_size}});
+  if (!c.tie_word_embeddings)
+    specs.push_back({"lm_head.weight", {c.vocab_size, c.hidden_size}});
+  return specs;
+}
+
+}  // namespace atod::model
