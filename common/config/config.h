@@ -1,0 +1,39 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "atod/v1/config.pb.h"
+
+namespace atod::config {
+
+// A configuration in which every section exists and every key that has a
+// default is set.
+struct LoadedConfig {
+  v1::RunConfig config;
+  // Dotted path of every set key ("optimizer.lr", "teachers.0.path") to where
+  // its value came from: "default", "FILE:LINE" or "--set".
+  std::map<std::string, std::string> sources;
+};
+
+// Reads `path` (empty: defaults only), then applies `sets`, each "a.b=value"
+// ("teachers.0.path=DIR" sets, or appends, an element of a list). Refuses, with
+// file, line, found and expected: unknown keys (names the nearest), wrong
+// types, values out of bounds, keys given twice, tabs, broken YAML.
+absl::StatusOr<LoadedConfig> LoadRunConfig(
+    const std::string& path, const std::vector<std::string>& sets = {});
+
+// The same from text; `file` names it in messages.
+absl::StatusOr<LoadedConfig> ParseRunConfig(
+    const std::string& yaml, const std::string& file,
+    const std::vector<std::string>& sets = {});
+
+// YAML with a comment at each key that says where its value came from.
+std::string PrintConfig(const LoadedConfig& loaded);
+
+// Canonical YAML (config.resolved.yaml); loads back to an equal message.
+std::string ResolvedYaml(const v1::RunConfig& config);
+
+}  // namespace atod::config

@@ -1,0 +1,76 @@
+#include "common/config/program_args.h"
+
+#include <iostream>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+
+namespace atod::config {
+namespace {
+
+int Report(const absl::Status& status, std::ostream& err) {
+  if (status.ok()) return 0;
+  std::string line(status.message());
+  for (char& c : line) {
+    if (c == '\n') c = ' ';
+  }
+  err << "error: " << line << std::endl;
+  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? 2 : 1;
+}
+
+}  // namespace
+
+ProgramStart ParseProgramArgs(const std::string& name,
+                              const std::string& summary, int argc,
+                              const char* const* argv, std::ostream& out,
+                              std::ostream& err) {
+  CLI::App app{summary, name};
+  std::string path;
+  std::vector<std::string> sets;
+  bool print_config = false;
+  ProgramArgs args;
+  app.add_option("--config", path, "Configuration of the run (YAML)")
+      ->type_name("FILE");
+  app.add_option("--set", sets, "Overrides one key; may be given again")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  app.add_flag("--print-config", print_config,
+               "Prints the configuration with the source of every value");
+  app.add_flag("--dry-run", args.dry_run,
+               "Checks configuration and files, starts nothing");
+  app.add_option("--index", args.index,
+                 "Number of this process among several equal ones, from 0")
+      ->type_name("N");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) {
+      out << app.help();
+      return {};
+    }
+    err << "error: " << e.what() << " (" << name
+        << " --help lists what there is)" << std::endl;
+    return {std::nullopt, 2};
+  }
+  absl::StatusOr<LoadedConfig> loaded = LoadRunConfig(path, sets);
+  if (!loaded.ok()) {
+    Report(loaded.status(), err);
+    return {std::nullopt, 2};
+  }
+  if (print_config) {
+    out << PrintConfig(*loaded);
+    return {};
+  }
+  args.loaded = *std::move(loaded);
+  return {std::move(args), 0};
+}
+
+ProgramStart ParseProgramArgs(const std::string& name,
+                              const std::string& summary, int argc,
+                              const char* const* argv) {
+  return ParseProgramArgs(name, summary, argc, argv, std::cout, std::cerr);
+}
+
+int ExitStatus(const absl::Status& status) { return Report(status, std::cerr); }
+
+}  // namespace atod::config
