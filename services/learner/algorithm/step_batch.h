@@ -21,10 +21,11 @@ struct StepBatch {
   std::vector<int32_t> turn_index;    // k, from 0
   std::vector<uint8_t> valid_action;  // 0 or 1
   std::vector<int32_t> token_begin{0};
-  // Per token: log-probs in nats at the sampling temperature.
-  std::vector<float> rollout_logprob;  // of the engine that sampled
-  std::vector<float> old_logprob;      // pi_old, what d, h and Delta use
-  std::vector<float> teacher_logprob;  // pi_T; empty without a teacher
+  // Per token: log-probs in nats at the sampling temperature. Computed and sent
+  // as float32; held as float64 because the statistics are float64.
+  std::vector<double> rollout_logprob;  // of the engine that sampled
+  std::vector<double> old_logprob;      // pi_old, what d, h and Delta use
+  std::vector<double> teacher_logprob;  // pi_T; empty without a teacher
 
   int num_trajectories() const { return static_cast<int>(group.size()); }
   int num_turns() const { return static_cast<int>(turn_index.size()); }

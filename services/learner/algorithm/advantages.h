@@ -1,0 +1,40 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/device/device.h"
+#include "services/learner/algorithm/options.h"
+#include "services/learner/algorithm/step_batch.h"
+
+namespace atod::learner {
+
+struct Advantages {
+  double kl_coef = 0;  // kappa(s)
+  double rl_coef = 0;  // rho(s)
+  // Per trajectory.
+  std::vector<double> shaped_reward;  // R(tau) with penalties, Eq. 2's r
+  std::vector<double> grpo;           // A_i, Eq. 2
+  // Per turn. 0 for turns without tokens; d, d_norm are 0 without a teacher.
+  std::vector<double> d, h, d_norm, h_norm, w;
+  // Per token: A_t, a constant of the loss.
+  std::vector<double> advantage;
+  // The step's metrics by TensorBoard tag. A tag is absent when its value is
+  // undefined (a ratio over 0, a mean over nothing).
+  std::map<std::string, double> metrics;
+};
+
+// Advantages of all tokens of a step (Eq. 2, 8-16), from the whole step before
+// any padding, packing or sharding: every rank computes the same. `step` is s,
+// counted from 1. INVALID_ARGUMENT names the column at fault.
+absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
+                                             const AlgorithmOptions& options,
+                                             int step, DeviceBackend& device);
+
+// Offsets monotonous, columns of one length, log-probs and rewards finite.
+absl::Status ValidateBatch(const StepBatch& batch);
+
+}  // namespace atod::learner
