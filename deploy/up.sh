@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# From nothing to a trained agent on one machine: installs what is missing,
+# builds, makes games, a teacher and a student, trains the student with all
+# services as separate processes, and prints a table of what was learned.
+# Run again at will: finished parts are kept, training starts anew.
+#
+#   deploy/up.sh [--name NAME] [--seed N] [--prepare-only] [-- ATOD-UP-ARGUMENTS]
+#     --name          name of the run (default embedded-1, -2, …)
+#     --seed          seed of the training (default 0)
+#     --prepare-only  stop before training
+#   ATOD_WORK  where games and models go (default data/embedded)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { printf '\033[1m[up]\033[0m %s\n' "$*" >&2; }
+bad() { echo "error: deploy/up.sh: $*" >&2; exit 2; }
+
+name= seed=0 prepare_only= extra=()
+while (($#)); do
+  case $1 in
+    --name) name=${2:?--name needs a value}; shift 2 ;;
+    --seed) seed=${2:?--seed needs a value}; shift 2 ;;
+    --prepare-only) prepare_only=1; shift ;;
+    --) shift; extra=("$@"); break ;;
+    *) bad "unknown option $1, expected --name, --seed, --prepare-only or --" ;;
+  esac
+done
+[[ $seed =~ ^[0-9]+$ ]] || bad "--seed: found $seed, expected a whole number"
+
+started=$SECONDS
+deploy/setup.sh
+
+say "building (the first time takes some minutes on two cores)"
+mkdir -p build
+cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
+cmake --build build/release --target programs
+PATH=$PWD/build/release/bin:$PATH
+say "built, $((SECONDS - started)) s since the start"
+
+work=${ATOD_WORK:-data/embedded}
+mkdir -p "$work"
+export OMP_WAIT_POLICY=passive
+
+# once STEP COMMAND…: runs the command unless it, and all before it, ran with
+# the same words.
+chain=
+once() {
+  local stamp=$work/$1.done; shift
+  chain+="$*"$'\n'
+  if [[ -e $stamp && $(<"$stamp") == "${chain%$'\n'}" ]]; then return; fi
+  rm -f "$stamp"
+  "$@"
+  printf '%s' "${chain%$'\n'}" >"$stamp"
+}
+
+prepare_started=$SECONDS
+say "games, demonstrations, tokenizer, teacher, student (kept in $work)"
+once games atod games generate --out "$work/games" --seed 1 \
+  --train 4000 --valid-seen 400 --valid-unseen 400
+once demos-teacher atod games demos --games "$work/games" --split train \
+  --count 4000 --seed 11 --forget 0.40 --look-rows 2 --noise 0.12 \
+  --out "$work/demos-teacher.jsonl"
+once demos-student atod games demos --games "$work/games" --split train \
+  --count 4000 --seed 12 --forget 0.75 --look-rows 4 --noise 0.12 \
+  --out "$work/demos-student.jsonl"
+once tokenizer atod train-tokenizer --data "$work/demos-teacher.jsonl" \
+  --vocab-size 768 --out "$work/tokenizer"
+once init-teacher atod init-model --config deploy/configs/embedded-model.json \
+  --tokenizer "$work/tokenizer" --init unit --seed 21 --out "$work/teacher-init"
+once init-student atod init-model --config deploy/configs/embedded-model.json \
+  --tokenizer "$work/tokenizer" --init unit --seed 22 --out "$work/student-init"
+sft=(--batch-rows 32 --lr 3e-3 --warmup 30 --schedule cosine --weight-decay 0.01
+  --grad-clip 1 --beta2 0.95)
+once teacher atod sft --model "$work/teacher-init" --data "$work/demos-teacher.jsonl" \
+  --out "$work/teacher" --updates 800 --seed 31 "${sft[@]}"
+once student atod sft --model "$work/student-init" --data "$work/demos-student.jsonl" \
+  --out "$work/student" --updates 900 --seed 32 "${sft[@]}"
+sft_seconds=$((SECONDS - prepare_started))
+say "prepared in $sft_seconds s"
+if [[ $prepare_only ]]; then exit 0; fi
+
+if [[ -z $name ]]; then
+  n=1
+  while [[ -e runs/embedded-$n ]]; do n=$((n + 1)); done
+  name=embedded-$n
+fi
+run=runs/$name
+[[ ! -e $run/metrics.jsonl ]] || bad "--name: $run exists already, expected a new name"
+
+say "training run $name: metrics on http://127.0.0.1:9701/metrics, files in $run"
+train_started=$SECONDS
+atod up --config deploy/configs/embedded.yaml --set "name=$name" --set "seed=$seed" \
+  --set "model.path=$work/student" --set "teachers.0.path=$work/teacher" \
+  --set "env.data=$work/games" "${extra[@]}"
+say "trained in $((SECONDS - train_started)) s"
+
+say "evaluating on 300 held-out games of each split"
+evals=$run/evals
+mkdir -p "$evals" "$work/evals"
+play() {  # play NAME SPLIT OUT ARGUMENTS…
+  local label=$1 split=$2 out=$3; shift 3
+  atod eval --games "$work/games" --split "$split" --count 300 --seed 7 \
+    --max-turns 20 --temperature 0.4 --label "$label" --out "$out" "$@"
+}
+for split in valid_unseen valid_seen; do
+  # The same for every run: kept beside the models they belong to.
+  once "eval-random-$split" play random $split "$work/evals/random-$split.jsonl" --policy random
+  once "eval-untrained-$split" play untrained $split "$work/evals/untrained-$split.jsonl" --model "$work/student"
+  once "eval-teacher-$split" play teacher $split "$work/evals/teacher-$split.jsonl" --model "$work/teacher"
+  once "eval-planner-$split" play planner $split "$work/evals/planner-$split.jsonl" --policy planner
+  cp "$work"/evals/*-$split.jsonl "$evals/"
+  for which in last best; do
+    play "trained-$which" $split "$evals/trained-$which-$split.jsonl" \
+      --model "$run/checkpoints/$which/model"
+  done
+done
+atod games stats "$work/games" >"$run/games.txt"
+deploy/report.py "$run"
+say "all done in $((SECONDS - started)) s; report in $run/report"

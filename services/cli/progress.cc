@@ -1,0 +1,68 @@
+#include "services/cli/progress.h"
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "nlohmann/json.hpp"
+
+namespace atod::cli {
+
+std::vector<StepFollower::Step> StepFollower::Poll() {
+  std::vector<Step> out;
+  std::error_code ec;
+  const uint64_t size = std::filesystem::file_size(path_, ec);
+  if (ec) return out;
+  if (size < offset_) offset_ = 0;
+  std::ifstream in(path_, std::ios::binary);
+  in.seekg(static_cast<std::streamoff>(offset_));
+  std::string line;
+  while (std::getline(in, line) && !in.eof()) {
+    offset_ += line.size() + 1;
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (!json.is_object()) continue;
+    Step step;
+    for (const auto& [key, value] : json.items())
+      if (value.is_number()) step[key] = value.get<double>();
+    if (!step.contains("step") || step["step"] <= last_step_) continue;
+    last_step_ = step["step"];
+    out.push_back(std::move(step));
+  }
+  return out;
+}
+
+std::string StepLine(const StepFollower::Step& step, uint32_t steps) {
+  std::string out = absl::StrFormat("step %4.0f/%u", step.at("step"), steps);
+  const auto add = [&](const char* tag, const char* label, int digits,
+                       double scale = 1, const char* unit = "") {
+    const auto it = step.find(tag);
+    if (it == step.end() || std::isnan(it->second)) return;
+    absl::StrAppendFormat(&out, "  %s %.*f%s", label, digits,
+                          it->second * scale, unit);
+  };
+  add("episode/reward", "reward", 2);
+  add("episode/success_rate", "success", 1, 100, "%");
+  add("hybrid/kl_coef", "kl_coef", 3);
+  add("hybrid/rl_coef", "rl_coef", 3);
+  add("throughput/tokens_per_second", "tokens/s", 0);
+  add("timing/step_seconds", "took", 1, 1, "s");
+  add("val/success_rate", "| eval success", 1, 100, "%");
+  return out;
+}
+
+std::string ShortDuration(absl::Duration d) {
+  const int64_t s = absl::ToInt64Seconds(d);
+  if (s >= 3600) return absl::StrFormat("%dh%02dm", s / 3600, s / 60 % 60);
+  if (s >= 60) return absl::StrFormat("%dm%02ds", s / 60, s % 60);
+  return absl::StrFormat("%ds", s);
+}
+
+std::optional<absl::Duration> TimeLeft(absl::Duration elapsed, double done,
+                                       double total) {
+  if (done <= 0) return std::nullopt;
+  return elapsed * ((total - done) / done);
+}
+
+}  // namespace atod::cli

@@ -1,0 +1,314 @@
+#include "services/cli/up_commands.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
+#include "common/config/config.h"
+#include "services/cli/command.h"
+#include "services/cli/progress.h"
+#include "services/cli/supervisor.h"
+
+namespace atod::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Flags {
+  std::string config;
+  std::vector<std::string> sets;
+  bool print_config = false;
+  bool dry_run = false;
+  bool resume = false;
+};
+
+constexpr char kLearner[] = "learner";
+// A role that ends so often within a minute is broken, not unlucky.
+constexpr int kMaxRestartsPerMinute = 5;
+
+std::string ProgramPath(const std::string& name) {
+  std::error_code ec;
+  const fs::path self = fs::read_symlink("/proc/self/exe", ec);
+  return (self.parent_path() / name).string();
+}
+
+uint32_t ThreadsOrAll(uint32_t configured) {
+  return configured > 0 ? configured
+                        : std::max(1u, std::thread::hardware_concurrency());
+}
+
+// The last lines of a log, for the error of a service that keeps dying.
+std::string Tail(const std::string& path, size_t lines) {
+  std::ifstream in(path);
+  std::deque<std::string> last;
+  for (std::string line; std::getline(in, line);) {
+    last.push_back(line);
+    if (last.size() > lines) last.pop_front();
+  }
+  std::string out;
+  for (const std::string& line : last)
+    absl::StrAppend(&out, "    ", line, "\n");
+  return out;
+}
+
+// Plays the role of a person at the terminal: one line an event or step, and
+// on a terminal a last line that is drawn again and again.
+class Screen {
+ public:
+  Screen() : terminal_(isatty(1) != 0) {}
+  ~Screen() { Clear(); }
+  void Line(const std::string& text) {
+    Clear();
+    std::printf("%s\n", text.c_str());
+    std::fflush(stdout);
+  }
+  void Bottom(const std::string& text) {
+    if (!terminal_) return;
+    std::printf("\r\033[2K\033[2m%s\033[0m", text.c_str());
+    std::fflush(stdout);
+    drawn_ = true;
+  }
+
+ private:
+  void Clear() {
+    if (drawn_) std::printf("\r\033[2K");
+    drawn_ = false;
+  }
+  const bool terminal_;
+  bool drawn_ = false;
+};
+
+class Box {
+ public:
+  Box(const LoadedConfig& loaded, const Flags& flags, bool learner_only)
+      : config_(loaded.config),
+        run_dir_((fs::path(config_.runs_dir()) / config_.name()).string()) {
+    std::vector<std::string> args;
+    if (!flags.config.empty()) args = {"--config", flags.config};
+    for (const std::string& set : flags.sets) {
+      args.push_back("--set");
+      args.push_back(set);
+    }
+    Add("envs", "atod-envs", args, {}, 1, learner_only);
+    Add("teacher", "atod-teacher", args, {}, config_.threads().teacher(),
+        learner_only || config_.teachers().empty());
+    std::vector<std::string> learner_args = args;
+    if (flags.resume)
+      learner_args.insert(learner_args.end(), {"--resume", "latest"});
+    Add(kLearner, "atod-learner", learner_args,
+        flags.resume ? std::vector<std::string>{}
+                     : std::vector<std::string>{"--resume", "latest"},
+        config_.threads().learner(), false);
+    for (uint32_t i = 0; i < config_.rollout().workers(); ++i) {
+      std::vector<std::string> rollout_args = args;
+      rollout_args.insert(rollout_args.end(), {"--index", absl::StrCat(i)});
+      Add(absl::StrCat("rollout-", i), "atod-rollout", rollout_args, {},
+          config_.threads().rollout(), learner_only);
+    }
+  }
+
+  absl::StatusOr<int> Run() {
+    ATOD_RETURN_IF_ERROR(MakeDirs(run_dir_ + "/logs"));
+    Supervisor supervisor;
+    for (const ProcessSpec& spec : specs_)
+      ATOD_RETURN_IF_ERROR(supervisor.Start(spec));
+    screen_.Line(absl::StrCat("run ", config_.name(), ": ", config_.steps(),
+                              " steps, ", specs_.size(), " processes, logs in ",
+                              run_dir_, "/logs"));
+    StepFollower follower(run_dir_ + "/metrics.jsonl");
+    const absl::Time start = absl::Now();
+    std::optional<double> first_step;
+    double last_step = 0;
+    while (true) {
+      const SupervisorEvent event = supervisor.Wait(absl::Milliseconds(500));
+      for (const StepFollower::Step& step : follower.Poll()) {
+        last_step = step.at("step");
+        if (!first_step) first_step = last_step;
+        std::string line = StepLine(step, config_.steps());
+        const auto left = TimeLeft(absl::Now() - start, last_step - *first_step,
+                                   config_.steps() - *first_step);
+        if (left) absl::StrAppend(&line, "  ETA ", ShortDuration(*left));
+        screen_.Line(line);
+      }
+      if (event.kind == SupervisorEvent::Kind::kInterrupted) {
+        screen_.Line(
+            "stopping: the learner writes a checkpoint (Ctrl-C again kills)");
+        supervisor.Signal(kLearner, SIGTERM);
+        WaitForLearner(supervisor);
+        supervisor.StopAll(absl::Seconds(10));
+        screen_.Line(absl::StrCat("stopped after step ", last_step,
+                                  "; `atod up --resume` goes on from there"));
+        return 130;
+      }
+      if (event.kind == SupervisorEvent::Kind::kExited) {
+        if (event.name == kLearner && event.exit_code == 0) break;
+        ATOD_RETURN_IF_ERROR(Restart(supervisor, event));
+      }
+      screen_.Bottom(absl::StrFormat("%s running, %d restarts",
+                                     ShortDuration(absl::Now() - start),
+                                     restarts_));
+    }
+    supervisor.StopAll(absl::Seconds(10));
+    screen_.Line(
+        absl::StrFormat("run %s: done in %s, %d restarts", config_.name(),
+                        ShortDuration(absl::Now() - start), restarts_));
+    return 0;
+  }
+
+ private:
+  void Add(const std::string& name, const std::string& program,
+           const std::vector<std::string>& args, std::vector<std::string> again,
+           uint32_t threads, bool skip) {
+    if (skip) return;
+    ProcessSpec spec;
+    spec.name = name;
+    spec.argv = {ProgramPath(program)};
+    spec.argv.insert(spec.argv.end(), args.begin(), args.end());
+    spec.again = std::move(again);
+    // Spinning OpenMP workers of one role would starve the others.
+    spec.env = {{"OMP_NUM_THREADS", absl::StrCat(ThreadsOrAll(threads))},
+                {"OMP_WAIT_POLICY", "passive"}};
+    spec.log_path = absl::StrCat(run_dir_, "/logs/", name, ".log");
+    specs_.push_back(std::move(spec));
+  }
+
+  const ProcessSpec& Spec(const std::string& name) const {
+    return *std::find_if(specs_.begin(), specs_.end(),
+                         [&](const ProcessSpec& s) { return s.name == name; });
+  }
+
+  absl::Status Restart(Supervisor& supervisor, const SupervisorEvent& event) {
+    const ProcessSpec& spec = Spec(event.name);
+    const absl::Time now = absl::Now();
+    std::deque<absl::Time>& ends = ends_[event.name];
+    ends.push_back(now);
+    while (now - ends.front() > absl::Minutes(1)) ends.pop_front();
+    // Exit status 2 is bad input: it would fail the same way again.
+    if (event.exit_code == 2 ||
+        static_cast<int>(ends.size()) > kMaxRestartsPerMinute) {
+      supervisor.StopAll(absl::Seconds(10));
+      screen_.Line(absl::StrCat(event.name, " ended with ", event.how,
+                                "; the end of ", spec.log_path, ":\n",
+                                Tail(spec.log_path, 8)));
+      return absl::InternalError(absl::StrCat(
+          "service ", event.name, " cannot run: see ", spec.log_path));
+    }
+    ++restarts_;
+    screen_.Line(absl::StrCat(event.name, " ended with ", event.how,
+                              "; starting it again"));
+    return supervisor.Start(spec);
+  }
+
+  void WaitForLearner(Supervisor& supervisor) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    while (supervisor.running(kLearner) && absl::Now() < deadline) {
+      const SupervisorEvent event = supervisor.Wait(absl::Seconds(1));
+      if (event.kind == SupervisorEvent::Kind::kInterrupted) return;
+    }
+  }
+
+  const v1::RunConfig config_;
+  const std::string run_dir_;
+  std::vector<ProcessSpec> specs_;
+  std::map<std::string, std::deque<absl::Time>> ends_;
+  int restarts_ = 0;
+  Screen screen_;
+};
+
+// What a run will do, from the configuration alone.
+std::string Plan(const v1::RunConfig& c) {
+  const uint64_t episodes =
+      uint64_t{c.algorithm().tasks_per_step()} * c.algorithm().group_size();
+  const uint32_t evals =
+      c.eval().every() == 0
+          ? 0
+          : 1 + (c.steps() + c.eval().every() - 1) / c.eval().every();
+  return absl::StrFormat(
+      "recipe %s, profile %s: %d steps of %d tasks x %d rollouts = %d episodes "
+      "a step (%d in all)\n"
+      "updates: %d a step (%d in all), %.4g episodes each\n"
+      "longest episode: %d turns x %d response tokens; evaluation: %d times %d "
+      "games of %s\n",
+      c.algorithm().recipe(), c.algorithm().profile(), c.steps(),
+      c.algorithm().tasks_per_step(), c.algorithm().group_size(), episodes,
+      episodes * c.steps(), c.optimizer().updates_per_step(),
+      uint64_t{c.optimizer().updates_per_step()} * c.steps(),
+      static_cast<double>(episodes) / c.optimizer().updates_per_step(),
+      c.env().max_turns(), c.sampling().train().max_tokens(), evals,
+      c.eval().panel_size(), c.eval().split());
+}
+
+// Folders that must exist before anything starts.
+absl::Status CheckPaths(const v1::RunConfig& c) {
+  std::vector<std::pair<std::string, std::string>> needed = {
+      {"model.path", c.model().path()},
+      {"env.data", c.env().data()},
+      {"env.data, split " + c.env().train_split(),
+       c.env().data() + "/" + c.env().train_split()}};
+  for (int i = 0; i < c.teachers_size(); ++i)
+    needed.emplace_back(absl::StrCat("teachers.", i, ".path"),
+                        c.teachers(i).path());
+  for (const auto& [field, path] : needed)
+    if (!fs::is_directory(path))
+      return BadInput({"", field, 0, path.empty() ? "nothing" : path,
+                       "an existing folder"});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> Up(const Flags& flags, bool learner_only) {
+  ATOD_ASSIGN_OR_RETURN(const LoadedConfig loaded,
+                        LoadRunConfig(flags.config, flags.sets));
+  if (flags.print_config) {
+    std::fputs(PrintConfig(loaded).c_str(), stdout);
+    return 0;
+  }
+  ATOD_RETURN_IF_ERROR(CheckPaths(loaded.config));
+  if (flags.dry_run) {
+    std::fputs(Plan(loaded.config).c_str(), stdout);
+    return 0;
+  }
+  return Box(loaded, flags, learner_only).Run();
+}
+
+void Add(CLI::App& app, const std::string& name, const std::string& summary,
+         bool learner_only) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* sub =
+      AddCommand(app, name, summary, [=] { return Up(*flags, learner_only); });
+  sub->add_option("--config", flags->config, "YAML file of the run");
+  sub->add_option("--set", flags->sets, "a.b=c, goes over the file; repeatable")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  sub->add_flag("--print-config", flags->print_config,
+                "print every value and where it came from, then end");
+  sub->add_flag("--dry-run", flags->dry_run,
+                "check the inputs and print what would happen, then end");
+  sub->add_flag("--resume", flags->resume,
+                "go on from the newest checkpoint of the run");
+}
+
+}  // namespace
+
+void AddUpCommands(CLI::App& app) {
+  Add(app, "up", "run everything on this machine: services, training, progress",
+      false);
+  Add(app, "train", "run the learner only; the other services are elsewhere",
+      true);
+}
+
+}  // namespace atod::cli
