@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Tables and curves from run folders; every number is read from their files.
+
+  deploy/report.py RUN_DIR                 the report of one run: RUN_DIR/report/
+  deploy/report.py --compare OUT RUN_DIR…  runs side by side, grouped by recipe: OUT.md, OUT.svg
+
+Needs Python's standard library and gnuplot.
+"""
+import collections
+import json
+import math
+import os
+import pathlib
+import random
+import re
+import subprocess
+import sys
+
+SPLITS = ["valid_unseen", "valid_seen"]
+ROWS = [
+    ("random", "random admissible actions"),
+    ("untrained", "untrained student"),
+    ("teacher", "teacher"),
+    ("trained-last", "trained student, last checkpoint"),
+    ("trained-best", "trained student, best checkpoint"),
+    ("planner", "planner"),
+]
+RESAMPLES = 10000
+
+
+def fail(message):
+    print(f"error: deploy/report.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def read_jsonl(path):
+    try:
+        return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+    except FileNotFoundError:
+        fail(f"{path}: found nothing, expected a file that the run writes")
+    except json.JSONDecodeError as e:
+        fail(f"{path}:{e.lineno}: found {e.msg}, expected one JSON object a line")
+
+
+def wilson(wins, n, z=1.96):
+    """95 % interval of a proportion (Wilson)."""
+    p = wins / n
+    mid = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return mid - half, mid + half
+
+
+def paired(a, b):
+    """Mean of a - b over the same games with a bootstrap 95 % interval."""
+    if [g["task_id"] for g in a] != [g["task_id"] for g in b]:
+        fail("paired rows: found different games, expected the same list")
+    d = [int(x["success"]) - int(y["success"]) for x, y in zip(a, b)]
+    rng = random.Random(0)
+    means = sorted(sum(rng.choices(d, k=len(d))) / len(d) for _ in range(RESAMPLES))
+    return (sum(d) / len(d), means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1])
+
+
+def pct(x):
+    return f"{100 * x:.1f}"
+
+
+def success_table(run):
+    games = {}
+    lines = ["| policy | " + " | ".join(f"{s}: success % [95 %] | turns" for s in SPLITS) + " |",
+             "|---|" + "---:|---:|" * len(SPLITS)]
+    for key, label in ROWS:
+        cells = []
+        for split in SPLITS:
+            rows = games[key, split] = read_jsonl(run / "evals" / f"{key}-{split}.jsonl")
+            wins, n = sum(r["success"] for r in rows), len(rows)
+            low, high = wilson(wins, n)
+            turns = sum(r["length"] for r in rows) / n
+            cells.append(f"{pct(wins / n)} [{pct(low)}, {pct(high)}] | {turns:.1f}")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    n = len(games["teacher", SPLITS[0]])
+    lines += ["", f"{n} games a split, the same for every row, played at T = 0.4; intervals: Wilson.",
+              "", "| student - teacher, points | " + " | ".join(SPLITS) + " |", "|---|" + "---:|" * len(SPLITS)]
+    for key in ("trained-last", "trained-best"):
+        cells = []
+        for split in SPLITS:
+            mean, low, high = paired(games[key, split], games["teacher", split])
+            cells.append(f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+        lines.append(f"| {dict(ROWS)[key]} | " + " | ".join(cells) + " |")
+    lines += ["", f"Paired by game; 95 % intervals from {RESAMPLES} bootstrap resamples.", "",
+              "| success % by task type, " + SPLITS[0] + " | " + " | ".join(k for k, _ in ROWS) + " |",
+              "|---|" + "---:|" * len(ROWS)]
+    types = sorted({r["category"] for r in games["teacher", SPLITS[0]]})
+    for t in types:
+        cells = []
+        for key, _ in ROWS:
+            rows = [r for r in games[key, SPLITS[0]] if r["category"] == t]
+            cells.append(pct(sum(r["success"] for r in rows) / len(rows)))
+        lines.append(f"| {t} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def series(steps, tag):
+    return [(s["step"], s[tag]) for s in steps if isinstance(s.get(tag), (int, float))]
+
+
+def gnuplot(script):
+    subprocess.run(["gnuplot"], input=script, text=True, check=True)
+
+
+def block(name, points):
+    return f"${name} << EOD\n" + "".join(f"{x} {y}\n" for x, y in points) + "EOD\n"
+
+
+def curve(run, steps, out):
+    """Success at T = 1 (training rollouts) and T = 0.4 (evaluation), and the two coefficients."""
+    script = block("rollout", [(x, 100 * y) for x, y in series(steps, "episode/success_rate")])
+    script += block("val", [(x, 100 * y) for x, y in series(steps, "val/success_rate")])
+    script += block("kl", series(steps, "hybrid/kl_coef")) + block("rl", series(steps, "hybrid/rl_coef"))
+    teacher = read_jsonl(run / "evals" / "teacher-valid_seen.jsonl")
+    level = 100 * sum(r["success"] for r in teacher) / len(teacher)
+    script += f"""
+set terminal svg size 900,620 font "sans,13" background "white"
+set output "{out}"
+set multiplot layout 2,1
+set grid
+set key bottom right
+set xlabel "step"
+set ylabel "success, %"
+set yrange [0:100]
+set title "{run.name}: learning curve"
+plot $rollout with lines lw 1 lc rgb "#9ecae1" title "training rollouts, T = 1", \\
+     $val with linespoints lw 2 pt 7 ps 0.5 lc rgb "#08519c" title "evaluation panel, T = 0.4", \\
+     {level} with lines dt 2 lc rgb "#555555" title "teacher, valid seen, T = 0.4"
+set ylabel "coefficient"
+set yrange [0:*]
+set title "hybrid/kl_coef and hybrid/rl_coef"
+set key center right
+plot $kl with lines lw 2 lc rgb "#d94801" title "kl_coef", $rl with lines lw 2 lc rgb "#238b45" title "rl_coef"
+unset multiplot
+"""
+    gnuplot(script)
+
+
+def config_value(run, key):
+    text = (run / "config.resolved.yaml").read_text()
+    m = re.search(rf"^\s*{key}:\s*(.+?)\s*(#.*)?$", text, re.M)
+    return m.group(1).strip('"') if m else "?"
+
+
+def report(run):
+    steps = read_jsonl(run / "metrics.jsonl")
+    out = run / "report"
+    out.mkdir(exist_ok=True)
+    curve(run, steps, out / "curve.svg")
+    trained = [s for s in steps if s.get("timing/step_seconds")]
+    lines = [f"# Run {run.name}", "",
+             f"Made by `deploy/report.py {os.path.relpath(run)}` from the run's files.", "",
+             *success_table(run), "", "![learning curve](curve.svg)", "",
+             f"{len(trained)} steps of training, "
+             f"{sum(s['timing/step_seconds'] for s in trained):.0f} s in steps.", "",
+             "## The games", "", (run / "games.txt").read_text().rstrip(), ""]
+    (out / "report.md").write_text("\n".join(lines))
+    print("\n".join(lines[4:]))
+
+
+def compare(out, runs):
+    """Learning curves of several runs, and a table with best, last and mean of the last five evaluations."""
+    groups = collections.defaultdict(list)
+    for run in runs:
+        groups[config_value(run, "recipe")].append((run, read_jsonl(run / "metrics.jsonl")))
+    lines = ["| recipe | seed | steps | before | best | last | mean of last 5 | T = 1, last 10 steps | invalid actions, last 10 steps |",
+             "|---|---|---:|---:|---:|---:|---:|---:|---:|"]
+    script, plots = "", []
+    colours = {"atod": "#08519c", "opd": "#d94801", "grpo": "#238b45"}
+    means = []
+    for recipe, members in sorted(groups.items()):
+        lasts = []
+        for i, (run, steps) in enumerate(members):
+            val = [y for _, y in series(steps, "val/success_rate")]
+            roll = [y for _, y in series(steps, "episode/success_rate")]
+            valid = [y for _, y in series(steps, "episode/valid_action_ratio")]
+            admissible = [y for _, y in series(steps, "episode/admissible_ratio")] or valid
+            mean5 = sum(val[-5:]) / len(val[-5:])
+            lasts.append(mean5)
+            lines.append(f"| {recipe} | {config_value(run, 'seed')} | {steps[-1]['step']} | {pct(val[0])} | {pct(max(val))} | {pct(val[-1])} "
+                         f"| {pct(mean5)} | {pct(sum(roll[-10:]) / len(roll[-10:]))} | {pct(1 - sum(admissible[-10:]) / len(admissible[-10:]))} |")
+            name = f"{recipe}{i}"
+            script += block(name, [(x, 100 * y) for x, y in series(steps, "val/success_rate")])
+            title = f'title "{recipe}"' if i == 0 else "notitle"
+            plots.append(f'${name} with linespoints pt 7 ps 0.3 lw 1.5 lc rgb "{colours.get(recipe, "#333333")}" {title}')
+        means.append(f"| {recipe} | {len(members)} | {pct(sum(lasts) / len(lasts))} | {pct(min(lasts))} - {pct(max(lasts))} |")
+    gnuplot(script + f"""
+set terminal svg size 900,420 font "sans,13" background "white"
+set output "{out}.svg"
+set grid
+set key top left
+set xlabel "step"
+set ylabel "success on the evaluation panel, T = 0.4, %"
+set yrange [0:100]
+plot {", ".join(plots)}
+""")
+    names = " ".join(os.path.relpath(r) for r in runs)
+    pathlib.Path(f"{out}.md").write_text("\n".join(
+        [f"# {' / '.join(sorted(groups))}: the same student, teacher and number of episodes", "",
+         f"Made by `deploy/report.py --compare {os.path.relpath(out)} {names}`.", "",
+         f"![curves]({os.path.basename(out)}.svg)", "",
+         "| recipe | runs | mean of last 5 evaluations, mean over runs, % | lowest - highest |", "|---|---:|---:|---:|", *means, "",
+         "Each run (success in %):", "", *lines, ""]))
+
+
+def main(args):
+    if len(args) >= 3 and args[0] == "--compare":
+        compare(args[1], [pathlib.Path(a) for a in args[2:]])
+    elif len(args) == 1 and not args[0].startswith("-"):
+        run = pathlib.Path(args[0])
+        if not run.is_dir():
+            fail(f"{run}: found no such folder, expected a run folder")
+        report(run.resolve())
+    else:
+        print(__doc__, file=sys.stderr)
+        sys.exit(2)
+
+
+main(sys.argv[1:])
