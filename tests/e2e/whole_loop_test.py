@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""The whole loop with real processes, a real Prometheus, and kills.
+
+  tests/e2e/whole_loop_test.py BIN_DIR
+
+Makes games, models and a short run in a temporary folder; kills a rollout
+worker, the teacher and the environment server in the middle of it with
+SIGKILL; then checks what a user would: the run ended, the ledger holds, no
+step is missing or doubled, kl_coef fell and rl_coef rose as Eq. 11 and 12 say
+(asked of Prometheus by PromQL), and every dashboard expression has data.
+"""
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(sys.argv[1]).resolve()
+STEPS, ANNEAL = 12, 10
+MODEL = {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 32,
+    "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": True,
+}
+
+
+def check(condition, message):
+    if not condition:
+        raise AssertionError(message)
+    print(f"ok: {message}", flush=True)
+
+
+def atod(*args):
+    done = subprocess.run([BIN / "atod", *map(str, args)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise AssertionError(f"atod {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def free_ports(n):
+    sockets = [socket.socket() for _ in range(n)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def children(pid):
+    """Programs that `atod up` runs: name -> pid."""
+    out = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True).stdout
+    found = {}
+    for line in out.splitlines():
+        child, args = line.split(None, 1)
+        found[os.path.basename(args.split()[0])] = int(child)
+    return found
+
+
+def steps_of(run):
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(what, condition, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"timed out after {seconds} s: {what}")
+
+
+class Prometheus:
+    def __init__(self, work, targets, run_ports):
+        self.port = run_ports
+        jobs = "".join(f"""
+  - job_name: {job}
+    static_configs: [{{targets: ['127.0.0.1:{port}']}}]""" for job, port in targets.items())
+        (work / "prometheus.yml").write_text(f"global: {{scrape_interval: 500ms, scrape_timeout: 400ms}}\nscrape_configs:{jobs}\n")
+        self.process = subprocess.Popen(
+            ["prometheus", f"--config.file={work}/prometheus.yml", f"--storage.tsdb.path={work}/tsdb",
+             f"--web.listen-address=127.0.0.1:{self.port}"],
+            stdout=open(work / "prometheus.log", "w"), stderr=subprocess.STDOUT)
+
+    def query(self, path, **args):
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(args)}"
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            return json.load(reply)["data"]["result"]
+
+
+def dashboard_expressions():
+    for path in sorted((ROOT / "deploy/grafana/dashboards").glob("*.json")):
+        def walk(panels):
+            for panel in panels:
+                for target in panel.get("targets", []):
+                    yield panel["title"], target["expr"]
+                yield from walk(panel.get("panels", []))
+        yield from walk(json.loads(path.read_text())["panels"])
+
+
+def prepare(work):
+    atod("games", "generate", "--out", work / "games", "--seed", 5, "--train", 60, "--valid-seen", 12, "--valid-unseen", 12)
+    atod("games", "demos", "--games", work / "games", "--split", "train", "--count", 120, "--seed", 1, "--forget", 0.4,
+         "--noise", 0.12, "--out", work / "demos.jsonl")
+    atod("train-tokenizer", "--data", work / "demos.jsonl", "--vocab-size", 600, "--out", work / "tokenizer")
+    (work / "model.json").write_text(json.dumps(MODEL))
+    for name, seed, updates in (("teacher", 1, 60), ("student", 2, 30)):
+        atod("init-model", "--config", work / "model.json", "--tokenizer", work / "tokenizer", "--init", "unit", "--seed", seed,
+             "--out", work / f"{name}-init")
+        atod("sft", "--model", work / f"{name}-init", "--data", work / "demos.jsonl", "--out", work / name, "--updates", updates,
+             "--batch-rows", 16, "--lr", 3e-3, "--warmup", 5, "--seed", seed)
+
+
+def main():
+    if not shutil.which("prometheus"):
+        sys.exit("error: prometheus: not installed, expected Debian's package (deploy/setup.sh --tests)")
+    work = pathlib.Path(tempfile.mkdtemp(prefix="atod-e2e."))
+    prepare(work)
+    print("ok: games, tokenizer and models made", flush=True)
+    learner, teacher, envs, m_learner, m_teacher, m_envs, m_rollout, prom = free_ports(8)
+    sets = {
+        "name": "e2e", "runs_dir": work / "runs", "steps": STEPS, "seed": 3,
+        "model.path": work / "student", "teachers.0.path": work / "teacher", "env.data": work / "games",
+        "rpc.learner": f"127.0.0.1:{learner}", "rpc.teacher": f"127.0.0.1:{teacher}", "rpc.envs": f"127.0.0.1:{envs}",
+        "metrics.learner_port": m_learner, "metrics.teacher_port": m_teacher, "metrics.envs_port": m_envs,
+        "metrics.rollout_port": m_rollout, "algorithm.coef_anneal_steps": ANNEAL, "algorithm.tasks_per_step": 4,
+        "algorithm.group_size": 4, "eval.panel_size": 12, "eval.every": 4, "checkpoint.every": 5, "optimizer.updates_per_step": 2,
+        "optimizer.decay_step": 8, "threads.learner": 1,
+    }
+    args = [str(BIN / "atod"), "up", "--config", str(ROOT / "deploy/configs/embedded.yaml")]
+    for key, value in sets.items():
+        args += ["--set", f"{key}={value}"]
+    prometheus = Prometheus(work, {"learner": m_learner, "teacher": m_teacher, "envs": m_envs, "rollout": m_rollout}, prom)
+    log = open(work / "up.log", "w")
+    up = subprocess.Popen(args, stdout=log, stderr=subprocess.STDOUT)
+    run = work / "runs/e2e"
+    try:
+        for step, program in ((2, "atod-rollout"), (4, "atod-teacher"), (6, "atod-envs")):
+            wait_for(f"step {step}", lambda: up.poll() is not None or any(s["step"] >= step for s in steps_of(run)), 180)
+            check(up.poll() is None, f"the run goes on at step {step}")
+            before = children(up.pid)[program]
+            os.kill(before, signal.SIGKILL)
+            wait_for(f"new {program}", lambda: children(up.pid).get(program, before) != before, 30)
+            print(f"ok: {program} killed at step {step} and started again", flush=True)
+        status = atod("status", "--learner", f"127.0.0.1:{learner}")
+        check("e2e" in status, "atod status answers while the run goes on")
+        wait_for("the last scrapes", lambda: up.poll() is not None or steps_of(run)[-1]["step"] >= STEPS - 1, 180)
+        empty = []
+        for title, expr in dashboard_expressions():
+            result = prometheus.query("query", query=expr)
+            if not result:
+                empty.append(f"{title}: {expr}")
+        code = up.wait(timeout=180)
+        check(code == 0, "atod up ended with status 0")
+        check(not empty, "every dashboard expression returns data" + "".join("\n  none: " + e for e in empty))
+
+        steps = [s["step"] for s in steps_of(run) if "hybrid/kl_coef" in s]
+        check(steps == list(range(1, STEPS + 1)), "metrics.jsonl has each step once")
+        ledger = atod("check-ledger", run)
+        n = STEPS * 16
+        check(re.search(rf"issued {n} = consumed {n} \+ dropped 0 \+ in flight 0", ledger), f"the ledger holds: {ledger.splitlines()[0]}")
+        check(len(atod("trajectories", "list", run).splitlines()) >= n, "atod trajectories lists them")
+
+        end, start = time.time(), time.time() - 900
+        for name, first, last, sign in (("kl", 1.0, 0.1, -1), ("rl", 1.0, 2.0, 1)):
+            series = prometheus.query("query_range", query=f"atod_hybrid_{name}_coef", start=start, end=end, step=0.5)
+            values = [float(v) for s in series for _, v in s["values"]]
+            distinct = list(dict.fromkeys(values))
+            expected = [first + (last - first) * min(s / ANNEAL, 1) for s in range(1, STEPS + 1)]
+            check(len(distinct) >= 3 and all(sign * (b - a) > 0 for a, b in zip(distinct, distinct[1:])),
+                  f"PromQL: {name}_coef only {'rises' if sign > 0 else 'falls'}: {distinct}")
+            check(all(any(abs(v - e) < 1e-9 for e in expected) for v in distinct), f"PromQL: {name}_coef takes the values of the equation")
+    except Exception:
+        print((work / "up.log").read_text()[-3000:])
+        for path in sorted((run / "logs").glob("*.log")):
+            print(f"--- {path.name}\n{path.read_text()[-1500:]}")
+        raise
+    finally:
+        up.terminate()
+        prometheus.process.terminate()
+        up.wait()
+        prometheus.process.wait()
+    shutil.rmtree(work)
+
+
+main()
