@@ -3,6 +3,7 @@
 
 #include "common/base/log.h"
 #include "services/cli/command.h"
+#include "services/cli/up_commands.h"
 
 namespace atod::cli {
 namespace {
@@ -37,6 +38,7 @@ int main(int argc, char** argv) {
       "ATOD: train small language-model agents by annealed on-policy "
       "distillation and reinforcement learning"};
   app.require_subcommand(1);
+  atod::cli::AddUpCommands(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -18,6 +18,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "common/base/file.h"
+#include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "services/cli/command.h"
@@ -95,7 +96,7 @@ class Screen {
 
 class Box {
  public:
-  Box(const LoadedConfig& loaded, const Flags& flags, bool learner_only)
+  Box(const config::LoadedConfig& loaded, const Flags& flags, bool learner_only)
       : config_(loaded.config),
         run_dir_((fs::path(config_.runs_dir()) / config_.name()).string()) {
     std::vector<std::string> args;
@@ -271,10 +272,10 @@ absl::Status CheckPaths(const v1::RunConfig& c) {
 }
 
 absl::StatusOr<int> Up(const Flags& flags, bool learner_only) {
-  ATOD_ASSIGN_OR_RETURN(const LoadedConfig loaded,
-                        LoadRunConfig(flags.config, flags.sets));
+  ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
+                        config::LoadRunConfig(flags.config, flags.sets));
   if (flags.print_config) {
-    std::fputs(PrintConfig(loaded).c_str(), stdout);
+    std::fputs(config::PrintConfig(loaded).c_str(), stdout);
     return 0;
   }
   ATOD_RETURN_IF_ERROR(CheckPaths(loaded.config));
