@@ -1,0 +1,28 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/client_context.h"
+
+namespace atod::rpc {
+
+// Largest message either way. Weights travel in 1 MiB chunks; a long growing
+// trajectory with its log-probs is a few MiB.
+inline constexpr int kMaxMessageBytes = 256 << 20;
+
+// A channel to `address` ("HOST:PORT"), connected at the first call. Plaintext:
+// refused beyond loopback unless `insecure` (rpc.insecure). `field` names the
+// address in refusals. A peer that comes back is reached within about a second;
+// one that vanished without a word is noticed by keepalive in about 80 s.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
+    const std::string& address, bool insecure,
+    const std::string& field = "address");
+
+// Gives a call its deadline, `timeout` from now.
+void SetTimeout(grpc::ClientContext& context, absl::Duration timeout);
+
+}  // namespace atod::rpc
