@@ -39,24 +39,39 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }
 
 absl::Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
+  return WriteFileAtomic(path, absl::MakeConstSpan(&bytes, 1));
+}
+
+absl::Status WriteFileAtomic(const std::string& path,
+                             absl::Span<const std::string_view> parts) {
   const std::string part = absl::StrCat(path, ".part.", getpid());
   const int fd =
       open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return FromErrno("create", part);
-  while (!bytes.empty()) {
-    const ssize_t n = write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const absl::Status status = FromErrno("write", part);
-      close(fd);
-      unlink(part.c_str());
-      return status;
+  for (std::string_view bytes : parts) {
+    while (!bytes.empty()) {
+      const ssize_t n = write(fd, bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) {
+        const absl::Status status = FromErrno("write", part);
+        close(fd);
+        unlink(part.c_str());
+        return status;
+      }
+      bytes.remove_prefix(n);
     }
-    bytes.remove_prefix(n);
   }
   if (fsync(fd) != 0 || close(fd) != 0) return FromErrno("sync", part);
   if (rename(part.c_str(), path.c_str()) != 0) return FromErrno("rename", part);
-  return absl::OkStatus();
+  return SyncPath(std::filesystem::absolute(path).parent_path().string());
+}
+
+absl::Status SyncPath(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return FromErrno("open", path);
+  const int result = fsync(fd);
+  close(fd);
+  return result == 0 ? absl::OkStatus() : FromErrno("sync", path);
 }
 
 absl::Status MakeDirs(const std::string& path) {

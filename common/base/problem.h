@@ -13,7 +13,7 @@ namespace atod {
 struct Problem {
   std::string file{};      // path or peer; may be empty
   std::string field{};     // dotted field, key or tensor name; may be empty
-  int64_t line = 0;      // 1-based; 0 when unknown
+  int64_t line = 0;        // 1-based; 0 when unknown
   std::string found{};     // what was there
   std::string expected{};  // what should have been there
 };

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/checkpoint/mapped_file.h"
+
+namespace atod {
+
+// One tensor of a safetensors file, row-major; the bytes are not owned.
+struct TensorView {
+  std::string name;
+  std::string dtype;  // as the format spells it: "F32", "BF16", "I64", ...
+  std::vector<int64_t> shape;
+  absl::Span<const std::byte> data;
+};
+
+// Bytes of one element; 0 for a dtype that is not known here (BOOL, the whole
+// numbers, F8_E4M3, F8_E5M2, F16, BF16, F32, F64 are).
+size_t DtypeSize(std::string_view dtype);
+
+// A safetensors file, mapped and checked as a whole when it is opened: header
+// size, JSON, names without duplicates, known dtypes, sizes that equal the
+// product of the shape, data without gap or overlap up to the end of the file,
+// every tensor aligned to its element. Immutable, thread-safe.
+class SafetensorsFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(
+      const std::string& path);
+
+  // In the order of the data. Views live as long as this object.
+  const std::vector<TensorView>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string>& metadata() const {
+    return metadata_;
+  }
+
+ private:
+  SafetensorsFile() = default;
+
+  std::unique_ptr<MappedFile> file_;
+  std::vector<TensorView> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+// The weights of a Hugging Face folder: model.safetensors, or the shards that
+// model.safetensors.index.json names.
+class SafetensorsDir {
+ public:
+  // All tensors, sorted by name.
+  const std::vector<TensorView>& tensors() const { return tensors_; }
+  // Null when there is no such tensor.
+  const TensorView* Find(std::string_view name) const;
+
+ private:
+  friend absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
+      const std::string& dir);
+
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<TensorView> tensors_;
+};
+
+// With an index, its weight_map and the shards must name the same tensors.
+absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
+    const std::string& dir);
+
+// Writes atomically. Tensors are laid out by falling element size, then by
+// name, so that equal contents give equal files.
+absl::Status WriteSafetensors(
+    const std::string& path, absl::Span<const TensorView> tensors,
+    const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace atod
