@@ -2,7 +2,6 @@
 #include <string>
 
 #include "common/base/log.h"
-#include "services/cli/advantages_command.h"
 #include "services/cli/command.h"
 #include "services/cli/up_commands.h"
 
@@ -40,7 +39,6 @@ int main(int argc, char** argv) {
       "distillation and reinforcement learning"};
   app.require_subcommand(1);
   atod::cli::AddUpCommands(app);
-  atod::cli::AddAdvantagesCommand(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
