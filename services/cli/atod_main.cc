@@ -2,7 +2,9 @@
 #include <string>
 
 #include "common/base/log.h"
+#include "services/cli/advantages_command.h"
 #include "services/cli/command.h"
+#include "services/cli/games_commands.h"
 #include "services/cli/up_commands.h"
 
 namespace atod::cli {
@@ -15,7 +17,9 @@ int exit_status = 0;
 CLI::App* AddCommand(CLI::App& app, const std::string& name,
                      const std::string& summary, Run run) {
   CLI::App* sub = app.add_subcommand(name, summary);
-  sub->callback([run] {
+  sub->callback([sub, run] {
+    // A group such as `games` also runs for its own sub-commands.
+    if (!sub->get_subcommands().empty()) return;
     const absl::StatusOr<int> result = run();
     if (result.ok()) {
       exit_status = *result;
@@ -39,6 +43,8 @@ int main(int argc, char** argv) {
       "distillation and reinforcement learning"};
   app.require_subcommand(1);
   atod::cli::AddUpCommands(app);
+  atod::cli::AddGamesCommands(app);
+  atod::cli::AddAdvantagesCommand(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

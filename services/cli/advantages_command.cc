@@ -1,0 +1,58 @@
+#include "services/cli/advantages_command.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
+#include "common/config/config.h"
+#include "services/cli/advantages_json.h"
+#include "services/cli/command.h"
+#include "services/learner/algorithm_options.h"
+
+namespace atod::cli {
+
+void AddAdvantagesCommand(CLI::App& app) {
+  struct Flags {
+    std::string input;
+    int step = 0;
+    std::string config;
+    std::string recipe;
+    std::string profile;
+    std::vector<std::string> sets;
+  };
+  auto flags = std::make_shared<Flags>();
+  CLI::App* sub = AddCommand(
+      app, "advantages",
+      "Compute advantages of recorded log-probs as the learner does",
+      [flags]() -> absl::StatusOr<int> {
+        std::vector<std::string> sets;
+        if (!flags->recipe.empty())
+          sets.push_back("algorithm.recipe=" + flags->recipe);
+        if (!flags->profile.empty())
+          sets.push_back("algorithm.profile=" + flags->profile);
+        sets.insert(sets.end(), flags->sets.begin(), flags->sets.end());
+        ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
+                              config::LoadRunConfig(flags->config, sets));
+        ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(flags->input));
+        ATOD_ASSIGN_OR_RETURN(const std::string line,
+                              AdvantagesOfJson(text, flags->input,
+                                               learner::AlgorithmOptionsOf(
+                                                   loaded.config.algorithm()),
+                                               flags->step));
+        std::printf("%s\n", line.c_str());
+        return 0;
+      });
+  sub->add_option("--input", flags->input, "Batch of trajectories, JSON")
+      ->required();
+  sub->add_option("--step", flags->step, "Step s, counted from 1")->required();
+  sub->add_option("--config", flags->config, "Configuration file of a run");
+  sub->add_option("--recipe", flags->recipe, "atod, opd or grpo");
+  sub->add_option("--profile", flags->profile, "paper or default");
+  sub->add_option("--set", flags->sets, "Configuration key, as KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+}  // namespace atod::cli

@@ -1,0 +1,263 @@
+#include "services/cli/advantages_json.h"
+
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <numeric>
+#include <set>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "common/device/cpu_device.h"
+#include "nlohmann/json.hpp"
+#include "services/learner/algorithm/advantages.h"
+#include "services/learner/algorithm/surrogate.h"
+
+namespace atod::cli {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+// The batch file as columns, in the file's order.
+struct BatchFile {
+  learner::StepBatch batch;
+  std::vector<std::string> group_name;  // [trajectories]
+  std::vector<double> current_logprob;  // [tokens], or empty
+};
+
+// Reads one batch; every error names the path of the JSON field.
+class BatchReader {
+ public:
+  explicit BatchReader(std::string file) : file_(std::move(file)) {}
+
+  absl::StatusOr<BatchFile> Read(const std::string& text) {
+    json root;
+    try {
+      root = json::parse(text);
+    } catch (const json::exception& e) {
+      return Wrong("JSON", e.what(), "a JSON object");
+    }
+    ATOD_ASSIGN_OR_RETURN(const json* list,
+                          Member(root, "", "trajectories", "a list"));
+    if (!list->is_array()) return WrongValue("trajectories", *list, "a list");
+    for (size_t i = 0; i < list->size(); ++i) {
+      ATOD_RETURN_IF_ERROR(
+          ReadTrajectory((*list)[i], absl::StrCat("trajectories[", i, "]")));
+    }
+    if (teacher_ == Presence::kAbsent) out_.batch.teacher_logprob.clear();
+    if (current_ == Presence::kAbsent) out_.current_logprob.clear();
+    return std::move(out_);
+  }
+
+ private:
+  // Whether a column that a file may leave out is there. All turns agree.
+  enum class Presence { kUnknown, kPresent, kAbsent };
+
+  absl::Status Wrong(const std::string& field, const std::string& found,
+                     const std::string& expected) const {
+    return BadInput({.file = file_,
+                     .field = field,
+                     .line = 0,
+                     .found = found,
+                     .expected = expected});
+  }
+  absl::Status WrongValue(const std::string& field, const json& found,
+                          const std::string& expected) const {
+    constexpr size_t kLongest = 60;
+    std::string text =
+        found.dump(-1, ' ', false, json::error_handler_t::replace);
+    if (text.size() > kLongest)
+      text = absl::StrCat(text.substr(0, kLongest), "…");
+    return Wrong(field, text, expected);
+  }
+
+  absl::StatusOr<const json*> Member(const json& object,
+                                     const std::string& path,
+                                     const std::string& key,
+                                     const std::string& expected) const {
+    if (!object.is_object())
+      return WrongValue(path.empty() ? "JSON" : path, object, "an object");
+    const auto it = object.find(key);
+    if (it == object.end())
+      return Wrong(path.empty() ? key : absl::StrCat(path, ".", key), "nothing",
+                   expected);
+    return &*it;
+  }
+
+  absl::Status ReadTrajectory(const json& trajectory, const std::string& path) {
+    learner::StepBatch& b = out_.batch;
+    ATOD_ASSIGN_OR_RETURN(const json* id,
+                          Member(trajectory, path, "id", "text"));
+    if (!id->is_string()) return WrongValue(path + ".id", *id, "text");
+    if (!ids_.insert(id->get<std::string>()).second)
+      return WrongValue(path + ".id", *id, "an id that occurs once");
+    ATOD_ASSIGN_OR_RETURN(const json* group,
+                          Member(trajectory, path, "group", "text"));
+    if (!group->is_string()) return WrongValue(path + ".group", *group, "text");
+    ATOD_ASSIGN_OR_RETURN(const json* reward,
+                          Member(trajectory, path, "reward", "a number"));
+    if (!reward->is_number() || !std::isfinite(reward->get<double>()))
+      return WrongValue(path + ".reward", *reward, "a finite number");
+    ATOD_ASSIGN_OR_RETURN(const json* turns,
+                          Member(trajectory, path, "turns", "a list"));
+    if (!turns->is_array())
+      return WrongValue(path + ".turns", *turns, "a list");
+
+    b.trajectory_id.push_back(id->get<std::string>());
+    out_.group_name.push_back(group->get<std::string>());
+    b.group.push_back(groups_
+                          .try_emplace(group->get<std::string>(),
+                                       static_cast<int32_t>(groups_.size()))
+                          .first->second);
+    b.reward.push_back(reward->get<double>());
+    for (size_t k = 0; k < turns->size(); ++k) {
+      ATOD_RETURN_IF_ERROR(ReadTurn((*turns)[k], static_cast<int32_t>(k),
+                                    absl::StrCat(path, ".turns[", k, "]")));
+    }
+    b.turn_begin.push_back(static_cast<int32_t>(b.turn_index.size()));
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadTurn(const json& turn, int32_t k, const std::string& path) {
+    learner::StepBatch& b = out_.batch;
+    ATOD_ASSIGN_OR_RETURN(const json* student,
+                          Member(turn, path, "student_logprobs", "a list"));
+    ATOD_RETURN_IF_ERROR(
+        ReadLogProbs(*student, path + ".student_logprobs", &b.old_logprob));
+    const size_t tokens = b.old_logprob.size() - b.num_tokens();
+    ATOD_RETURN_IF_ERROR(ReadOptional(turn, path, "teacher_logprobs", tokens,
+                                      &teacher_, &b.teacher_logprob));
+    ATOD_RETURN_IF_ERROR(ReadOptional(turn, path, "current_logprobs", tokens,
+                                      &current_, &out_.current_logprob));
+    bool valid = true;
+    if (const auto it = turn.find("valid_action"); it != turn.end()) {
+      if (!it->is_boolean())
+        return WrongValue(path + ".valid_action", *it, "true or false");
+      valid = it->get<bool>();
+    }
+    b.turn_index.push_back(k);
+    b.valid_action.push_back(valid);
+    b.token_begin.push_back(static_cast<int32_t>(b.old_logprob.size()));
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadOptional(const json& turn, const std::string& path,
+                            const std::string& key, size_t tokens,
+                            Presence* presence, std::vector<double>* column) {
+    const std::string field = absl::StrCat(path, ".", key);
+    const auto it = turn.find(key);
+    const Presence here =
+        it == turn.end() ? Presence::kAbsent : Presence::kPresent;
+    if (*presence == Presence::kUnknown) *presence = here;
+    if (here != *presence)
+      return Wrong(field, here == Presence::kAbsent ? "nothing" : "a list",
+                   "the field in every turn or in none");
+    if (here == Presence::kAbsent) return absl::OkStatus();
+    const size_t before = column->size();
+    ATOD_RETURN_IF_ERROR(ReadLogProbs(*it, field, column));
+    if (column->size() - before != tokens)
+      return Wrong(field, absl::StrCat(column->size() - before, " numbers"),
+                   absl::StrCat(tokens, ", one for each student_logprob"));
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadLogProbs(const json& list, const std::string& field,
+                            std::vector<double>* column) const {
+    if (!list.is_array()) return WrongValue(field, list, "a list of numbers");
+    for (size_t t = 0; t < list.size(); ++t) {
+      if (!list[t].is_number() || !std::isfinite(list[t].get<double>()) ||
+          list[t].get<double>() > 0)
+        return WrongValue(absl::StrCat(field, "[", t, "]"), list[t],
+                          "a log-prob: finite, at most 0");
+      column->push_back(list[t].get<double>());
+    }
+    return absl::OkStatus();
+  }
+
+  const std::string file_;
+  BatchFile out_;
+  std::set<std::string> ids_;
+  std::map<std::string, int32_t> groups_;
+  Presence teacher_ = Presence::kUnknown;
+  Presence current_ = Presence::kUnknown;
+};
+
+// The update's loss and the loss of every token, Algorithm 1.
+std::pair<double, std::vector<double>> LossOf(
+    const BatchFile& in, const std::vector<double>& advantage,
+    const learner::AlgorithmOptions& options) {
+  std::vector<int32_t> all(in.batch.num_trajectories());
+  std::iota(all.begin(), all.end(), 0);
+  const std::vector<double> weight =
+      learner::TokenLossWeights(in.batch, all, options.aggregation);
+  std::vector<double> terms;
+  double loss = 0;
+  for (int t = 0; t < in.batch.num_tokens(); ++t) {
+    const double ratio =
+        std::exp(in.current_logprob[t] - in.batch.old_logprob[t]);
+    terms.push_back(learner::ClippedSurrogate(ratio, advantage[t],
+                                              options.clip_low,
+                                              options.clip_high)
+                        .loss);
+    loss += weight[t] * terms.back();
+  }
+  return {loss, terms};
+}
+
+ordered_json OutputOf(const BatchFile& in, const learner::Advantages& a,
+                      int step, const learner::AlgorithmOptions& options) {
+  ordered_json out = {{"step", step},
+                      {"kl_coef", a.kl_coef},
+                      {"rl_coef", a.rl_coef},
+                      {"trajectories", ordered_json::array()},
+                      {"metrics", a.metrics}};
+  std::vector<double> terms;
+  if (!in.current_logprob.empty()) {
+    double loss = 0;
+    std::tie(loss, terms) = LossOf(in, a.advantage, options);
+    out["loss"] = loss;
+  }
+  const learner::StepBatch& b = in.batch;
+  for (int i = 0; i < b.num_trajectories(); ++i) {
+    ordered_json turns = ordered_json::array();
+    for (int k = b.turn_begin[i]; k < b.turn_begin[i + 1]; ++k) {
+      const auto tokens = [&](const std::vector<double>& column) {
+        return std::vector<double>(column.begin() + b.token_begin[k],
+                                   column.begin() + b.token_begin[k + 1]);
+      };
+      turns.push_back({{"d", a.d[k]},
+                       {"h", a.h[k]},
+                       {"d_norm", a.d_norm[k]},
+                       {"h_norm", a.h_norm[k]},
+                       {"w", a.w[k]},
+                       {"advantages", tokens(a.advantage)}});
+      if (!terms.empty()) turns.back()["loss_terms"] = tokens(terms);
+    }
+    out["trajectories"].push_back({{"id", b.trajectory_id[i]},
+                                   {"group", in.group_name[i]},
+                                   {"grpo_advantage", a.grpo[i]},
+                                   {"turns", std::move(turns)}});
+  }
+  return out;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> AdvantagesOfJson(
+    const std::string& text, const std::string& file,
+    const learner::AlgorithmOptions& options, int step) {
+  ATOD_ASSIGN_OR_RETURN(const BatchFile in, BatchReader(file).Read(text));
+  const auto advantages =
+      learner::ComputeAdvantages(in.batch, options, step, *MakeCpuDevice());
+  if (!advantages.ok()) return WithFile(advantages.status(), file);
+  // The shortest digits that read back as the same float64.
+  return OutputOf(in, *advantages, step, options)
+      .dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace atod::cli

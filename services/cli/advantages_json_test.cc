@@ -1,0 +1,124 @@
+#include "services/cli/advantages_json.h"
+
+#include <cmath>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace atod::cli {
+namespace {
+
+using nlohmann::json;
+
+constexpr char kBatch[] = R"({"trajectories": [
+  {"id": "t0", "group": "g0", "reward": 10.0, "turns": [
+    {"student_logprobs": [-0.5, -1.0], "teacher_logprobs": [-0.25, -0.5],
+     "valid_action": true},
+    {"student_logprobs": [-0.125], "teacher_logprobs": [-2.125]},
+    {"student_logprobs": [-0.25, -0.25, -0.25, -0.25],
+     "teacher_logprobs": [-0.25, -0.5, -0.25, -0.5]},
+    {"student_logprobs": [-0.5, -0.5], "teacher_logprobs": [-1, -1.5]}]},
+  {"id": "t1", "group": "g0", "reward": 0, "turns": [
+    {"student_logprobs": [-1], "teacher_logprobs": [-1],
+     "valid_action": false}]}]})";
+
+json Compute(const json& batch, const learner::AlgorithmOptions& options = {},
+             int step = 40) {
+  const auto line = AdvantagesOfJson(batch.dump(), "b.json", options, step);
+  EXPECT_TRUE(line.ok()) << line.status();
+  return line.ok() ? json::parse(*line) : json();
+}
+
+std::string Error(const json& batch) {
+  return std::string(
+      AdvantagesOfJson(batch.dump(), "b.json", {}, 1).status().message());
+}
+
+TEST(AdvantagesJson, PrintsStatisticsOfEveryTurnAndToken) {
+  const json out = Compute(json::parse(kBatch));
+  EXPECT_EQ(out["step"], 40);
+  EXPECT_NEAR(out["kl_coef"], 0.55, 1e-15);
+  EXPECT_NEAR(out["rl_coef"], 1.5, 1e-15);
+  const json& t0 = out["trajectories"][0];
+  EXPECT_EQ(t0["id"], "t0");
+  EXPECT_EQ(t0["group"], "g0");
+  EXPECT_NEAR(t0["turns"][3]["w"], 11. / 15, 1e-12);
+  EXPECT_EQ(t0["turns"][0]["d"], 0.375);
+  EXPECT_EQ(t0["turns"][0]["h"], 0.75);
+  EXPECT_NEAR(t0["turns"][0]["d_norm"], 2. / 15, 1e-12);
+  EXPECT_EQ(t0["turns"][0]["h_norm"], 1);
+  const double reward_term = 1.5 * t0["grpo_advantage"].get<double>();
+  EXPECT_NEAR(t0["turns"][1]["advantages"][0].get<double>(),
+              reward_term - 0.55 * 2, 1e-12);
+  // The invalid turn of t1 counts against its reward.
+  EXPECT_NEAR(out["trajectories"][1]["grpo_advantage"],
+              -5.05 / (10.1 / std::sqrt(2) + 1e-6), 1e-12);
+  EXPECT_EQ(out["metrics"]["hybrid/kl_coef"], out["kl_coef"]);
+  EXPECT_FALSE(out.contains("loss"));
+}
+
+TEST(AdvantagesJson, CurrentLogProbsGiveTheLoss) {
+  json batch = json::parse(R"({"trajectories": [{"id": "a", "group": "g",
+      "reward": 1, "turns": [{"student_logprobs": [-1, -1],
+      "teacher_logprobs": [-0.5, -2], "current_logprobs": [-0.9, -0.5]}]}]})");
+  learner::AlgorithmOptions options;
+  options.recipe = "opd";
+  const json out = Compute(batch, options);
+  // Advantages 0.5 and -1, ratios e^0.1 and e^0.5; the second is not clipped
+  // because a negative advantage only clips below.
+  const double first = -0.5 * std::exp(0.1), second = std::exp(0.5);
+  const json& terms = out["trajectories"][0]["turns"][0]["loss_terms"];
+  EXPECT_NEAR(terms[0], first, 1e-12);
+  EXPECT_NEAR(terms[1], second, 1e-12);
+  EXPECT_NEAR(out["loss"], (first + second) / 2, 1e-12);
+}
+
+TEST(AdvantagesJson, GroupsGoByNameWhereverTheyStand) {
+  json batch = json::parse(kBatch);
+  json other = batch["trajectories"][0];
+  other["id"] = "x";
+  other["group"] = "g1";
+  batch["trajectories"].insert(batch["trajectories"].begin() + 1, other);
+  const json expected = Compute(json::parse(kBatch));
+  const json out = Compute(batch);
+  EXPECT_EQ(out["trajectories"][0], expected["trajectories"][0]);
+  EXPECT_EQ(out["trajectories"][1]["grpo_advantage"], 0);
+  EXPECT_EQ(out["trajectories"][2], expected["trajectories"][1]);
+}
+
+TEST(AdvantagesJson, BadInputIsNamedByItsPath) {
+  EXPECT_THAT(
+      std::string(AdvantagesOfJson("{", "b.json", {}, 1).status().message()),
+      ::testing::StartsWith("b.json: JSON: found "));
+  EXPECT_EQ(Error(json::object()),
+            "b.json: trajectories: found nothing, expected a list");
+  json batch = json::parse(kBatch);
+  batch["trajectories"][1]["id"] = "t0";
+  EXPECT_EQ(Error(batch),
+            "b.json: trajectories[1].id: found \"t0\", expected an id that "
+            "occurs once");
+  batch = json::parse(kBatch);
+  batch["trajectories"][0]["turns"][2]["teacher_logprobs"].erase(0);
+  EXPECT_EQ(Error(batch),
+            "b.json: trajectories[0].turns[2].teacher_logprobs: found 3 "
+            "numbers, expected 4, one for each student_logprob");
+  batch = json::parse(kBatch);
+  batch["trajectories"][0]["turns"][0]["student_logprobs"][1] = 0.5;
+  EXPECT_EQ(Error(batch),
+            "b.json: trajectories[0].turns[0].student_logprobs[1]: found 0.5, "
+            "expected a log-prob: finite, at most 0");
+  batch = json::parse(kBatch);
+  batch["trajectories"][1]["turns"][0].erase("teacher_logprobs");
+  EXPECT_EQ(Error(batch),
+            "b.json: trajectories[1].turns[0].teacher_logprobs: found nothing, "
+            "expected the field in every turn or in none");
+  batch = json::parse(kBatch);
+  batch["trajectories"][1]["turns"] = "none";
+  EXPECT_EQ(Error(batch),
+            "b.json: trajectories[1].turns: found \"none\", expected a list");
+}
+
+}  // namespace
+}  // namespace atod::cli

@@ -1,0 +1,120 @@
+#include "services/cli/games_commands.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "services/cli/command.h"
+#include "services/envs/games/collection.h"
+#include "services/envs/games/generator.h"
+
+namespace atod::cli {
+namespace {
+
+struct GamesFlags {
+  std::string out;
+  uint64_t seed = 0;
+  std::optional<int> train, valid_seen, valid_unseen, layouts, unseen_layouts,
+      most_per_receptacle, most_per_class;
+  std::string receptacles, objects, classes = "small";
+};
+
+// "5-7" or "6".
+absl::Status ParseRange(const std::string& flag, const std::string& text,
+                        games::Range& range) {
+  if (text.empty()) return absl::OkStatus();
+  const std::vector<std::string> parts = absl::StrSplit(text, '-');
+  if (parts.size() <= 2 && absl::SimpleAtoi(parts.front(), &range.low) &&
+      absl::SimpleAtoi(parts.back(), &range.high))
+    return absl::OkStatus();
+  return BadInput(
+      {.file = "games", .field = flag, .found = text, .expected = "MIN-MAX"});
+}
+
+absl::StatusOr<int> RunGames(const GamesFlags& flags) {
+  if (flags.out.empty())
+    return BadInput({.file = "games",
+                     .field = "--out",
+                     .found = "nothing",
+                     .expected = "the folder to write to"});
+  games::GeneratorOptions options =
+      flags.classes == "full" ? games::FullSize() : games::GeneratorOptions();
+  options.seed = flags.seed;
+  options.games[0] = flags.train.value_or(options.games[0]);
+  options.games[1] = flags.valid_seen.value_or(options.games[1]);
+  options.games[2] = flags.valid_unseen.value_or(options.games[2]);
+  options.layouts = flags.layouts.value_or(options.layouts);
+  options.unseen_layouts =
+      flags.unseen_layouts.value_or(options.unseen_layouts);
+  options.most_per_receptacle =
+      flags.most_per_receptacle.value_or(options.most_per_receptacle);
+  options.most_per_class =
+      flags.most_per_class.value_or(options.most_per_class);
+  ATOD_RETURN_IF_ERROR(
+      ParseRange("--receptacles", flags.receptacles, options.receptacles));
+  ATOD_RETURN_IF_ERROR(ParseRange("--objects", flags.objects, options.objects));
+  ATOD_ASSIGN_OR_RETURN(const games::Collection collection,
+                        games::Generate(options));
+  ATOD_RETURN_IF_ERROR(games::WriteCollection(collection, flags.out));
+  std::printf("%s: %zu games (train %d, valid_seen %d, valid_unseen %d)\n",
+              flags.out.c_str(), collection.games.size(), options.games[0],
+              options.games[1], options.games[2]);
+  return 0;
+}
+
+absl::StatusOr<int> RunStats(const std::string& dir) {
+  ATOD_ASSIGN_OR_RETURN(const games::Manifest manifest,
+                        games::ReadManifest(dir));
+  const char* compat = std::getenv("ATOD_COMPAT_DATA");
+  ATOD_ASSIGN_OR_RETURN(const std::string table,
+                        games::StatisticsTable(manifest, compat ? compat : ""));
+  std::fputs(table.c_str(), stdout);
+  return 0;
+}
+
+}  // namespace
+
+void AddGamesCommands(CLI::App& app) {
+  auto flags = std::make_shared<GamesFlags>();
+  CLI::App* games = AddCommand(
+      app, "games", "Generate household games in ALFWorld's file format",
+      [flags] { return RunGames(*flags); });
+  games->add_option("--out", flags->out, "folder to write to");
+  games->add_option("--seed", flags->seed, "same seed, same games");
+  games->add_option("--train", flags->train, "games of split train");
+  games->add_option("--valid-seen", flags->valid_seen,
+                    "games of valid_seen: train layouts, new objects");
+  games->add_option("--valid-unseen", flags->valid_unseen,
+                    "games of valid_unseen: other layouts");
+  games->add_option("--receptacles", flags->receptacles,
+                    "MIN-MAX pieces of furniture a room");
+  games->add_option("--objects", flags->objects, "MIN-MAX things a room");
+  games->add_option("--layouts", flags->layouts, "train layouts");
+  games->add_option("--unseen-layouts", flags->unseen_layouts,
+                    "other layouts, for valid_unseen");
+  games->add_option("--most-per-receptacle", flags->most_per_receptacle,
+                    "most things in one piece of furniture at the start");
+  games->add_option("--most-per-class", flags->most_per_class,
+                    "most things of one class");
+  games
+      ->add_option("--classes", flags->classes,
+                   "small: one kind of room, 11 classes of things; full: "
+                   "kitchens, living rooms, bedrooms, bathrooms of about "
+                   "ALFWorld's size")
+      ->check(CLI::IsMember({"small", "full"}));
+
+  auto dir = std::make_shared<std::string>();
+  CLI::App* stats =
+      AddCommand(*games, "stats", "Count what a folder of games holds",
+                 [dir] { return RunStats(*dir); });
+  stats->add_option("DIR", *dir, "what games --out wrote")->required();
+}
+
+}  // namespace atod::cli
