@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/rng.h"
+#include "common/model/packed_score.h"
 #include "common/model/torch_status.h"
 #include "torch/nn/functional/embedding.h"
 #include "torch/utils.h"
@@ -226,6 +227,14 @@ torch::Tensor Qwen3Impl::Logits(const torch::Tensor& hidden) {
 
 SpanLogProbs ScoreSpans(Qwen3& model, const std::vector<ScoredSequence>& batch,
                         float temperature, bool want_entropy) {
+  return CanScoreOnCpu(model)
+             ? CpuScoreSpans(model, batch, temperature, want_entropy)
+             : TorchScoreSpans(model, batch, temperature, want_entropy);
+}
+
+SpanLogProbs TorchScoreSpans(Qwen3& model,
+                             const std::vector<ScoredSequence>& batch,
+                             float temperature, bool want_entropy) {
   std::vector<int64_t> tokens, cu_seqlens{0}, rows, targets;
   for (const ScoredSequence& sequence : batch) {
     for (const TokenSpan& span : sequence.spans) {

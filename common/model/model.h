@@ -77,6 +77,12 @@ struct SpanLogProbs {
 SpanLogProbs ScoreSpans(Qwen3& model, const std::vector<ScoredSequence>& batch,
                         float temperature, bool want_entropy);
 
+// The same by torch's own operations: any device and dtype. ScoreSpans takes
+// it where the CPU kernels do not apply, tests and benchmarks compare them.
+SpanLogProbs TorchScoreSpans(Qwen3& model,
+                             const std::vector<ScoredSequence>& batch,
+                             float temperature, bool want_entropy);
+
 // Hugging Face folder: config.json + model.safetensors (or a sharded index).
 // INVALID_ARGUMENT names the file and tensor that do not fit.
 // `dtype` is "float32" or "bfloat16", or empty for the file's own.

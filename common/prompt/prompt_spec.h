@@ -6,17 +6,21 @@
 
 namespace atod {
 
-// A prompt as data; the environment ships it, the agent loop renders it.
+// A prompt as data; the environment ships it, the agent loop renders it
+// (render.h).
 //
 // Templates are plain text with placeholders in braces; nothing else is
 // special, and text that comes from the environment is never expanded again.
 //   first, next:     {task_description} {current_observation}
 //                    {admissible_actions} {step_count} {history_length}
 //                    {action_history} {current_step} {field.NAME}
-//   history_line:    {index} {observation} {action}
+//   history_line:    {index} {observation} {action} {next_observation}
 //   admissible_item: {action}
 // step_count is the number of turns played, current_step that plus one, and
-// history_length the number of records shown.
+// history_length the number of records shown. A record's observation is what
+// the agent saw before its action, next_observation what the action brought;
+// index counts turns from 1 over the episode. A field that the environment
+// does not give is empty.
 struct PromptSpec {
   enum class Overflow { kError, kCutLeft, kFirstTemplate };
   std::string name;
@@ -30,7 +34,10 @@ struct PromptSpec {
   std::string admissible_join;
   std::vector<std::string> admissible_hidden;
   bool chat = false;
-  uint32_t max_prompt_tokens = 0;
+  uint32_t max_prompt_tokens = 0;  // 0: no limit
+  // Longer prompts (in characters, before the chat template) use `first`; 0:
+  // no limit. One of the authors' environments decides so.
+  uint32_t max_prompt_chars = 0;
 };
 
 }  // namespace atod

@@ -1,0 +1,125 @@
+#include "common/metrics/metrics.h"
+
+#include <cctype>
+#include <exception>
+
+#include "absl/strings/str_cat.h"
+
+namespace atod::metrics {
+namespace {
+
+const char* HelpOf(const std::string& tag) {
+  for (const StepTag& known : kStepTags) {
+    const std::string_view name(known.tag);
+    if (name == tag) return known.help;
+    if (name.ends_with("/*") &&
+        tag.starts_with(name.substr(0, name.size() - 1))) {
+      return known.help;
+    }
+  }
+  return "Value of the last step";
+}
+
+absl::StatusOr<std::unique_ptr<prometheus::Exposer>> Listen(
+    const std::string& host, uint16_t port) {
+  const std::string at = absl::StrCat(
+      host.find(':') == std::string::npos ? host : absl::StrCat("[", host, "]"),
+      ":", port);
+  try {
+    return std::make_unique<prometheus::Exposer>(at, 1);
+  } catch (const std::exception&) {
+    return absl::AlreadyExistsError(
+        absl::StrCat(at, ": cannot serve /metrics, found the port in use or ",
+                     "the interface absent, expected a free port"));
+  }
+}
+
+}  // namespace
+
+std::string PrometheusName(std::string_view tag) {
+  std::string out = "atod_";
+  for (const char c : tag) {
+    out.push_back(std::isalnum(static_cast<unsigned char>(c)) ? c : '_');
+  }
+  return out;
+}
+
+const std::vector<double>& CallSeconds() {
+  static const auto* const kBounds = new std::vector<double>{
+      0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
+      0.2,    0.5,   1,     2,     5,    10,   30};
+  return *kBounds;
+}
+
+const std::vector<double>& Sizes() {
+  static const auto* const kBounds = [] {
+    auto* bounds = new std::vector<double>;
+    for (double size = 1; size <= 65536; size *= 2) bounds->push_back(size);
+    return bounds;
+  }();
+  return *kBounds;
+}
+
+prometheus::Counter& Registry::Counter(const ServiceMetric& metric,
+                                       const Labels& labels) {
+  return prometheus::BuildCounter()
+      .Name(metric.name)
+      .Help(metric.help)
+      .Register(*registry_)
+      .Add(labels);
+}
+
+prometheus::Gauge& Registry::Gauge(const ServiceMetric& metric,
+                                   const Labels& labels) {
+  return prometheus::BuildGauge()
+      .Name(metric.name)
+      .Help(metric.help)
+      .Register(*registry_)
+      .Add(labels);
+}
+
+prometheus::Histogram& Registry::Histogram(const ServiceMetric& metric,
+                                           const std::vector<double>& bounds,
+                                           const Labels& labels) {
+  return prometheus::BuildHistogram()
+      .Name(metric.name)
+      .Help(metric.help)
+      .Register(*registry_)
+      .Add(labels, bounds);
+}
+
+prometheus::Gauge& Registry::StepGauge(const std::string& tag,
+                                       const std::string& run) {
+  return prometheus::BuildGauge()
+      .Name(PrometheusName(tag))
+      .Help(HelpOf(tag))
+      .Register(*registry_)
+      .Add({{"run", run}});
+}
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
+    const std::string& host, uint16_t port, const Registry& registry) {
+  if (port == 0) return std::make_unique<MetricsServer>();
+  auto exposer = Listen(host, port);
+  if (!exposer.ok()) return exposer.status();
+  auto server = std::make_unique<MetricsServer>();
+  server->registry_ = registry.prometheus();
+  server->exposer_ = *std::move(exposer);
+  server->exposer_->RegisterCollectable(server->registry_);
+  server->port_ = port;
+  return server;
+}
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::StartOnFreePort(
+    const std::string& host, const Registry& registry) {
+  auto exposer = Listen(host, 0);
+  if (!exposer.ok()) return exposer.status();
+  auto server = std::make_unique<MetricsServer>();
+  server->registry_ = registry.prometheus();
+  server->exposer_ = *std::move(exposer);
+  server->exposer_->RegisterCollectable(server->registry_);
+  server->port_ = server->exposer_->GetListeningPorts().at(0);
+  return server;
+}
+
+}  // namespace atod::metrics

@@ -1,0 +1,216 @@
+#pragma once
+
+// Every number that ATOD reports, once: dashboards, alert rules and
+// docs/operations.md are checked against these tables.
+
+#include <string>
+#include <string_view>
+
+namespace atod::metrics {
+
+// A number of one step: TensorBoard tag, key in metrics.jsonl, and Prometheus
+// gauge PrometheusName(tag){run="NAME"}. A tag that ends in "/*" stands for one
+// tag a task category.
+struct StepTag {
+  const char* tag;
+  const char* help;  // with the unit when it has one
+};
+
+inline constexpr StepTag kStepTags[] = {
+    // The two coefficients and the two signals that they weigh.
+    {"hybrid/kl_coef", "kappa, coefficient of the teacher's signal (Eq. 11)"},
+    {"hybrid/rl_coef", "rho, coefficient of the task reward (Eq. 12)"},
+    {"hybrid/opd_signal_abs_mean",
+     "Mean over tokens of |kappa w Delta|, the teacher's signal"},
+    {"hybrid/rl_signal_abs_mean",
+     "Mean over tokens of |rho A_GRPO|, the reward's signal"},
+    {"hybrid/opd_rl_ratio",
+     "Teacher's signal over the reward's; absent when every group is flat"},
+    {"hybrid/teacher_gap_abs_mean",
+     "Mean over tokens of |log pi_T - log pi_old|, nats"},
+    {"hybrid/flat_group_ratio", "Share of groups whose rewards are all equal"},
+    {"hybrid/singleton_groups", "Groups of one trajectory"},
+    {"health/dead_opd_signal",
+     "1: kappa is above 0 and the teacher's signal is dead for several steps"},
+    {"health/dead_rl_signal",
+     "1: rho is above 0 and the reward's signal is dead for several steps"},
+    // Turn weights.
+    {"tdur/active_ratio", "Share of trajectories whose turns are weighted"},
+    {"tdur/weight_mean", "Mean weight of a turn"},
+    {"tdur/disagreement", "Mean over turns of d, student against teacher"},
+    {"tdur/uncertainty", "Mean over turns of h, the student's surprise"},
+    // Episodes of training.
+    {"episode/reward", "Mean reward of an episode"},
+    {"episode/length", "Mean length of an episode, turns"},
+    {"episode/success_rate", "Share of episodes that solved their task"},
+    {"episode/success_rate/*", "The same by task category"},
+    {"episode/valid_action_ratio", "Share of turns with a well-formed action"},
+    {"episode/admissible_ratio",
+     "Share of turns with an action that the environment offers"},
+    {"response_length/mean", "Mean length of a response, tokens"},
+    {"response_length/clip_ratio", "Share of responses cut at max_tokens"},
+    {"prompt_length/mean", "Mean length of a prompt, tokens"},
+    // Evaluation on the panel.
+    {"val/success_rate", "Share of panel tasks solved"},
+    {"val/success_rate/*", "The same by task category"},
+    {"val/success_rate_mean_last",
+     "Mean of the last evaluations (eval.mean_last)"},
+    {"val/reward", "Mean reward on the panel"},
+    {"val/length", "Mean length on the panel, turns"},
+    // Updates.
+    {"actor/entropy", "Mean over tokens of the student's entropy, nats"},
+    {"actor/pg_loss", "Policy loss"},
+    {"actor/pg_clipfrac", "Share of tokens whose ratio is clipped"},
+    {"actor/ppo_kl", "Mean over tokens of log pi_old - log pi, nats"},
+    {"actor/grad_norm", "Gradient norm before clipping"},
+    {"actor/lr", "Learning rate"},
+    // How far rollouts are from the learner.
+    {"rollout/mismatch_kl",
+     "Mean over tokens of log pi_rollout - log pi_old, nats"},
+    {"rollout/staleness", "Mean versions between sampling and update"},
+    // Where the time goes.
+    {"timing/step_seconds", "Whole step"},
+    {"timing/rollout_seconds", "Waiting for the step's trajectories"},
+    {"timing/old_logprob_seconds", "Recomputing old log-probs"},
+    {"timing/advantage_seconds", "Turn weights, statistics, advantages"},
+    {"timing/update_seconds", "Forward, backward and optimiser"},
+    {"timing/publish_seconds", "Publishing the weights"},
+    {"timing/eval_seconds", "Evaluation"},
+    {"timing/checkpoint_seconds", "Checkpoint"},
+    {"throughput/tokens_per_second", "Trained tokens over the step's time"},
+    {"throughput/episodes_per_second", "Episodes over the step's time"},
+    {"memory/peak_bytes", "Peak resident memory of the learner"},
+};
+
+// "hybrid/kl_coef" -> "atod_hybrid_kl_coef"; what Prometheus does not allow
+// becomes "_".
+std::string PrometheusName(std::string_view tag);
+
+enum class Kind { kCounter, kGauge, kHistogram };
+
+// A metric of a service; register it through Registry.
+struct ServiceMetric {
+  const char* name;
+  Kind kind;
+  const char* help;
+  const char* labels = "";  // names by comma
+};
+
+// Rollout workers.
+inline constexpr ServiceMetric kRolloutTokens{"atod_rollout_tokens_total",
+                                              Kind::kCounter, "Tokens sampled"};
+inline constexpr ServiceMetric kRolloutPromptTokens{
+    "atod_rollout_prompt_tokens_total", Kind::kCounter, "Prompt tokens read"};
+inline constexpr ServiceMetric kRolloutEpisodes{
+    "atod_rollout_episodes_total", Kind::kCounter, "Episodes handed in",
+    "purpose"};
+inline constexpr ServiceMetric kRolloutErrors{
+    "atod_rollout_errors_total", Kind::kCounter,
+    "Leases returned after an error", "cause"};
+inline constexpr ServiceMetric kRolloutSlots{"atod_rollout_slots", Kind::kGauge,
+                                             "Episodes it can play at once"};
+inline constexpr ServiceMetric kRolloutSlotsBusy{
+    "atod_rollout_slots_busy", Kind::kGauge, "Episodes under way"};
+inline constexpr ServiceMetric kRolloutBatchRows{
+    "atod_rollout_batch_rows", Kind::kHistogram, "Rows of one decoding pass"};
+inline constexpr ServiceMetric kRolloutEnvSeconds{
+    "atod_rollout_env_seconds", Kind::kHistogram,
+    "Waiting for the environment, a turn"};
+inline constexpr ServiceMetric kRolloutTeacherSeconds{
+    "atod_rollout_teacher_seconds", Kind::kHistogram,
+    "Waiting for the teacher, a call"};
+inline constexpr ServiceMetric kRolloutWeightSyncSeconds{
+    "atod_rollout_weight_sync_seconds", Kind::kHistogram,
+    "Fetching and installing a weight version"};
+inline constexpr ServiceMetric kRolloutWeightVersion{
+    "atod_rollout_weight_version", Kind::kGauge, "Number of the held weights"};
+
+// Teacher.
+inline constexpr ServiceMetric kTeacherTokens{"atod_teacher_tokens_total",
+                                              Kind::kCounter, "Tokens read"};
+inline constexpr ServiceMetric kTeacherScored{
+    "atod_teacher_scored_tokens_total", Kind::kCounter, "Log-probs returned"};
+inline constexpr ServiceMetric kTeacherRequests{
+    "atod_teacher_requests_total", Kind::kCounter, "Calls answered", "code"};
+inline constexpr ServiceMetric kTeacherQueue{"atod_teacher_queue_items",
+                                             Kind::kGauge, "Sequences waiting"};
+inline constexpr ServiceMetric kTeacherBatchTokens{
+    "atod_teacher_batch_tokens", Kind::kHistogram, "Tokens of one batch"};
+inline constexpr ServiceMetric kTeacherQueueSeconds{
+    "atod_teacher_queue_seconds", Kind::kHistogram,
+    "From arrival to computing, a sequence"};
+inline constexpr ServiceMetric kTeacherComputeSeconds{
+    "atod_teacher_compute_seconds", Kind::kHistogram, "Computing one batch"};
+
+// Environments.
+inline constexpr ServiceMetric kEnvsSteps{
+    "atod_envs_steps_total", Kind::kCounter, "Turns played", "env"};
+inline constexpr ServiceMetric kEnvsResets{
+    "atod_envs_resets_total", Kind::kCounter, "Episodes started", "env"};
+inline constexpr ServiceMetric kEnvsErrors{
+    "atod_envs_errors_total", Kind::kCounter, "Calls refused", "code"};
+inline constexpr ServiceMetric kEnvsEpisodes{"atod_envs_episodes", Kind::kGauge,
+                                             "Episodes alive"};
+inline constexpr ServiceMetric kEnvsExpired{
+    "atod_envs_expired_total", Kind::kCounter,
+    "Episodes freed because nobody asked about them"};
+inline constexpr ServiceMetric kEnvsStepSeconds{
+    "atod_envs_step_seconds", Kind::kHistogram, "Answering one turn"};
+
+// Learner.
+inline constexpr ServiceMetric kLearnerStep{"atod_learner_step", Kind::kGauge,
+                                            "Steps done", "run"};
+inline constexpr ServiceMetric kLearnerSteps{"atod_learner_steps", Kind::kGauge,
+                                             "Steps of the run", "run"};
+inline constexpr ServiceMetric kLearnerStepTime{
+    "atod_learner_last_step_timestamp_seconds", Kind::kGauge,
+    "When the last step ended, Unix time", "run"};
+inline constexpr ServiceMetric kLearnerWorkers{
+    "atod_learner_workers", Kind::kGauge, "Rollout workers connected"};
+inline constexpr ServiceMetric kLearnerInFlight{
+    "atod_learner_in_flight", Kind::kGauge, "Samples leased, not handed in"};
+inline constexpr ServiceMetric kLearnerTrajectories{
+    "atod_learner_trajectories_total", Kind::kCounter, "Trajectories handed in",
+    "verdict"};
+inline constexpr ServiceMetric kLearnerWeightVersion{
+    "atod_learner_weight_version", Kind::kGauge,
+    "Number of the newest weights"};
+inline constexpr ServiceMetric kLearnerIncarnation{
+    "atod_learner_incarnation", Kind::kGauge, "Life of the run, from 1"};
+
+inline constexpr const ServiceMetric* kServiceMetrics[] = {
+    &kRolloutTokens,
+    &kRolloutPromptTokens,
+    &kRolloutEpisodes,
+    &kRolloutErrors,
+    &kRolloutSlots,
+    &kRolloutSlotsBusy,
+    &kRolloutBatchRows,
+    &kRolloutEnvSeconds,
+    &kRolloutTeacherSeconds,
+    &kRolloutWeightSyncSeconds,
+    &kRolloutWeightVersion,
+    &kTeacherTokens,
+    &kTeacherScored,
+    &kTeacherRequests,
+    &kTeacherQueue,
+    &kTeacherBatchTokens,
+    &kTeacherQueueSeconds,
+    &kTeacherComputeSeconds,
+    &kEnvsSteps,
+    &kEnvsResets,
+    &kEnvsErrors,
+    &kEnvsEpisodes,
+    &kEnvsExpired,
+    &kEnvsStepSeconds,
+    &kLearnerStep,
+    &kLearnerSteps,
+    &kLearnerStepTime,
+    &kLearnerWorkers,
+    &kLearnerInFlight,
+    &kLearnerTrajectories,
+    &kLearnerWeightVersion,
+    &kLearnerIncarnation,
+};
+
+}  // namespace atod::metrics

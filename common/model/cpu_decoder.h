@@ -1,0 +1,112 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "common/model/float_buffer.h"
+#include "common/model/model_config.h"
+
+namespace atod::model {
+
+// Keys and values of one sequence, in the panel layout of cpu_kernels.h. For
+// layer l and kv head h the block at data + l * layer_stride +
+// h * 2 * capacity * head_dim holds the keys [capacity / 16][head_dim][16] (key
+// j is column j), then the values [head_dim / 16][capacity][16].
+struct CpuKv {
+  float* data = nullptr;
+  int64_t capacity = 0;  // tokens, a multiple of 16
+  int64_t layer_stride = 0;
+};
+
+// Tokens of one sequence to run: those from `position` on; the keys of earlier
+// ones are in `kv`, where theirs are added.
+struct CpuSegment {
+  const int32_t* tokens = nullptr;
+  int64_t num_tokens = 0;
+  int64_t position = 0;
+  // Tokens whose hidden state is wanted: indices into `tokens`. The last layer
+  // runs for these only.
+  std::vector<int32_t> outputs;
+  CpuKv kv;
+};
+
+// What the backward pass of one Forward needs; reused between calls so that
+// memory is not given back and forth.
+struct CpuTape;
+
+// Float32 Qwen3 on the CPU with its own kernels: the weights are copied into
+// panels once. Const functions may run in several threads, each with its own
+// segments, tape and workspace.
+class CpuDecoder {
+ public:
+  // Whether kernels for this shape and machine exist.
+  static bool Supports(const ModelConfig& config);
+
+  // `parameters` in the order of ParameterSpecs, contiguous. `backward` also
+  // lays out what Backward needs.
+  CpuDecoder(const ModelConfig& config,
+             const std::vector<const float*>& parameters, int64_t max_positions,
+             bool backward);
+
+  const ModelConfig& config() const { return config_; }
+  int64_t max_positions() const { return max_positions_; }
+  // Floats of one layer in a CpuKv of `capacity`.
+  int64_t KvLayerFloats(int64_t capacity) const {
+    return 2 * capacity * kv_width_;
+  }
+
+  // Runs the segments (their order changes no result) and writes the final
+  // normed hidden states of all their outputs to `hidden` [num_outputs,
+  // hidden_size]. Without `tape`, activations live in `workspace`.
+  // Segments whose kv.data is null get scratch memory for one pass.
+  void Forward(const std::vector<CpuSegment>& segments, FloatBuffer& workspace,
+               CpuTape* tape, float* hidden) const;
+
+  // Adds the gradients of all parameters to `grads`, one flat buffer in the
+  // order of ParameterSpecs, given d_hidden of the Forward that filled `tape`.
+  void Backward(const std::vector<CpuSegment>& segments, const CpuTape& tape,
+                const float* d_hidden, FloatBuffer& workspace,
+                float* grads) const;
+
+  // logits [rows, vocab_size] of hidden [rows, hidden_size].
+  void Logits(int64_t rows, const float* hidden, float* logits) const;
+  // d_hidden (set) and the head's gradient (added) from d_logits.
+  void LogitsBackward(int64_t rows, const float* hidden, const float* d_logits,
+                      float* d_hidden, FloatBuffer& workspace,
+                      float* grads) const;
+
+  int64_t num_parameters() const { return num_parameters_; }
+
+ private:
+  struct Layer {
+    FloatBuffer input_norm, q_norm, k_norm, post_norm;
+    // Panels of the transposed weights (forward) and of the weights
+    // (backward). kv is k_proj over v_proj, gate_up likewise.
+    FloatBuffer q, kv, o, gate_up, down;
+    FloatBuffer q_back, kv_back, o_back, gate_up_back, down_back;
+    // Offsets in the flat gradient buffer.
+    int64_t d_input_norm, d_q, d_kv, d_q_norm, d_k_norm, d_o, d_post_norm,
+        d_gate_up, d_down;
+  };
+  struct Activations;
+
+  void RotateHeads(int64_t row_count, const int32_t* positions, int64_t heads,
+                   const FloatBuffer& norm, const float* x, int64_t x_stride,
+                   float* y) const;
+
+  ModelConfig config_;
+  int64_t hidden_, ffn_, heads_, kv_heads_, dim_, q_width_, kv_width_;
+  int64_t max_positions_;
+  int64_t num_parameters_ = 0;
+  FloatBuffer embed_, norm_, head_, head_back_;
+  int64_t d_embed_ = 0, d_norm_ = 0, d_head_ = 0;
+  FloatBuffer cos_, sin_;  // [max_positions, head_dim / 2]
+  std::vector<Layer> layers_;
+};
+
+struct CpuTape {
+  FloatBuffer data;
+};
+
+}  // namespace atod::model

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/prompt/prompt_spec.h"
+#include "common/tokenizer/tokenizer.h"
+
+namespace atod {
+
+// One turn played: what the agent saw, and what it did then.
+struct HistoryRecord {
+  std::string observation;
+  std::string action;
+};
+
+// What a prompt shows. `history` holds the last turns, oldest first: all of
+// the episode's or at least the window's.
+struct PromptInputs {
+  std::string task;
+  std::string observation;
+  std::vector<std::string> admissible;
+  std::map<std::string, std::string> fields;
+  std::vector<HistoryRecord> history;
+  uint32_t turn_index = 0;  // turns played so far
+};
+
+// INVALID_ARGUMENT names a template and a placeholder that it cannot hold.
+absl::Status CheckPromptSpec(const PromptSpec& spec);
+
+// The user's text of a turn, before any chat template. Turn 0 uses `first`.
+std::string RenderPrompt(const PromptSpec& spec, const PromptInputs& inputs);
+
+struct FittedPrompt {
+  std::vector<int32_t> tokens;
+  uint32_t cut_tokens = 0;  // tokens of the full prompt that are missing
+};
+
+// The tokens of the turn's prompt, in the chat template when the spec says so,
+// brought under `max_tokens` and the spec's own limit by its overflow policy:
+//   kError          RESOURCE_EXHAUSTED with both lengths
+//   kCutLeft        the last tokens
+//   kFirstTemplate  rendered with `first`; RESOURCE_EXHAUSTED when that is too
+//                   long as well
+absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
+                                       const PromptInputs& inputs,
+                                       const Tokenizer& tokenizer,
+                                       uint32_t max_tokens);
+
+}  // namespace atod

@@ -1,0 +1,213 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "atod/v1/learner.pb.h"
+#include "atod/v1/trajectory.pb.h"
+#include "common/base/clock.h"
+#include "services/learner/work_id.h"
+
+namespace atod::learner {
+
+struct CoordinatorOptions {
+  std::string run_id;
+  uint32_t incarnation = 1;
+  std::string config_yaml;  // config.resolved.yaml
+  // What workers must agree on; empty hashes are not compared.
+  v1::ModelInfo model;
+  float beat_seconds = 2;
+  // A broken stream gives its leases back after `grace`, a worker that says
+  // nothing after `silent`.
+  absl::Duration grace = absl::Seconds(1);
+  absl::Duration silent = absl::Seconds(120);
+  // Work that a worker gave back waits before it is granted again, doubling
+  // from `backoff` to `max_backoff` with each attempt.
+  absl::Duration backoff = absl::Milliseconds(100);
+  absl::Duration max_backoff = absl::Seconds(5);
+  // A sample whose trajectories were malformed so often is dropped.
+  int max_rejections = 3;
+};
+
+// One group of an order: `base` has every field of the lease but lease_id,
+// step, group, samples, attempt and purpose.
+struct GroupOrder {
+  v1::Lease base;
+  v1::Task task;
+  uint32_t samples = 1;
+};
+
+// What became of an order.
+struct OrderResult {
+  std::vector<v1::Trajectory> trajectories;             // canonical order
+  std::vector<std::pair<WorkId, std::string>> dropped;  // id, reason
+};
+
+// What to do with a submitted trajectory.
+struct Admission {
+  v1::SubmitReply::Verdict verdict = v1::SubmitReply::VERDICT_UNSPECIFIED;
+  std::string problem;  // of REJECTED
+  // Set when ACCEPTED: the sample is reserved until Accept, Reject or Release.
+  WorkId id;
+  std::shared_ptr<const GroupOrder> order;
+};
+
+// Hands the work of open orders to rollout workers and collects it: the state
+// machine behind the Work stream and Submit. It does no I/O, never blocks
+// except in Wait, and knows neither threads nor gRPC: a session is told by its
+// `wake` callback (called without locks held) that TakeOutbox has messages.
+//
+// Every sample of an order is in exactly one state: pending, leased, reserved
+// (being stored), done or dropped. A lease that comes back makes its samples
+// pending with attempt + 1; only the newest attempt is accepted. Thread-safe.
+class Coordinator {
+ public:
+  using SessionId = uint64_t;
+
+  // `clock` is not owned.
+  Coordinator(CoordinatorOptions options, Clock* clock);
+
+  // --- Workers.
+  // A worker's stream begins; a living session of the same name is replaced and
+  // its leases wait for the first Beat to be claimed. FAILED_PRECONDITION when
+  // the worker's model does not fit the run's.
+  absl::StatusOr<SessionId> Connect(const v1::Hello& hello,
+                                    std::function<void()> wake);
+  void Beat(SessionId session, const v1::Beat& beat);
+  void Return(SessionId session, const v1::ReturnLease& message);
+  // The stream broke; leases come back after the grace.
+  void Disconnect(SessionId session);
+  // Messages for the worker, in order; nothing when the session is over
+  // (replaced, or given up as silent) and its stream should end.
+  std::optional<std::vector<v1::CoordinatorMessage>> TakeOutbox(
+      SessionId session);
+  // Lets time pass: grace, silence and back-off end here. Call it a few times
+  // a second.
+  void Tick();
+
+  // --- Trajectories. Admit reserves the sample when it says ACCEPTED; the
+  // caller stores the trajectory and then calls exactly one of the others.
+  Admission Admit(const v1::Trajectory& trajectory);
+  void Accept(const WorkId& id, v1::Trajectory trajectory);
+  // It was malformed: the work is given out again, in the end dropped.
+  void Reject(const WorkId& id, const std::string& reason);
+  // It could not be stored: the work is given out again.
+  void Release(const WorkId& id);
+
+  // --- The run.
+  // Newest weights; told to all workers.
+  void Announce(const v1::WeightVersion& version);
+  // New work. ALREADY_EXISTS when (purpose, step) was opened before.
+  absl::Status Open(v1::Purpose purpose, uint32_t step,
+                    std::vector<GroupOrder> groups);
+  // Blocks until all samples of the order are done or dropped, and takes them.
+  // CANCELLED after Close.
+  absl::StatusOr<OrderResult> Wait(v1::Purpose purpose, uint32_t step);
+  // Tells all workers to leave and grants nothing more.
+  void Drain();
+  // Makes Wait return.
+  void Close();
+
+  struct Totals {
+    uint64_t pending = 0;    // not granted
+    uint64_t leased = 0;     // with a worker
+    uint64_t collected = 0;  // of the open orders
+    uint64_t leases = 0;
+    uint64_t granted = 0, returned = 0, rejected = 0, superseded = 0,
+             duplicates = 0;  // since the start
+  };
+  Totals totals() const;
+  std::vector<v1::WorkerStatus> Workers() const;
+  // Living sessions.
+  int connected() const;
+
+ private:
+  enum class State { kPending, kLeased, kReserved, kDone, kDropped };
+  struct Sample {
+    State state = State::kPending;
+    uint32_t attempt = 0;
+    uint64_t lease = 0;     // when leased
+    absl::Time not_before;  // when pending
+    int rejections = 0;
+    std::string dropped_because;
+    std::unique_ptr<v1::Trajectory> result;
+  };
+  struct Group {
+    std::shared_ptr<const GroupOrder> order;
+    std::vector<Sample> samples;
+  };
+  // Finished orders stay, without trajectories, to tell duplicates.
+  struct Order {
+    std::vector<Group> groups;
+    size_t open = 0;  // samples neither done nor dropped
+    bool taken = false;
+  };
+  using OrderKey = std::pair<v1::Purpose, uint32_t>;
+  struct LeaseState {
+    SessionId session = 0;
+    WorkId first;  // the group
+    std::vector<uint32_t> samples;
+  };
+  struct Session {
+    v1::Hello hello;
+    std::function<void()> wake;
+    std::vector<v1::CoordinatorMessage> outbox;
+    uint32_t used = 0;  // samples leased
+    uint32_t free_slots = 0;
+    v1::WeightVersion held;
+    absl::Time last_heard;
+    bool connected = true;
+    absl::Time broken_at;
+    // Replaced session whose leases the first Beat may claim; 0: none.
+    SessionId heir_of = 0;
+  };
+  // Wakes to call once the lock is released.
+  using Wakes = std::vector<std::function<void()>>;
+
+  void Send(Session& session, v1::CoordinatorMessage message, Wakes& wakes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Grants what can be granted.
+  void Pump(Wakes& wakes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool GrantOne(Session& session, SessionId id, size_t most, Wakes& wakes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  size_t CountPending(absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The lease's open samples become pending again.
+  void GiveBack(uint64_t lease_id, bool back_off)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GiveBackAll(SessionId session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The sample leaves its lease (done or pending by another way).
+  void Detach(const WorkId& id, Sample& sample)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MakePending(Sample& sample, bool back_off)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Sample* Find(const WorkId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const CoordinatorOptions options_;
+  Clock* const clock_;
+  mutable absl::Mutex mutex_;
+  std::map<OrderKey, Order> orders_ ABSL_GUARDED_BY(mutex_);
+  // Orders with open samples, oldest first.
+  std::vector<OrderKey> open_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, LeaseState> leases_ ABSL_GUARDED_BY(mutex_);
+  std::map<SessionId, Session> sessions_ ABSL_GUARDED_BY(mutex_);
+  v1::WeightVersion version_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_lease_ ABSL_GUARDED_BY(mutex_) = 1;
+  SessionId next_session_ ABSL_GUARDED_BY(mutex_) = 1;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  Totals totals_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace atod::learner

@@ -1,0 +1,379 @@
+#include "services/learner/coordinator.h"
+
+#include <set>
+#include <thread>
+
+#include "common/base/rng.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace atod::learner {
+namespace {
+
+using ::testing::HasSubstr;
+using SessionId = Coordinator::SessionId;
+
+v1::Hello MakeHello(const std::string& worker, uint32_t slots) {
+  v1::Hello hello;
+  hello.set_worker(worker);
+  hello.set_slots(slots);
+  return hello;
+}
+
+std::vector<GroupOrder> Groups(uint32_t groups, uint32_t samples) {
+  std::vector<GroupOrder> out(groups);
+  for (uint32_t g = 0; g < groups; ++g) {
+    out[g].samples = samples;
+    out[g].base.set_task_id("task" + std::to_string(g));
+  }
+  return out;
+}
+
+v1::Trajectory Played(const v1::Lease& lease, uint32_t sample,
+                      uint32_t incarnation = 1) {
+  v1::Trajectory t;
+  t.mutable_id()->set_run_id("run");
+  t.mutable_id()->set_step(lease.step());
+  t.mutable_id()->set_group(lease.group());
+  t.mutable_id()->set_sample(sample);
+  t.mutable_id()->set_attempt(lease.attempt());
+  t.set_incarnation(incarnation);
+  t.set_purpose(lease.purpose());
+  t.set_lease_id(lease.lease_id());
+  return t;
+}
+
+class CoordinatorTest : public testing::Test {
+ protected:
+  CoordinatorTest() {
+    options_.run_id = "run";
+    options_.incarnation = 1;
+    coordinator_ = std::make_unique<Coordinator>(options_, &clock_);
+  }
+
+  SessionId Join(const std::string& worker, uint32_t slots) {
+    const auto id = coordinator_->Connect(MakeHello(worker, slots), [] {});
+    EXPECT_TRUE(id.ok()) << id.status();
+    return *id;
+  }
+
+  std::vector<v1::Lease> Grants(SessionId session) {
+    std::vector<v1::Lease> out;
+    const auto outbox = coordinator_->TakeOutbox(session);
+    for (const auto& m : outbox.value())
+      if (m.has_grant()) out.push_back(m.grant().lease());
+    return out;
+  }
+
+  v1::SubmitReply::Verdict Submit(const v1::Trajectory& t) {
+    const Admission a = coordinator_->Admit(t);
+    if (a.verdict == v1::SubmitReply::ACCEPTED) coordinator_->Accept(a.id, t);
+    return a.verdict;
+  }
+
+  CoordinatorOptions options_;
+  FakeClock clock_;
+  std::unique_ptr<Coordinator> coordinator_;
+};
+
+TEST_F(CoordinatorTest, WaitReturnsTheWholeStepInCanonicalOrder) {
+  const SessionId w = Join("w", 64);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(3, 4)).ok());
+  std::vector<v1::Lease> leases = Grants(w);
+  std::reverse(leases.begin(), leases.end());
+  for (const v1::Lease& lease : leases) {
+    for (int i = lease.samples_size() - 1; i >= 0; --i)
+      EXPECT_EQ(Submit(Played(lease, lease.samples(i))),
+                v1::SubmitReply::ACCEPTED);
+  }
+  const auto result = coordinator_->Wait(v1::TRAIN, 1);
+  ASSERT_TRUE(result.ok());
+  ASSERT_EQ(result->trajectories.size(), 12u);
+  for (int i = 0; i < 12; ++i) {
+    EXPECT_EQ(result->trajectories[i].id().group(), uint32_t(i / 4));
+    EXPECT_EQ(result->trajectories[i].id().sample(), uint32_t(i % 4));
+  }
+}
+
+TEST_F(CoordinatorTest, TwoWorkersShareAStepEvenly) {
+  const SessionId a = Join("a", 64), b = Join("b", 64);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(8, 8)).ok());
+  int played[2] = {0, 0};
+  for (const v1::Lease& l : Grants(a)) played[0] += l.samples_size();
+  for (const v1::Lease& l : Grants(b)) played[1] += l.samples_size();
+  EXPECT_EQ(played[0] + played[1], 64);
+  EXPECT_NEAR(played[0], played[1], 4);
+}
+
+TEST_F(CoordinatorTest, SeveralWorkersShareOneGroup) {
+  std::vector<SessionId> workers;
+  for (int i = 0; i < 4; ++i) workers.push_back(Join(std::to_string(i), 2));
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 8)).ok());
+  std::set<uint32_t> samples;
+  for (const SessionId w : workers) {
+    int mine = 0;
+    for (const v1::Lease& l : Grants(w)) {
+      mine += l.samples_size();
+      samples.insert(l.samples().begin(), l.samples().end());
+    }
+    EXPECT_EQ(mine, 2);
+  }
+  EXPECT_EQ(samples.size(), 8u);
+}
+
+TEST_F(CoordinatorTest, ABrokenStreamGivesItsLeasesBackAfterTheGrace) {
+  const SessionId dead = Join("dead", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 2)).ok());
+  const std::vector<v1::Lease> lost = Grants(dead);
+  ASSERT_FALSE(lost.empty());
+  const SessionId alive = Join("alive", 8);
+  coordinator_->Disconnect(dead);
+  coordinator_->Tick();
+  EXPECT_TRUE(Grants(alive).empty()) << "the grace has not passed";
+  clock_.Advance(options_.grace);
+  coordinator_->Tick();
+  const std::vector<v1::Lease> again = Grants(alive);
+  ASSERT_FALSE(again.empty());
+  EXPECT_EQ(again[0].attempt(), lost[0].attempt() + 1);
+  // What the dead worker sent on its way comes too late.
+  EXPECT_EQ(Submit(Played(lost[0], lost[0].samples(0))),
+            v1::SubmitReply::SUPERSEDED);
+  EXPECT_EQ(Submit(Played(again[0], again[0].samples(0))),
+            v1::SubmitReply::ACCEPTED);
+}
+
+TEST_F(CoordinatorTest, AWorkerThatComesBackInTimeKeepsWhatItStillPlays) {
+  const SessionId before = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(2, 2)).ok());
+  const std::vector<v1::Lease> leases = Grants(before);
+  ASSERT_GE(leases.size(), 2u);
+  coordinator_->Disconnect(before);
+  const SessionId after = Join("w", 8);
+  EXPECT_TRUE(Grants(after).empty()) << "it has to say what it still plays";
+  v1::Beat beat;
+  beat.add_lease_ids(leases[0].lease_id());
+  coordinator_->Beat(after, beat);
+  for (const uint32_t s : leases[0].samples())
+    EXPECT_EQ(Submit(Played(leases[0], s)), v1::SubmitReply::ACCEPTED);
+  for (const v1::Lease& l : Grants(after)) EXPECT_EQ(l.attempt(), 1u);
+  EXPECT_EQ(Submit(Played(leases[1], leases[1].samples(0))),
+            v1::SubmitReply::SUPERSEDED);
+}
+
+TEST_F(CoordinatorTest, ASilentWorkerLosesItsLeases) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
+  ASSERT_EQ(Grants(w).size(), 1u);
+  clock_.Advance(options_.silent);
+  coordinator_->Tick();
+  EXPECT_EQ(coordinator_->totals().pending, 1u);
+  EXPECT_EQ(coordinator_->connected(), 0);
+  EXPECT_FALSE(coordinator_->TakeOutbox(w).has_value()) << "its stream ends";
+}
+
+TEST_F(CoordinatorTest, ReturnedWorkWaitsForItsBackOff) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
+  const v1::Lease lease = Grants(w).at(0);
+  v1::ReturnLease back;
+  back.set_lease_id(lease.lease_id());
+  coordinator_->Return(w, back);
+  EXPECT_TRUE(Grants(w).empty());
+  clock_.Advance(options_.backoff);
+  coordinator_->Tick();
+  EXPECT_EQ(Grants(w).at(0).attempt(), 1u);
+}
+
+TEST_F(CoordinatorTest, TheSameTrajectoryTwiceIsADuplicate) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
+  const v1::Trajectory t = Played(Grants(w).at(0), 0);
+  EXPECT_EQ(Submit(t), v1::SubmitReply::ACCEPTED);
+  EXPECT_EQ(Submit(t), v1::SubmitReply::DUPLICATE);
+  ASSERT_TRUE(coordinator_->Wait(v1::TRAIN, 1).ok());
+  EXPECT_EQ(Submit(t), v1::SubmitReply::DUPLICATE) << "also once it is used";
+}
+
+TEST_F(CoordinatorTest, OtherRunsLivesAndUnknownWorkAreRefused) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
+  const v1::Lease lease = Grants(w).at(0);
+  EXPECT_EQ(Submit(Played(lease, 0, /*incarnation=*/7)),
+            v1::SubmitReply::SUPERSEDED);
+  EXPECT_EQ(Submit(Played(lease, 5)), v1::SubmitReply::REJECTED);
+  v1::Trajectory foreign = Played(lease, 0);
+  foreign.mutable_id()->set_run_id("another");
+  EXPECT_EQ(Submit(foreign), v1::SubmitReply::REJECTED);
+}
+
+TEST_F(CoordinatorTest, MalformedTrajectoriesAreRetriedAndThenDropped) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
+  for (int i = 0; i < options_.max_rejections; ++i) {
+    const std::vector<v1::Lease> grants = Grants(w);
+    ASSERT_EQ(grants.size(), 1u) << i;
+    const Admission a = coordinator_->Admit(Played(grants[0], 0));
+    ASSERT_EQ(a.verdict, v1::SubmitReply::ACCEPTED);
+    coordinator_->Reject(a.id, "log-prob of 3");
+    clock_.Advance(options_.max_backoff);
+    coordinator_->Tick();
+  }
+  const auto result = coordinator_->Wait(v1::TRAIN, 1);
+  ASSERT_TRUE(result.ok());
+  ASSERT_EQ(result->dropped.size(), 1u);
+  EXPECT_THAT(result->dropped[0].second, HasSubstr("log-prob of 3"));
+}
+
+TEST_F(CoordinatorTest, AWorkerWithAnotherTokenizerIsRefused) {
+  options_.model.set_tokenizer_hash("aa");
+  Coordinator coordinator(options_, &clock_);
+  v1::Hello hello = MakeHello("w", 1);
+  hello.mutable_model()->set_tokenizer_hash("bb");
+  const auto id = coordinator.Connect(hello, [] {});
+  EXPECT_EQ(id.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(id.status().message(), HasSubstr("tokenizer_hash"));
+}
+
+TEST_F(CoordinatorTest, CloseEndsAWaitAndDrainTellsEveryWorker) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
+  std::thread waiter([&] {
+    EXPECT_EQ(coordinator_->Wait(v1::TRAIN, 1).status().code(),
+              absl::StatusCode::kCancelled);
+  });
+  coordinator_->Close();
+  waiter.join();
+  coordinator_->Drain();
+  bool drained = false;
+  const auto outbox = coordinator_->TakeOutbox(w);
+  for (const auto& m : outbox.value()) drained |= m.has_drain();
+  EXPECT_TRUE(drained);
+}
+
+TEST_F(CoordinatorTest, ASessionIsWokenOnceForABatchOfMessages) {
+  int wakes = 0;
+  const SessionId w =
+      *coordinator_->Connect(MakeHello("w", 64), [&] { ++wakes; });
+  coordinator_->TakeOutbox(w);
+  wakes = 0;
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(8, 8)).ok());
+  EXPECT_EQ(wakes, 1);
+  EXPECT_GT(Grants(w).size(), 1u);
+}
+
+// Random histories of workers that join, die, come back, return, submit twice
+// and submit late, against a model that knows only what may be accepted: the
+// newest attempt of a sample, once.
+class CoordinatorHistoryTest : public CoordinatorTest,
+                               public testing::WithParamInterface<int> {};
+
+TEST_P(CoordinatorHistoryTest, EverySampleIsAcceptedOnceAndNothingIsLost) {
+  Rng rng(GetParam());
+  struct Worker {
+    std::string name;
+    uint32_t slots;
+    SessionId session = 0;  // 0: not connected
+    std::vector<v1::Lease> leases;
+  };
+  std::vector<Worker> workers;
+  for (int i = 0; i < 3; ++i)
+    workers.push_back(
+        {"w" + std::to_string(i), uint32_t(1 + rng.Below(6)), 0, {}});
+  std::vector<v1::Trajectory> history;  // everything ever played
+  std::map<WorkId, int> accepted;
+  std::map<WorkId, uint32_t> newest;  // attempt last granted
+
+  const auto drain = [&](Worker& w) {
+    if (w.session == 0) return;
+    for (v1::Lease& lease : Grants(w.session)) {
+      for (const uint32_t s : lease.samples()) {
+        const WorkId id{lease.purpose(), lease.step(), lease.group(), s};
+        EXPECT_EQ(accepted[id], 0) << "granted after it was accepted";
+        if (newest.contains(id)) {
+          EXPECT_GT(lease.attempt(), newest[id]);
+        }
+        newest[id] = lease.attempt();
+      }
+      w.leases.push_back(std::move(lease));
+    }
+  };
+  const auto submit = [&](const v1::Trajectory& t) {
+    const WorkId id{t.purpose(), t.id().step(), t.id().group(),
+                    t.id().sample()};
+    const auto verdict = Submit(t);
+    if (verdict == v1::SubmitReply::ACCEPTED) {
+      EXPECT_EQ(++accepted[id], 1);
+      EXPECT_EQ(t.id().attempt(), newest[id]);
+    } else if (verdict == v1::SubmitReply::DUPLICATE) {
+      EXPECT_EQ(accepted[id], 1);
+    }
+  };
+
+  for (uint32_t step = 1; step <= 4; ++step) {
+    const uint32_t groups = 1 + rng.Below(4), samples = 1 + rng.Below(6);
+    const v1::Purpose purpose = rng.Below(3) == 0 ? v1::EVAL : v1::TRAIN;
+    ASSERT_TRUE(
+        coordinator_->Open(purpose, step, Groups(groups, samples)).ok());
+    int rounds = 0;
+    while (coordinator_->totals().collected < groups * samples) {
+      ASSERT_LT(++rounds, 20'000) << "the step does not end";
+      Worker& w = workers[rng.Below(workers.size())];
+      for (Worker& each : workers) drain(each);
+      switch (rng.Below(9)) {
+        case 0:
+          if (w.session == 0) {
+            w.session = Join(w.name, w.slots);
+            if (rng.Below(2)) w.leases.clear();  // a new process
+            v1::Beat beat;
+            for (const auto& l : w.leases) beat.add_lease_ids(l.lease_id());
+            coordinator_->Beat(w.session, beat);
+          }
+          break;
+        case 1:
+          if (w.session != 0 && rng.Below(4) == 0) {
+            coordinator_->Disconnect(w.session);
+            w.session = 0;
+          }
+          break;
+        case 2:
+          if (w.session != 0 && !w.leases.empty() && rng.Below(3) == 0) {
+            v1::ReturnLease back;
+            back.set_lease_id(w.leases.back().lease_id());
+            coordinator_->Return(w.session, back);
+            w.leases.pop_back();
+          }
+          break;
+        case 3:
+          clock_.Advance(absl::Milliseconds(300));
+          coordinator_->Tick();
+          break;
+        case 4:
+          if (!history.empty()) submit(history[rng.Below(history.size())]);
+          break;
+        default:
+          if (!w.leases.empty()) {
+            const v1::Lease& lease = w.leases[rng.Below(w.leases.size())];
+            history.push_back(
+                Played(lease, lease.samples(rng.Below(lease.samples_size()))));
+            submit(history.back());
+          }
+      }
+      for (const Worker& each : workers) {
+        for (const v1::WorkerStatus& status : coordinator_->Workers())
+          if (status.worker() == each.name) {
+            EXPECT_LE(status.leases(), each.slots);
+          }
+      }
+    }
+    const auto result = coordinator_->Wait(purpose, step);
+    ASSERT_TRUE(result.ok());
+    EXPECT_EQ(result->trajectories.size(), groups * samples);
+    EXPECT_TRUE(result->dropped.empty());
+  }
+  EXPECT_EQ(coordinator_->totals().leases, 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, CoordinatorHistoryTest, testing::Range(0, 40));
+
+}  // namespace
+}  // namespace atod::learner
