@@ -54,4 +54,9 @@ std::unique_ptr<Communicator> MakeLocalCommunicator();
 absl::StatusOr<std::unique_ptr<Communicator>> MakeGlooCommunicator(
     const CommunicatorOptions& options);
 
+// Device memory of GPU `rank mod GPUs`, by NCCL in libatod_cuda.so. Errors of
+// OpenDevice("cuda") when that cannot be loaded.
+absl::StatusOr<std::unique_ptr<Communicator>> MakeNcclCommunicator(
+    const CommunicatorOptions& options);
+
 }  // namespace atod
