@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/rpc_status.h"
 #include "common/weights/weights_service.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -15,11 +17,6 @@
 
 namespace atod::weights {
 namespace {
-
-absl::Status FromGrpc(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                      status.error_message());
-}
 
 uint64_t DtypeBytes(const std::string& dtype) {
   if (dtype == "F32") return 4;
@@ -50,7 +47,7 @@ class FetchCall final
     StartCall();
     done_.WaitForNotification();
     if (!damage_.ok()) return damage_;
-    return FromGrpc(status_);
+    return rpc::FromGrpc(status_);
   }
 
   void OnReadDone(bool ok) override {
@@ -165,8 +162,7 @@ void WeightsClient::ReportInstalled(const std::string& root_hash) {
   auto call = std::make_shared<Call>();
   call->request.set_holder(options_.holder);
   call->request.set_root_hash(root_hash);
-  call->context.set_deadline(
-      absl::ToChronoTime(absl::Now() + absl::Seconds(30)));
+  rpc::SetTimeout(call->context, absl::Seconds(30));
   stub_->async()->Installed(&call->context, &call->request, &call->reply,
                             [call](grpc::Status) {});
 }
@@ -211,7 +207,7 @@ absl::Status WeightsClient::Follow() {
   const grpc::Status ended = stream->Finish();
   absl::MutexLock lock(&mutex_);
   subscription_ = nullptr;
-  return delivered.ok() ? FromGrpc(ended) : delivered;
+  return delivered.ok() ? rpc::FromGrpc(ended) : delivered;
 }
 
 absl::Status WeightsClient::Deliver(const v1::Manifest& manifest) {
@@ -263,8 +259,7 @@ absl::Status WeightsClient::Fetch(WeightSnapshot& snapshot, uint64_t total) {
     request.set_root_hash(snapshot.root_hash);
     request.set_from_offset(snapshot.data.size());
     grpc::ClientContext context;
-    context.set_deadline(
-        absl::ToChronoTime(absl::Now() + options_.fetch_timeout));
+    rpc::SetTimeout(context, options_.fetch_timeout);
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_.HasBeenNotified()) return absl::CancelledError("stopping");

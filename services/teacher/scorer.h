@@ -42,7 +42,8 @@ class Scorer {
 };
 
 // Spans inside the tokens, ascending, ids < vocab_size, length <= max_context;
-// INVALID_ARGUMENT names the field otherwise.
+// INVALID_ARGUMENT names the field otherwise. Defined in validate.cc, which
+// needs no torch.
 absl::Status Validate(const ScoreRequest& request, uint32_t vocab_size,
                       uint32_t max_context);
 
