@@ -5,6 +5,7 @@
 #include "services/cli/advantages_command.h"
 #include "services/cli/command.h"
 #include "services/cli/games_commands.h"
+#include "services/cli/run_commands.h"
 #include "services/cli/up_commands.h"
 
 namespace atod::cli {
@@ -43,6 +44,7 @@ int main(int argc, char** argv) {
       "distillation and reinforcement learning"};
   app.require_subcommand(1);
   atod::cli::AddUpCommands(app);
+  atod::cli::AddRunCommands(app);
   atod::cli::AddGamesCommands(app);
   atod::cli::AddAdvantagesCommand(app);
   try {

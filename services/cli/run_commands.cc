@@ -1,0 +1,226 @@
+#include "services/cli/run_commands.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "services/cli/command.h"
+#include "services/learner/control_client.h"
+#include "services/learner/ledger.h"
+#include "services/learner/trajectory_store.h"
+
+namespace atod::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using learner::WorkId;
+
+absl::Status CheckRunDir(const std::string& dir) {
+  if (fs::is_directory(dir)) return absl::OkStatus();
+  return BadInput({.file = dir,
+                   .field = "RUN_DIR",
+                   .found = fs::exists(dir) ? "a file" : "nothing",
+                   .expected = "the folder of a run"});
+}
+
+// --- check-ledger.
+
+absl::StatusOr<int> RunCheckLedger(const std::string& run_dir) {
+  ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
+  ATOD_ASSIGN_OR_RETURN(const learner::LedgerReport report,
+                        learner::CheckLedger(run_dir + "/ledger.db"));
+  absl::PrintF("issued %d = consumed %d + dropped %d + in flight %d\n",
+               report.counts.issued, report.counts.consumed,
+               report.counts.dropped, report.counts.in_flight);
+  for (const auto& lines : {report.duplicates, report.gaps})
+    for (const std::string& line : lines) absl::PrintF("%s\n", line);
+  return report.ok() ? 0 : 1;
+}
+
+// --- status.
+
+absl::StatusOr<int> RunStatus(const std::string& address, bool insecure) {
+  ATOD_ASSIGN_OR_RETURN(const v1::StatusReply s,
+                        learner::FetchStatus(address, insecure));
+  absl::PrintF("run %s, incarnation %d\n", s.run_id(), s.incarnation());
+  absl::PrintF("step %d of %d, %s\n", s.step(), s.steps(), s.phase());
+  absl::PrintF("weights %d (%s)\n", s.version().number(),
+               s.version().root_hash());
+  absl::PrintF(
+      "trajectories issued %d, consumed %d, dropped %d, in flight %d\n",
+      s.issued(), s.consumed(), s.dropped(), s.in_flight());
+  for (const v1::WorkerStatus& w : s.workers())
+    absl::PrintF(
+        "worker %s: %d leases, %d free slots, weights %d, heard %.1f s ago\n",
+        w.worker(), w.leases(), w.free_slots(), w.held().number(),
+        w.silent_seconds());
+  if (s.workers().empty()) absl::PrintF("no workers\n");
+  return 0;
+}
+
+// --- trajectories.
+
+WorkId IdOf(const v1::Trajectory& t) {
+  return {t.purpose(), t.id().step(), t.id().group(), t.id().sample()};
+}
+
+absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
+                                     bool eval) {
+  ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
+  const std::string dir = run_dir + "/trajectories";
+  const v1::Purpose purpose = eval ? v1::EVAL : v1::TRAIN;
+  ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> steps,
+                        learner::StoredSteps(dir, purpose));
+  for (const uint32_t s : steps) {
+    if (step >= 0 && s != step) continue;
+    std::map<WorkId, std::string> lines;  // canonical order
+    ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(
+        learner::TrajectoryFile(dir, purpose, s), [&](v1::Trajectory t) {
+          lines[IdOf(t)] = absl::StrFormat(
+              "%s %s %s reward %g %s, %d turns, %s, attempt %d, %s",
+              learner::FormatId(IdOf(t)), t.task().task_id(),
+              t.task().category(), t.outcome().reward(),
+              t.outcome().success() ? "success" : "failure",
+              t.outcome().length(),
+              v1::DoneReason_Name(t.outcome().done_reason()), t.id().attempt(),
+              t.worker());
+        }));
+    for (const auto& [id, line] : lines) absl::PrintF("%s\n", line);
+  }
+  return 0;
+}
+
+// The line of one trajectory in the side file, or null.
+absl::StatusOr<nlohmann::json> Advantages(const std::string& dir,
+                                          const WorkId& id) {
+  const std::string path = learner::AdvantageFile(dir, id.step);
+  if (id.purpose != v1::TRAIN || !fs::exists(path)) return nlohmann::json();
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  for (const auto line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    ATOD_ASSIGN_OR_RETURN(nlohmann::json json,
+                          ParseJson({line.data(), line.size()}, path));
+    if (json.value("id", "") == learner::FormatId(id)) return json;
+  }
+  return nlohmann::json();
+}
+
+void PrintTurn(const v1::Turn& turn, const nlohmann::json* computed) {
+  absl::PrintF("\n-- turn %d%s\n", turn.index(),
+               turn.trainable() ? "" : " (replayed)");
+  if (!turn.observation().empty())
+    absl::PrintF("observation: %s\n", turn.observation());
+  absl::PrintF("text: %s\n", turn.action_text());
+  absl::PrintF("action: %s%s%s\n", turn.executed_action(),
+               turn.valid() ? "" : " (invalid)",
+               turn.admissible() ? "" : " (not admissible)");
+  if (computed == nullptr) return;
+  const auto number = [&](const char* key) {
+    const auto it = computed->find(key);
+    return it != computed->end() && it->is_number()
+               ? absl::StrFormat("%.4f", it->get<double>())
+               : std::string("-");
+  };
+  absl::PrintF("d %s  h %s  w %s\n", number("d"), number("h"), number("w"));
+  absl::PrintF("advantages:");
+  for (const auto& a : computed->value("advantages", nlohmann::json::array()))
+    if (a.is_number()) absl::PrintF(" %.4f", a.get<double>());
+  absl::PrintF("\n");
+}
+
+absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
+                                   const std::string& name) {
+  ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
+  ATOD_ASSIGN_OR_RETURN(const WorkId id, learner::ParseId(name));
+  const std::string dir = run_dir + "/trajectories";
+  const std::string path = learner::TrajectoryFile(dir, id.purpose, id.step);
+  v1::Trajectory found;
+  bool any = false;
+  if (fs::exists(path)) {
+    ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(path, [&](v1::Trajectory t) {
+      if (IdOf(t) != id) return;
+      found = std::move(t);
+      any = true;
+    }));
+  }
+  if (!any) {
+    return BadInput({.file = path,
+                     .field = "trajectory id",
+                     .found = name,
+                     .expected = "an id that `atod trajectories list` shows"});
+  }
+  ATOD_ASSIGN_OR_RETURN(const nlohmann::json computed, Advantages(dir, id));
+  absl::PrintF("trajectory %s, task %s (%s), worker %s, attempt %d\n", name,
+               found.task().task_id(), found.task().category(), found.worker(),
+               found.id().attempt());
+  absl::PrintF("reward %g, %s, %d turns, %s\n", found.outcome().reward(),
+               found.outcome().success() ? "success" : "failure",
+               found.outcome().length(),
+               v1::DoneReason_Name(found.outcome().done_reason()));
+  std::map<uint32_t, nlohmann::json> by_turn;
+  if (computed.is_object()) {
+    absl::PrintF("GRPO advantage %.4f, update %d\n",
+                 computed.value("grpo_advantage", 0.0),
+                 computed.value("update", 0));
+    for (const auto& turn : computed.value("turns", nlohmann::json::array()))
+      by_turn[turn.value("index", 0u)] = turn;
+  }
+  for (const v1::Turn& turn : found.turns()) {
+    const auto it = by_turn.find(turn.index());
+    PrintTurn(turn, it == by_turn.end() ? nullptr : &it->second);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void AddRunCommands(CLI::App& app) {
+  auto address = std::make_shared<std::string>("127.0.0.1:7701");
+  auto insecure = std::make_shared<bool>(false);
+  CLI::App* status =
+      AddCommand(app, "status", "what a running learner does right now",
+                 [=] { return RunStatus(*address, *insecure); });
+  status->add_option("--learner", *address, "address (rpc.learner)")
+      ->capture_default_str();
+  status->add_flag("--insecure", *insecure,
+                   "allow plaintext beyond loopback (rpc.insecure)");
+
+  auto run_dir = std::make_shared<std::string>();
+  auto step = std::make_shared<int64_t>(-1);
+  auto eval = std::make_shared<bool>(false);
+  auto id = std::make_shared<std::string>();
+  CLI::App* trajectories =
+      app.add_subcommand("trajectories", "the episodes of a run");
+  trajectories->require_subcommand(1);
+  CLI::App* list =
+      AddCommand(*trajectories, "list", "one line an accepted trajectory",
+                 [=] { return ListTrajectories(*run_dir, *step, *eval); });
+  list->add_option("RUN_DIR", *run_dir)->required();
+  list->add_option("--step", *step, "only this step");
+  list->add_flag("--eval", *eval, "evaluation instead of training");
+  CLI::App* show =
+      AddCommand(*trajectories, "show",
+                 "one trajectory: text, actions, d, h, w, advantage",
+                 [=] { return ShowTrajectory(*run_dir, *id); });
+  show->add_option("RUN_DIR", *run_dir)->required();
+  show->add_option("ID", *id, "STEP/GROUP/SAMPLE or eval/STEP/GROUP/SAMPLE")
+      ->required();
+
+  CLI::App* check =
+      AddCommand(app, "check-ledger",
+                 "recount a run's ledger; exit 1 when it does not hold",
+                 [=] { return RunCheckLedger(*run_dir); });
+  check->add_option("RUN_DIR", *run_dir)->required();
+}
+
+}  // namespace atod::cli
