@@ -20,7 +20,7 @@ if(ATOD_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
-add_compile_options(-Wall -Wextra -Werror -ffp-contract=off)
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-ffp-contract=off>")
 if(ATOD_SANITIZE)
   add_compile_options(-fsanitize=${ATOD_SANITIZE} -fno-omit-frame-pointer
                       -fno-sanitize-recover=all)
