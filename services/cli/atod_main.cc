@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "services/cli/advantages_command.h"
 #include "services/cli/command.h"
+#include "services/cli/env_commands.h"
 #include "services/cli/games_commands.h"
 #include "services/cli/run_commands.h"
 #include "services/cli/up_commands.h"
@@ -46,6 +47,7 @@ int main(int argc, char** argv) {
   atod::cli::AddUpCommands(app);
   atod::cli::AddRunCommands(app);
   atod::cli::AddGamesCommands(app);
+  atod::cli::AddEnvCommands(app);
   atod::cli::AddAdvantagesCommand(app);
   try {
     app.parse(argc, argv);

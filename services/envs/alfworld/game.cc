@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/file.h"
+#include "common/base/json.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -58,13 +59,7 @@ class GameBuilder {
 
   static absl::StatusOr<std::shared_ptr<const Game>> FromJson(
       std::string_view bytes, const GameOptions& options) {
-    nlohmann::json json;
-    try {
-      json = nlohmann::json::parse(bytes);
-    } catch (const nlohmann::json::parse_error& e) {
-      return BadInput({"", "", 0, absl::StrCat("broken JSON at byte ", e.byte),
-                       "a game: one JSON object"});
-    }
+    ATOD_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(bytes, ""));
     if (!json.is_object())
       return BadInput({"", "", 0, absl::StrCat("a JSON ", json.type_name()),
                        "a game: one JSON object"});
