@@ -25,6 +25,12 @@ struct LoadedConfig {
 absl::StatusOr<LoadedConfig> LoadRunConfig(
     const std::string& path, const std::vector<std::string>& sets = {});
 
+// The same from several files: a later one overrides single keys of the
+// earlier ones; a list is replaced as a whole.
+absl::StatusOr<LoadedConfig> LoadRunConfigFiles(
+    const std::vector<std::string>& paths,
+    const std::vector<std::string>& sets = {});
+
 // The same from text; `file` names it in messages.
 absl::StatusOr<LoadedConfig> ParseRunConfig(
     const std::string& yaml, const std::string& file,

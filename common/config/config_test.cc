@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "common/base/file.h"
 #include "common/base/problem.h"
 #include "common/config/program_args.h"
 #include "common/config/reference.h"
@@ -135,6 +136,28 @@ TEST(LoadRunConfig, BrokenYamlIsOneClearLine) {
   EXPECT_EQ(Refusal("env:\nteachers:\n"), "OK");
 }
 
+TEST(LoadRunConfigFiles, ALaterFileOverridesKeysAndReplacesLists) {
+  const std::string a = testing::TempDir() + "/config_test_a.yaml";
+  const std::string b = testing::TempDir() + "/config_test_b.yaml";
+  ASSERT_TRUE(WriteFileAtomic(a,
+                              "steps: 7\noptimizer: {lr: 0.5, beta1: 0.1}\n"
+                              "teachers: [{path: x, name: n}, {path: y}]\n")
+                  .ok());
+  ASSERT_TRUE(
+      WriteFileAtomic(b, "optimizer: {lr: 0.25}\nteachers: [{path: z}]\n")
+          .ok());
+  const auto loaded = LoadRunConfigFiles({a, b});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->config.steps(), 7u);
+  EXPECT_EQ(loaded->config.optimizer().lr(), 0.25);
+  EXPECT_EQ(loaded->config.optimizer().beta1(), 0.1);
+  ASSERT_EQ(loaded->config.teachers_size(), 1);
+  EXPECT_EQ(loaded->config.teachers(0).path(), "z");
+  EXPECT_EQ(loaded->config.teachers(0).name(), "teacher");
+  EXPECT_EQ(loaded->sources.at("optimizer.lr"), b + ":1");
+  EXPECT_EQ(loaded->sources.at("teachers.0.name"), "default");
+}
+
 TEST(LoadRunConfig, AMissingFileIsNamed) {
   const auto loaded = LoadRunConfig("/nonexistent/run.yaml");
   EXPECT_TRUE(absl::IsNotFound(loaded.status()));
@@ -202,13 +225,14 @@ Ran RunArgs(std::vector<const char*> argv) {
 }
 
 TEST(ProgramArgs, AreParsed) {
-  const Ran ran = RunArgs(
-      {"--set", "steps=3", "--set", "seed=9", "--index", "2", "--dry-run"});
+  const Ran ran = RunArgs({"--set", "steps=3", "--set", "seed=9", "--index",
+                           "2", "--dry-run", "--resume", "latest"});
   ASSERT_TRUE(ran.start.args.has_value()) << ran.err;
   EXPECT_EQ(ran.start.args->loaded.config.steps(), 3u);
   EXPECT_EQ(ran.start.args->loaded.config.seed(), 9u);
   EXPECT_EQ(ran.start.args->index, 2u);
   EXPECT_TRUE(ran.start.args->dry_run);
+  EXPECT_EQ(ran.start.args->resume, "latest");
 }
 
 TEST(ProgramArgs, HelpAndPrintConfigEndWithStatusZero) {

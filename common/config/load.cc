@@ -220,6 +220,10 @@ class Walker {
       if (!node.IsSequence()) {
         return Refuse(key_place, path, KindOf(node), "a list (- key: value)");
       }
+      reflection.ClearField(&message, &field);
+      std::erase_if(out_.sources, [&path](const auto& source) {
+        return source.first.starts_with(path + ".");
+      });
       size_t index = 0;
       for (const YAML::Node& element : node) {
         const std::string at = absl::StrCat(path, ".", index++);
@@ -370,26 +374,26 @@ absl::Status CheckText(const std::string& yaml, const std::string& file) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<LoadedConfig> ParseRunConfig(
-    const std::string& yaml, const std::string& file,
-    const std::vector<std::string>& sets) {
+// Adds what the text of `file` says to `out`.
+absl::Status Merge(const std::string& yaml, const std::string& file,
+                   LoadedConfig& out) {
   ATOD_RETURN_IF_ERROR(CheckText(yaml, file));
-  LoadedConfig out;
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(yaml);
     if (documents.size() > 1) {
       return Refuse({file, documents[1].Mark().line + 1}, "",
                     "a second YAML document", "one");
     }
-    if (!documents.empty()) {
-      ATOD_RETURN_IF_ERROR(Walker(file, out).FillTop(documents[0]));
-    }
+    if (documents.empty()) return absl::OkStatus();
+    return Walker(file, out).FillTop(documents[0]);
   } catch (const YAML::Exception& e) {
     return Refuse({file, std::max(e.mark.line + 1, 0)}, "",
                   absl::StrCat("broken YAML: ", e.msg), "valid YAML");
   }
+}
+
+absl::StatusOr<LoadedConfig> Finish(LoadedConfig out,
+                                    const std::vector<std::string>& sets) {
   for (const std::string& set : sets) {
     ATOD_RETURN_IF_ERROR(ApplySet(set, out));
   }
@@ -397,13 +401,31 @@ absl::StatusOr<LoadedConfig> ParseRunConfig(
   return out;
 }
 
+}  // namespace
+
+absl::StatusOr<LoadedConfig> ParseRunConfig(
+    const std::string& yaml, const std::string& file,
+    const std::vector<std::string>& sets) {
+  LoadedConfig out;
+  ATOD_RETURN_IF_ERROR(Merge(yaml, file, out));
+  return Finish(std::move(out), sets);
+}
+
+absl::StatusOr<LoadedConfig> LoadRunConfigFiles(
+    const std::vector<std::string>& paths,
+    const std::vector<std::string>& sets) {
+  LoadedConfig out;
+  for (const std::string& path : paths) {
+    ATOD_ASSIGN_OR_RETURN(const std::string yaml, ReadFile(path));
+    ATOD_RETURN_IF_ERROR(Merge(yaml, path, out));
+  }
+  return Finish(std::move(out), sets);
+}
+
 absl::StatusOr<LoadedConfig> LoadRunConfig(
     const std::string& path, const std::vector<std::string>& sets) {
-  std::string yaml;
-  if (!path.empty()) {
-    ATOD_ASSIGN_OR_RETURN(yaml, ReadFile(path));
-  }
-  return ParseRunConfig(yaml, path, sets);
+  if (path.empty()) return LoadRunConfigFiles({}, sets);
+  return LoadRunConfigFiles({path}, sets);
 }
 
 }  // namespace atod::config

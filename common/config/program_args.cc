@@ -25,12 +25,15 @@ ProgramStart ParseProgramArgs(const std::string& name,
                               const char* const* argv, std::ostream& out,
                               std::ostream& err) {
   CLI::App app{summary, name};
-  std::string path;
+  std::vector<std::string> paths;
   std::vector<std::string> sets;
   bool print_config = false;
   ProgramArgs args;
-  app.add_option("--config", path, "Configuration of the run (YAML)")
-      ->type_name("FILE");
+  app.add_option("--config", paths,
+                 "Configuration of the run (YAML); a further one overrides "
+                 "keys of those before it")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
   app.add_option("--set", sets, "Overrides one key; may be given again")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
@@ -41,6 +44,10 @@ ProgramStart ParseProgramArgs(const std::string& name,
   app.add_option("--index", args.index,
                  "Number of this process among several equal ones, from 0")
       ->type_name("N");
+  app.add_option("--resume", args.resume,
+                 "Learner: go on from `latest` checkpoint (from the start when "
+                 "there is none) or from this one")
+      ->type_name("latest|DIR");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -52,7 +59,7 @@ ProgramStart ParseProgramArgs(const std::string& name,
         << " --help lists what there is)" << std::endl;
     return {std::nullopt, 2};
   }
-  absl::StatusOr<LoadedConfig> loaded = LoadRunConfig(path, sets);
+  absl::StatusOr<LoadedConfig> loaded = LoadRunConfigFiles(paths, sets);
   if (!loaded.ok()) {
     Report(loaded.status(), err);
     return {std::nullopt, 2};

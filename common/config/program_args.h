@@ -17,6 +17,9 @@ struct ProgramArgs {
   bool dry_run = false;
   // --index N: which of several equal processes this is (rollout workers).
   uint32_t index = 0;
+  // --resume: "latest" (the newest checkpoint, or the start when there is none)
+  // or a checkpoint's folder; empty for a new run. The learner's alone.
+  std::string resume;
 };
 
 // What main() does next: run with `args`, or, without them, end with

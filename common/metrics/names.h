@@ -59,9 +59,11 @@ inline constexpr StepTag kStepTags[] = {
     {"val/length", "Mean length on the panel, turns"},
     // Updates.
     {"actor/entropy", "Mean over tokens of the student's entropy, nats"},
-    {"actor/pg_loss", "Policy loss"},
-    {"actor/pg_clipfrac", "Share of tokens whose ratio is clipped"},
-    {"actor/ppo_kl", "Mean over tokens of log pi_old - log pi, nats"},
+    {"actor/loss", "Policy loss"},
+    {"actor/clip_fraction", "Share of tokens whose ratio is clipped"},
+    {"actor/approx_kl", "Mean over tokens of log pi_old - log pi, nats"},
+    {"actor/ratio_mean", "Mean over tokens of pi / pi_old"},
+    {"actor/ratio_max", "Largest pi / pi_old"},
     {"actor/grad_norm", "Gradient norm before clipping"},
     {"actor/lr", "Learning rate"},
     // How far rollouts are from the learner.
