@@ -173,24 +173,38 @@ torch::Tensor Qwen3Impl::Norm(const torch::Tensor& x,
 
 torch::Tensor Qwen3Impl::Forward(const torch::Tensor& tokens,
                                  const std::vector<int64_t>& cu_seqlens) {
-  const int64_t n = tokens.size(0), dim = config_.head_dim;
-  const int64_t heads = config_.num_attention_heads;
-  const int64_t kv_heads = config_.num_key_value_heads;
-  const torch::Device device = embed_.device();
-  const Packing packing = MakePacking(cu_seqlens, device);
-
-  std::vector<float> positions;
-  positions.reserve(n);
+  const Packing packing = MakePacking(cu_seqlens, embed_.device());
+  std::vector<int64_t> positions;
+  positions.reserve(tokens.size(0));
   for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s)
     for (int64_t i = cu_seqlens[s]; i < cu_seqlens[s + 1]; ++i)
-      positions.push_back(static_cast<float>(i - cu_seqlens[s]));
+      positions.push_back(i - cu_seqlens[s]);
+  const int64_t group =
+      config_.num_attention_heads / config_.num_key_value_heads;
+  const auto shared = [group](const torch::Tensor& x) {
+    return group == 1 ? x : x.repeat_interleave(group, 1);
+  };
+  return Run(tokens, positions,
+             [&](int64_t, const torch::Tensor& q, const torch::Tensor& k,
+                 const torch::Tensor& v) {
+               return Attend(q, shared(k), shared(v), packing);
+             });
+}
+
+torch::Tensor Qwen3Impl::Run(const torch::Tensor& tokens,
+                             const std::vector<int64_t>& positions,
+                             const Attention& attention) {
+  const int64_t n = tokens.size(0), dim = config_.head_dim;
+  const torch::Device device = embed_.device();
   // As transformers: angles in float32.
   const torch::Tensor frequency =
       torch::pow(config_.rope_theta,
                  torch::arange(0, dim, 2, torch::kInt64).to(torch::kFloat32) /
                      static_cast<double>(-dim));
   const torch::Tensor half =
-      torch::outer(torch::tensor(positions), frequency).unsqueeze(1);
+      torch::outer(torch::tensor(positions, torch::kInt64).to(torch::kFloat32),
+                   frequency)
+          .unsqueeze(1);
   const torch::Tensor angles = torch::cat({half, half}, -1);
   const torch::Dtype dtype = embed_.scalar_type();
   const torch::Tensor cos = angles.cos().to(device, dtype);
@@ -200,19 +214,22 @@ torch::Tensor Qwen3Impl::Forward(const torch::Tensor& tokens,
                             int64_t count) {
     return torch::mm(x, w.t()).view({n, count, dim});
   };
-  const auto shared = [&](const torch::Tensor& x) {
-    return heads == kv_heads ? x : x.repeat_interleave(heads / kv_heads, 1);
-  };
   torch::Tensor x = F::embedding(tokens.to(device), embed_);
-  for (const Layer& layer : layers_) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
     const torch::Tensor a = Norm(x, layer.input_norm);
     const torch::Tensor q =
-        Rotate(Norm(heads_of(a, layer.q_proj, heads), layer.q_norm), cos, sin);
-    const torch::Tensor k = Rotate(
-        Norm(heads_of(a, layer.k_proj, kv_heads), layer.k_norm), cos, sin);
-    const torch::Tensor v = heads_of(a, layer.v_proj, kv_heads);
-    x = x +
-        torch::mm(Attend(q, shared(k), shared(v), packing), layer.o_proj.t());
+        Rotate(Norm(heads_of(a, layer.q_proj, config_.num_attention_heads),
+                    layer.q_norm),
+               cos, sin);
+    const torch::Tensor k =
+        Rotate(Norm(heads_of(a, layer.k_proj, config_.num_key_value_heads),
+                    layer.k_norm),
+               cos, sin);
+    const torch::Tensor v =
+        heads_of(a, layer.v_proj, config_.num_key_value_heads);
+    x = x + torch::mm(attention(static_cast<int64_t>(i), q, k, v),
+                      layer.o_proj.t());
     const torch::Tensor m = Norm(x, layer.post_norm);
     x = x + torch::mm(torch::silu(torch::mm(m, layer.gate_proj.t())) *
                           torch::mm(m, layer.up_proj.t()),

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,17 @@ class Qwen3Impl : public torch::nn::Module {
   // Returns the final normed hidden states [num_tokens, hidden_size].
   torch::Tensor Forward(const torch::Tensor& tokens,
                         const std::vector<int64_t>& cu_seqlens);
+
+  // q [num_tokens, heads, head_dim], k and v [num_tokens, kv heads, head_dim]
+  // of a layer -> attention output [num_tokens, heads * head_dim].
+  using Attention = std::function<torch::Tensor(
+      int64_t layer, const torch::Tensor& q, const torch::Tensor& k,
+      const torch::Tensor& v)>;
+
+  // The body with attention left to the caller; `positions` one a token.
+  torch::Tensor Run(const torch::Tensor& tokens,
+                    const std::vector<int64_t>& positions,
+                    const Attention& attention);
 
   // Head on chosen rows only: [num_rows, hidden_size] -> float32 logits
   // [num_rows, vocab_size].

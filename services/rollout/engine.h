@@ -8,6 +8,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/rng.h"
+#include "common/model/inference.h"
+#include "common/model/model_config.h"
+#include "common/weights/snapshot.h"
 
 namespace atod::rollout {
 
@@ -52,5 +55,28 @@ class Engine {
   // Queued and active requests are dropped.
   virtual void CancelAll() = 0;
 };
+
+// An Engine on a model whose weights can be changed.
+class ModelEngine : public Engine {
+ public:
+  // FAILED_PRECONDITION while requests are queued or active: no request
+  // crosses a weight swap. On an error the old weights stay.
+  virtual absl::Status InstallWeights(
+      const weights::WeightSnapshot& snapshot) = 0;
+  virtual const model::ModelConfig& config() const = 0;
+  virtual int64_t max_context() const = 0;
+};
+
+struct EngineOptions {
+  model::InferenceOptions model;
+  // Prompt tokens admitted in one step, except that one prompt always is.
+  int64_t max_prefill_tokens = 8192;
+  // Ids that end a response; empty: config.json's eos_token_id.
+  std::vector<int32_t> stop_tokens;
+};
+
+// The model of a Hugging Face folder.
+absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
+    const std::string& model_dir, const EngineOptions& options);
 
 }  // namespace atod::rollout

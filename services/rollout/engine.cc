@@ -1,0 +1,170 @@
+#include "services/rollout/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <optional>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "services/rollout/engine_sampler.h"
+
+namespace atod::rollout {
+namespace {
+
+// One slot of the cache holds one request from its prompt to its last token.
+class SlotEngine : public ModelEngine {
+ public:
+  SlotEngine(std::unique_ptr<model::InferenceModel> model,
+             const EngineOptions& options)
+      : model_(std::move(model)),
+        max_prefill_tokens_(options.max_prefill_tokens),
+        stop_tokens_(options.stop_tokens.begin(), options.stop_tokens.end()),
+        slots_(options.model.max_slots) {
+    if (stop_tokens_.empty() && config().eos_token_id >= 0)
+      stop_tokens_.insert(static_cast<int32_t>(config().eos_token_id));
+  }
+
+  const model::ModelConfig& config() const override { return model_->config(); }
+  int64_t max_context() const override { return model_->max_context(); }
+
+  absl::Status Enqueue(EngineRequest request) override {
+    ATOD_RETURN_IF_ERROR(Validate(request));
+    living_.insert(request.id);
+    queue_.push_back(std::move(request));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<EngineResult>> Step() override {
+    std::vector<EngineResult> finished;
+    ATOD_RETURN_IF_ERROR(Admit());
+    std::vector<model::SlotTokens> inputs;
+    std::vector<Active*> rows;
+    for (size_t i = 0; i < slots_.size(); ++i) {
+      if (!slots_[i].has_value()) continue;
+      Active& a = *slots_[i];
+      if (a.result.tokens.empty())
+        inputs.push_back({static_cast<int>(i), a.request.prompt, 0});
+      else
+        inputs.push_back({static_cast<int>(i),
+                          absl::MakeConstSpan(&a.result.tokens.back(), 1),
+                          static_cast<int64_t>(a.request.prompt.size() +
+                                               a.result.tokens.size()) -
+                              1});
+      rows.push_back(&a);
+    }
+    if (inputs.empty()) return finished;
+    const int64_t vocab = config().vocab_size;
+    logits_.resize(inputs.size() * vocab);
+    ATOD_RETURN_IF_ERROR(model_->Extend(inputs, logits_.data()));
+    for (size_t i = 0; i < rows.size(); ++i) {
+      Active& a = *rows[i];
+      a.request.noise.position = static_cast<uint32_t>(a.result.tokens.size());
+      const SampledToken sampled = sampler_.Sample(
+          &logits_[i * vocab], vocab, a.request.sampling, a.request.noise);
+      a.result.tokens.push_back(sampled.token);
+      a.result.logprobs.push_back(sampled.logprob);
+      const bool stop = stop_tokens_.contains(sampled.token);
+      if (!stop && static_cast<int64_t>(a.result.tokens.size()) < a.most)
+        continue;
+      a.result.finish = stop ? FinishReason::kStop : FinishReason::kLength;
+      living_.erase(a.request.id);
+      finished.push_back(std::move(a.result));
+      slots_[inputs[i].slot].reset();
+    }
+    return finished;
+  }
+
+  bool has_work() const override { return !living_.empty(); }
+
+  void CancelAll() override {
+    queue_.clear();
+    living_.clear();
+    for (auto& slot : slots_) slot.reset();
+  }
+
+  absl::Status InstallWeights(
+      const weights::WeightSnapshot& snapshot) override {
+    if (has_work())
+      return absl::FailedPreconditionError(
+          absl::StrCat("weights: found ", living_.size(),
+                       " living requests, expected none during a swap"));
+    return model_->Install(snapshot);
+  }
+
+ private:
+  struct Active {
+    EngineRequest request;
+    EngineResult result;
+    int64_t most = 0;  // tokens to sample
+  };
+
+  absl::Status Validate(const EngineRequest& r) const {
+    const auto bad = [&r](std::string field, std::string found,
+                          std::string expected) {
+      return BadInput({absl::StrCat("request ", r.id), std::move(field), 0,
+                       std::move(found), std::move(expected)});
+    };
+    if (r.prompt.empty() ||
+        static_cast<int64_t>(r.prompt.size()) >= max_context())
+      return bad("prompt", absl::StrCat(r.prompt.size(), " tokens"),
+                 absl::StrCat("1 to ", max_context() - 1));
+    for (const int32_t id : r.prompt)
+      if (id < 0 || id >= config().vocab_size)
+        return bad("prompt", absl::StrCat("token id ", id),
+                   absl::StrCat("0 to ", config().vocab_size - 1));
+    const SamplingParams& s = r.sampling;
+    if (!(s.temperature >= 0) || !std::isfinite(s.temperature))
+      return bad("temperature", absl::StrCat(s.temperature),
+                 "a finite number, at least 0");
+    if (!(s.top_p > 0 && s.top_p <= 1))
+      return bad("top_p", absl::StrCat(s.top_p), "above 0, at most 1");
+    if (s.max_tokens == 0) return bad("max_tokens", "0", "at least 1");
+    if (living_.contains(r.id))
+      return bad("id", absl::StrCat(r.id, ", which is living"), "a new id");
+    return absl::OkStatus();
+  }
+
+  // Queued requests, in order, into free slots.
+  absl::Status Admit() {
+    int64_t tokens = 0;
+    for (size_t i = 0; i < slots_.size() && !queue_.empty(); ++i) {
+      if (slots_[i].has_value()) continue;
+      const int64_t prompt = static_cast<int64_t>(queue_.front().prompt.size());
+      if (tokens > 0 && tokens + prompt > max_prefill_tokens_) break;
+      const int64_t most = std::min<int64_t>(queue_.front().sampling.max_tokens,
+                                             max_context() - prompt);
+      ATOD_RETURN_IF_ERROR(model_->Reserve(static_cast<int>(i), prompt + most));
+      tokens += prompt;
+      Active& a = slots_[i].emplace();
+      a.request = std::move(queue_.front());
+      a.result.id = a.request.id;
+      a.most = most;
+      queue_.pop_front();
+    }
+    return absl::OkStatus();
+  }
+
+  const std::unique_ptr<model::InferenceModel> model_;
+  const int64_t max_prefill_tokens_;
+  absl::flat_hash_set<int32_t> stop_tokens_;
+  std::deque<EngineRequest> queue_;
+  std::vector<std::optional<Active>> slots_;
+  absl::flat_hash_set<uint64_t> living_;  // ids, queued or in a slot
+  std::vector<float> logits_;
+  Sampler sampler_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
+    const std::string& model_dir, const EngineOptions& options) {
+  ATOD_ASSIGN_OR_RETURN(std::unique_ptr<model::InferenceModel> model,
+                        model::OpenInference(model_dir, options.model));
+  return std::make_unique<SlotEngine>(std::move(model), options);
+}
+
+}  // namespace atod::rollout

@@ -1,0 +1,271 @@
+#include "services/rollout/engine.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "ATen/Parallel.h"
+#include "common/base/rng.h"
+#include "common/model/model.h"
+#include "common/model/weights_io.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/rollout/engine_sampler.h"
+
+namespace atod::rollout {
+namespace {
+
+using model::ModelConfig;
+using model::Qwen3;
+
+constexpr int kVocab = 90;
+
+// `width` 32 runs on the CPU kernels, 24 on torch's operations.
+std::string WriteModel(int64_t width, uint64_t seed, int64_t eos = 3) {
+  ModelConfig c;
+  c.vocab_size = kVocab;
+  c.hidden_size = width;
+  c.intermediate_size = 48;
+  c.num_hidden_layers = 2;
+  c.num_attention_heads = 4;
+  c.num_key_value_heads = 2;
+  c.head_dim = 16;
+  c.max_position_embeddings = 128;
+  c.rope_theta = 1e4;
+  c.tie_word_embeddings = true;
+  c.eos_token_id = eos;
+  Qwen3 m = model::InitModel(c, "unit", seed).value();
+  const std::string dir = testing::TempDir() + "/atod_engine_test." +
+                          std::to_string(getpid()) + "." +
+                          std::to_string(width) + "." + std::to_string(seed);
+  EXPECT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  return dir;
+}
+
+std::unique_ptr<ModelEngine> Open(const std::string& dir, int slots) {
+  EngineOptions options;
+  options.model.max_slots = slots;
+  auto engine = MakeEngine(dir, options);
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  return std::move(engine).value();
+}
+
+std::vector<EngineRequest> Requests(int count, uint64_t seed,
+                                    float temperature = 1) {
+  Rng rng(seed);
+  std::vector<EngineRequest> requests;
+  for (int i = 0; i < count; ++i) {
+    EngineRequest r;
+    r.id = i;
+    const uint64_t length = 1 + rng.Below(60);
+    for (uint64_t j = 0; j < length; ++j)
+      r.prompt.push_back(static_cast<int32_t>(rng.Below(kVocab)));
+    r.sampling.temperature = temperature;
+    r.sampling.max_tokens = 1 + static_cast<uint32_t>(rng.Below(40));
+    r.noise.sample = i;
+    requests.push_back(r);
+  }
+  return requests;
+}
+
+std::map<uint64_t, EngineResult> RunAll(Engine& engine,
+                                        const std::vector<EngineRequest>& all) {
+  for (const EngineRequest& r : all) EXPECT_TRUE(engine.Enqueue(r).ok());
+  std::map<uint64_t, EngineResult> results;
+  while (engine.has_work()) {
+    auto finished = engine.Step();
+    EXPECT_TRUE(finished.ok()) << finished.status();
+    if (!finished.ok()) break;
+    for (EngineResult& r : *finished) results[r.id] = std::move(r);
+  }
+  EXPECT_EQ(results.size(), all.size());
+  return results;
+}
+
+// Largest difference between the log-probs of the engine and of one packed
+// forward over prompt and response.
+double Mismatch(const std::string& dir, const std::vector<EngineRequest>& all,
+                const std::map<uint64_t, EngineResult>& results,
+                float temperature) {
+  Qwen3 m = model::LoadModel(dir, "float32").value();
+  std::vector<model::ScoredSequence> batch;
+  std::vector<float> sampled;
+  for (const EngineRequest& r : all) {
+    const EngineResult& result = results.at(r.id);
+    model::ScoredSequence s{r.prompt, {}};
+    s.tokens.insert(s.tokens.end(), result.tokens.begin(), result.tokens.end());
+    s.spans = {{static_cast<uint32_t>(r.prompt.size()),
+                static_cast<uint32_t>(result.tokens.size())}};
+    batch.push_back(s);
+    sampled.insert(sampled.end(), result.logprobs.begin(),
+                   result.logprobs.end());
+  }
+  torch::NoGradGuard no_grad;
+  const torch::Tensor scored =
+      model::ScoreSpans(m, batch, temperature, false).logprobs;
+  double worst = 0;
+  for (size_t i = 0; i < sampled.size(); ++i)
+    worst =
+        std::max<double>(worst, std::abs(sampled[i] - scored[i].item<float>()));
+  return worst;
+}
+
+TEST(Engine, SampledLogProbsEqualPackedScoringToTheBit) {
+  const std::string dir = WriteModel(32, 1);
+  const auto requests = Requests(40, 2, 0.8f);
+  const auto results = RunAll(*Open(dir, 7), requests);
+  EXPECT_EQ(Mismatch(dir, requests, results, 0.8f), 0);
+}
+
+TEST(Engine, TorchPathAgreesWithPackedScoring) {
+  const std::string dir = WriteModel(24, 1);
+  const auto requests = Requests(40, 2, 0.8f);
+  const auto results = RunAll(*Open(dir, 7), requests);
+  EXPECT_LT(Mismatch(dir, requests, results, 0.8f), 2e-5);
+}
+
+TEST(Engine, ResponsesDoNotDependOnSlotsOrderOrThreads) {
+  const std::string dir = WriteModel(32, 3);
+  auto requests = Requests(30, 4);
+  const auto base = RunAll(*Open(dir, 30), requests);
+  std::reverse(requests.begin(), requests.end());
+  at::set_num_threads(2);
+  const auto other = RunAll(*Open(dir, 3), requests);
+  at::set_num_threads(1);
+  for (const auto& [id, result] : base) {
+    EXPECT_EQ(result.tokens, other.at(id).tokens);
+    EXPECT_EQ(result.logprobs, other.at(id).logprobs);
+    EXPECT_EQ(result.finish, other.at(id).finish);
+  }
+}
+
+TEST(Engine, StopsAtTheEndTokenAndAtTheLimits) {
+  const std::string dir = WriteModel(32, 3);
+  const auto requests = Requests(200, 4);
+  int stopped = 0;
+  for (const auto& [id, r] : RunAll(*Open(dir, 16), requests)) {
+    ASSERT_FALSE(r.tokens.empty());
+    ASSERT_EQ(r.tokens.size(), r.logprobs.size());
+    for (size_t i = 0; i + 1 < r.tokens.size(); ++i)
+      ASSERT_NE(r.tokens[i], 3) << "went on after the end token";
+    if (r.finish == FinishReason::kStop) {
+      ++stopped;
+      EXPECT_EQ(r.tokens.back(), 3);
+    } else {
+      EXPECT_EQ(r.tokens.size(), requests[id].sampling.max_tokens);
+    }
+  }
+  EXPECT_GT(stopped, 5);
+  EngineRequest full;
+  full.prompt.assign(120, 5);
+  full.sampling.max_tokens = 1000;
+  const auto result = RunAll(*Open(WriteModel(32, 5, /*eos=*/-1), 1), {full});
+  EXPECT_EQ(result.at(0).tokens.size(), 8u) << "128 is the model's context";
+  EXPECT_EQ(result.at(0).finish, FinishReason::kLength);
+}
+
+TEST(Engine, RefusesBadRequestsByField) {
+  auto engine = Open(WriteModel(32, 3), 2);
+  const auto refused = [&](auto change) {
+    EngineRequest r;
+    r.prompt = {1, 2};
+    change(r);
+    const absl::Status s = engine->Enqueue(r);
+    EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << s;
+    return std::string(s.message());
+  };
+  using testing::HasSubstr;
+  EXPECT_THAT(refused([](auto& r) { r.prompt.clear(); }), HasSubstr("prompt"));
+  EXPECT_THAT(refused([](auto& r) { r.prompt.assign(128, 1); }),
+              HasSubstr("127"));
+  EXPECT_THAT(refused([](auto& r) { r.prompt = {90}; }), HasSubstr("id 90"));
+  EXPECT_THAT(refused([](auto& r) { r.prompt = {-1}; }), HasSubstr("id -1"));
+  EXPECT_THAT(refused([](auto& r) { r.sampling.temperature = NAN; }),
+              HasSubstr("temperature"));
+  EXPECT_THAT(refused([](auto& r) { r.sampling.top_p = 0; }),
+              HasSubstr("top_p"));
+  EXPECT_THAT(refused([](auto& r) { r.sampling.max_tokens = 0; }),
+              HasSubstr("max_tokens"));
+  EXPECT_FALSE(engine->has_work());
+  ASSERT_TRUE(engine->Enqueue({7, {1}, {}, {}}).ok());
+  EXPECT_THAT(refused([](auto& r) { r.id = 7; }), HasSubstr("living"));
+  engine->CancelAll();
+  EXPECT_FALSE(engine->has_work());
+}
+
+TEST(Engine, WeightsAreSwappedOnlyBetweenRequests) {
+  const std::string a = WriteModel(32, 3), b = WriteModel(32, 4);
+  Qwen3 other = model::LoadModel(b, "float32").value();
+  const auto snapshot = model::ExportWeights(other, "float32").value();
+  auto engine = Open(a, 4);
+  const auto requests = Requests(4, 9);
+  ASSERT_TRUE(engine->Enqueue(requests[0]).ok());
+  EXPECT_EQ(engine->InstallWeights(snapshot).code(),
+            absl::StatusCode::kFailedPrecondition);
+  engine->CancelAll();
+  ASSERT_TRUE(engine->InstallWeights(snapshot).ok());
+  const auto expected = RunAll(*Open(b, 4), requests);
+  for (const auto& [id, r] : RunAll(*engine, requests))
+    EXPECT_EQ(r.tokens, expected.at(id).tokens);
+}
+
+TEST(Sampler, FrequenciesFollowTheDistribution) {
+  const std::vector<float> logits{0, 1, 2, -1};
+  SamplingParams params;
+  params.temperature = 0.5f;
+  Sampler sampler;
+  const int n = 20000;
+  std::vector<int> count(4);
+  for (int i = 0; i < n; ++i) {
+    NoiseKey key;
+    key.sample = i;
+    ++count[sampler.Sample(logits.data(), 4, params, key).token];
+  }
+  double total = 0;
+  for (const float l : logits) total += std::exp(2 * l);
+  for (int i = 0; i < 4; ++i)
+    EXPECT_NEAR(count[i] / double{n}, std::exp(2 * logits[i]) / total, 0.01);
+}
+
+TEST(Sampler, MasksKeepTheLikeliestAndLogProbsIgnoreMasks) {
+  const std::vector<float> logits{0, 1, 2, -1};
+  Sampler sampler;
+  const auto seen = [&](float top_p, uint32_t top_k) {
+    SamplingParams params;
+    params.top_p = top_p;
+    params.top_k = top_k;
+    std::vector<bool> tokens(4);
+    for (int i = 0; i < 500; ++i) {
+      NoiseKey key;
+      key.turn = i;
+      const auto s = sampler.Sample(logits.data(), 4, params, key);
+      tokens[s.token] = true;
+      EXPECT_NEAR(s.logprob, logits[s.token] - 2.4401897f, 1e-5);
+    }
+    return tokens;
+  };
+  // Probabilities 0.087, 0.237, 0.644, 0.032.
+  EXPECT_EQ(seen(1, 0), (std::vector<bool>{1, 1, 1, 1}));
+  EXPECT_EQ(seen(1, 2), (std::vector<bool>{0, 1, 1, 0}));
+  EXPECT_EQ(seen(0.5f, 0), (std::vector<bool>{0, 0, 1, 0}));
+  EXPECT_EQ(seen(0.9f, 0), (std::vector<bool>{1, 1, 1, 0}));
+  // Of the two that top-k leaves, the first alone holds 0.73.
+  EXPECT_EQ(seen(0.7f, 2), (std::vector<bool>{0, 0, 1, 0}));
+}
+
+TEST(Sampler, GreedyTakesTheLowestIdOfEqualLogits) {
+  const std::vector<float> logits{0, 2, 2, -1};
+  SamplingParams params;
+  params.temperature = 0;
+  Sampler sampler;
+  const auto s = sampler.Sample(logits.data(), 4, params, {});
+  EXPECT_EQ(s.token, 1);
+  EXPECT_NEAR(s.logprob, 2 - std::log(1 + 2 * std::exp(2.0) + std::exp(-1.0)),
+              1e-6);
+}
+
+}  // namespace
+}  // namespace atod::rollout
