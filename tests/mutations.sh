@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Shows that the tests of the algorithm can fail: makes one deliberate mistake
+# at a time in a copy of the tree, rebuilds the test that should notice, and
+# runs it. Exit status 1 when a mistake goes unnoticed.
+#
+#   tests/mutations.sh [WORK_FOLDER]     default: a new folder under $TMPDIR
+set -euo pipefail
+cd "$(dirname "$0")/.."
+work=${1:-$(mktemp -d)}
+mkdir -p "$work/tree"
+tar -c --exclude=./build --exclude=./.git . | tar -x -C "$work/tree"
+cd "$work/tree"
+cmake --preset release >"$work/configure.log" 2>&1 || { cat "$work/configure.log"; exit 2; }
+
+kernels=common/device/kernels.h
+cpu=common/device/cpu_device.cc
+pieces=services/learner/algorithm
+torch_loss=services/learner/surrogate_trainer.cc
+index_groups='  const GroupIndex groups = IndexGroups(batch.group);'
+
+# Name | file | text that occurs once | what it becomes | test
+mutations=(
+  "old log-probs not detached|$torch_loss|old.detach()|old|surrogate_trainer_test"
+  "advantages not detached|$torch_loss|advantage.detach()|advantage|surrogate_trainer_test"
+  "loss weights not detached|$torch_loss|weight.detach()|weight|surrogate_trainer_test"
+  "clip whatever the sign|$torch_loss|at::where(took_clip, clipped, plain)|clipped|surrogate_trainer_test"
+  "teacher's sign turned round|$kernels|*teacher - old_logprob|old_logprob - *teacher|surrogate_trainer_test"
+  "turn weight on the reward|$kernels|rl_coef * group_advantage|rl_coef * weight * group_advantage|algorithm_test"
+  "population standard deviation|$kernels|static_cast<Real>(n - 1)|static_cast<Real>(n)|algorithm_test"
+  "equal rewards left to rounding|$kernels|if (flat) {|if (flat && n == 1) {|algorithm_test"
+  "empty turns enter min-max|$kernels|if (token_begin[k] == token_begin[k + 1]) continue;||algorithm_test"
+  "product instead of soft-OR|$kernels|1 - (1 - d_norm[k]) * (1 - h_norm[k])|d_norm[k] * h_norm[k]|algorithm_test"
+  "min-max over the batch|$cpu|in.token_begin.data(), rows, in.tdur|in.token_begin.data(), kernels::Range{0, turns}, in.tdur|algorithm_test"
+  "statistics over turn rows|$pieces/advantages.cc|$index_groups|GroupIndex groups = IndexGroups(batch.group); { GroupIndex rows; for (int g = 0; g < groups.num_groups(); ++g) { for (int i : groups.members(g)) rows.member.insert(rows.member.end(), batch.turn_begin[i + 1] - batch.turn_begin[i], i); rows.begin.push_back(rows.member.size()); } groups = rows; }|algorithm_test"
+  "statistics after padding|$pieces/advantages.cc|$index_groups|GroupIndex groups = IndexGroups(batch.group); while (groups.num_groups() > 0 && groups.member.size() % 16 > 0) { groups.member.push_back(groups.member.back()); ++groups.begin.back(); }|algorithm_test"
+  "groups by adjacency|$pieces/groups.cc|return group[a] < group[b];|return a < b;|algorithm_test"
+  "schedule one step late|$pieces/advantages.cc|recipe.kl.At(step)|recipe.kl.At(step - 1)|algorithm_test"
+  "penalty in flat groups|$pieces/reward_transform.cc|if (flat && scope == PenaltyScope::kWhereRewardVaries) continue;|static_cast<void>(flat); static_cast<void>(scope);|algorithm_test"
+  "the two aggregations swapped|$pieces/surrogate.cc|aggregation == Aggregation::kToken|aggregation != Aggregation::kToken|algorithm_test"
+)
+
+build() { cmake --build build/release --target "$1" >"$work/build.log" 2>&1; }
+program() { find build/release -type f -name "$1" -perm -u+x | head -1; }
+
+for test in algorithm_test surrogate_trainer_test; do
+  build $test || { tail -20 "$work/build.log"; echo "error: $test: does not build unchanged" >&2; exit 2; }
+  "$(program $test)" >"$work/run.log" 2>&1 || { tail -20 "$work/run.log"; echo "error: $test: fails unchanged" >&2; exit 2; }
+done
+
+survived=0
+printf '%-34s %-10s %s\n' MISTAKE RESULT 'FIRST TEST THAT NOTICED'
+for mutation in "${mutations[@]}"; do
+  IFS='|' read -r name file from to test <<<"$mutation"
+  cp "$file" "$work/original"
+  if ! FROM=$from TO=$to python3 - "$file" <<'PY'
+import os, sys
+path, source = sys.argv[1], open(sys.argv[1]).read()
+if source.count(os.environ["FROM"]) != 1:
+    sys.exit(f"error: {path}: found {source.count(os.environ['FROM'])} times {os.environ['FROM']!r}, expected once")
+open(path, "w").write(source.replace(os.environ["FROM"], os.environ["TO"]))
+PY
+  then exit 2; fi
+  if ! build "$test"; then
+    # A mistake has to be a program that runs: repair this list.
+    tail -20 "$work/build.log"; echo "error: mutation \"$name\" does not build" >&2; exit 2
+  fi
+  if "$(program "$test")" >"$work/run.log" 2>&1; then
+    printf '%-34s %-10s %s\n' "$name" SURVIVED "$test"; survived=$((survived + 1))
+  else
+    printf '%-34s %-10s %s\n' "$name" caught "$(grep -m1 -oP '\[  FAILED  \] \K[\w.]+' "$work/run.log" || echo "$test crashed")"
+  fi
+  cp "$work/original" "$file"
+done
+echo "mutations: ${#mutations[@]} made, $survived survived"
+[[ $survived == 0 ]]
