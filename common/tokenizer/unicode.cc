@@ -3,11 +3,39 @@
 #include <utf8proc.h>
 
 #include <array>
-#include <cstdlib>
-#include <memory>
 
 namespace atod {
 namespace {
+
+// Letters and numbers of Unicode 15.1 and 16.0, which Hugging Face's regular
+// expressions know and packaged versions of utf8proc do not.
+struct Range {
+  char32_t first;
+  char32_t last;
+};
+constexpr Range kNewLetters[] = {
+    {0x1C89, 0x1C8A},   {0xA7CB, 0xA7CD},   {0xA7DA, 0xA7DC},
+    {0x105C0, 0x105F3}, {0x10D4A, 0x10D65}, {0x10D6F, 0x10D85},
+    {0x10EC2, 0x10EC4}, {0x11380, 0x11389}, {0x1138B, 0x1138B},
+    {0x1138E, 0x1138E}, {0x11390, 0x113B5}, {0x113B7, 0x113B7},
+    {0x113D1, 0x113D1}, {0x113D3, 0x113D3}, {0x11BC0, 0x11BE0},
+    {0x13460, 0x143FA}, {0x16100, 0x1611D}, {0x16D40, 0x16D6C},
+    {0x18CFF, 0x18CFF}, {0x1E5D0, 0x1E5ED}, {0x1E5F0, 0x1E5F0},
+    {0x2EBF0, 0x2EE5D}};
+constexpr Range kNewNumbers[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3},
+                                 {0x11BF0, 0x11BF9}, {0x16130, 0x16139},
+                                 {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9},
+                                 {0x1E5F1, 0x1E5FA}};
+
+CharClass ClassOfNew(char32_t c) {
+  for (const Range& r : kNewLetters) {
+    if (c >= r.first && c <= r.last) return CharClass::kLetter;
+  }
+  for (const Range& r : kNewNumbers) {
+    if (c >= r.first && c <= r.last) return CharClass::kNumber;
+  }
+  return CharClass::kOther;
+}
 
 CharClass SlowClassOf(char32_t c) {
   switch (c) {  // the White_Space property
@@ -37,6 +65,8 @@ CharClass SlowClassOf(char32_t c) {
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP:
       return CharClass::kSpace;
+    case UTF8PROC_CATEGORY_CN:
+      return ClassOfNew(c);
     default:
       return CharClass::kOther;
   }
@@ -110,12 +140,11 @@ CharClass ClassOf(char32_t c) {
 }
 
 bool IsWordChar(char32_t c) {
+  const bool circled_letter =
+      (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
+      (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
+  if (circled_letter) return true;
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
     case UTF8PROC_CATEGORY_MN:
     case UTF8PROC_CATEGORY_MC:
     case UTF8PROC_CATEGORY_ME:
@@ -123,8 +152,10 @@ bool IsWordChar(char32_t c) {
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_PC:
       return true;
+    case UTF8PROC_CATEGORY_CN:
+      return ClassOfNew(c) != CharClass::kOther;
     default:
-      return c == 0x200C || c == 0x200D;
+      return ClassOf(c) == CharClass::kLetter || c == 0x200C || c == 0x200D;
   }
 }
 
@@ -171,22 +202,6 @@ std::string ToValidUtf8(std::string_view text) {
     }
   }
   return out;
-}
-
-std::string ToNfc(std::string_view text) {
-  bool ascii = true;
-  for (const char c : text) ascii &= static_cast<unsigned char>(c) < 0x80;
-  if (ascii) return std::string(text);
-  utf8proc_uint8_t* raw = nullptr;
-  const utf8proc_ssize_t size = utf8proc_map(
-      reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-      static_cast<utf8proc_ssize_t>(text.size()), &raw,
-      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(
-      raw, &std::free);
-  if (size < 0) return std::string(text);  // out of memory only
-  return std::string(reinterpret_cast<const char*>(raw),
-                     static_cast<size_t>(size));
 }
 
 char32_t ByteChar(unsigned char byte) { return Alphabet().chars[byte]; }

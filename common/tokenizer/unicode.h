@@ -13,7 +13,8 @@ enum class CharClass : uint8_t { kLetter, kNumber, kNewline, kSpace, kOther };
 
 CharClass ClassOf(char32_t c);
 
-// \w: letters, marks, decimal digits, letter numbers, connectors, joiners.
+// \w: letters (circled ones too), marks, decimal digits, letter numbers,
+// connectors, joiners.
 bool IsWordChar(char32_t c);
 
 struct DecodedChar {
@@ -45,7 +46,7 @@ bool IsValidUtf8(std::string_view text);
 // and Rust replace them.
 std::string ToValidUtf8(std::string_view text);
 
-// Normalisation form C of valid UTF-8.
+// Normalisation form C of valid UTF-8, as Hugging Face's tokenizers make it.
 std::string ToNfc(std::string_view text);
 
 // The printable stand-ins of GPT-2's byte-level alphabet: ByteChar(b) is the

@@ -7,6 +7,7 @@
 #include "services/cli/env_commands.h"
 #include "services/cli/games_commands.h"
 #include "services/cli/run_commands.h"
+#include "services/cli/text_commands.h"
 #include "services/cli/up_commands.h"
 
 namespace atod::cli {
@@ -48,6 +49,7 @@ int main(int argc, char** argv) {
   atod::cli::AddRunCommands(app);
   atod::cli::AddGamesCommands(app);
   atod::cli::AddEnvCommands(app);
+  atod::cli::AddTextCommands(app);
   atod::cli::AddAdvantagesCommand(app);
   try {
     app.parse(argc, argv);

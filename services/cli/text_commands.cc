@@ -1,0 +1,320 @@
+#include "services/cli/text_commands.h"
+
+#include <cstdio>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/status_macros.h"
+#include "common/prompt/household_prompts.h"
+#include "common/prompt/released.h"
+#include "common/prompt/render.h"
+#include "common/tokenizer/bpe_trainer.h"
+#include "common/tokenizer/chat_template.h"
+#include "common/tokenizer/tokenizer.h"
+#include "services/cli/command.h"
+
+namespace atod::cli {
+namespace {
+
+using nlohmann::json;
+
+void PrintLine(const json& value) {
+  std::cout << value.dump(-1, ' ', false, json::error_handler_t::replace)
+            << '\n';
+}
+
+// Calls `use` with the JSON value of every line that is not empty; errors name
+// `file` and the line.
+absl::Status ForEachLine(
+    std::istream& in, const std::string& file,
+    const std::function<absl::Status(const json& value)>& use) {
+  std::string line;
+  for (int number = 1; std::getline(in, line); ++number) {
+    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+    const std::string place = absl::StrCat(file, " line ", number);
+    ATOD_ASSIGN_OR_RETURN(const json value, ParseJson(line, place));
+    ATOD_RETURN_IF_ERROR(WithFile(use(value), place));
+  }
+  return absl::OkStatus();
+}
+
+// A string at `key`; the empty one when it is absent and not required.
+absl::StatusOr<std::string> StringAt(const json& object, const char* key,
+                                     bool required) {
+  const json value = object.is_object() ? object.value(key, json()) : json();
+  if (value.is_null() && !required) return std::string();
+  if (!value.is_string()) {
+    return BadInput(
+        {.field = key, .found = JsonPreview(value), .expected = "a string"});
+  }
+  return value.get<std::string>();
+}
+
+absl::StatusOr<int> Tokenize(const std::string& model, bool decode) {
+  ATOD_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(model));
+  ATOD_RETURN_IF_ERROR(
+      ForEachLine(std::cin, "stdin", [&](const json& value) -> absl::Status {
+        if (!decode) {
+          if (!value.is_string()) {
+            return BadInput({.field = "text",
+                             .found = JsonPreview(value),
+                             .expected = "a string"});
+          }
+          PrintLine(tokenizer->Encode(value.get_ref<const std::string&>()));
+          return absl::OkStatus();
+        }
+        std::vector<int32_t> ids;
+        if (!value.is_array()) {
+          return BadInput({.field = "ids",
+                           .found = JsonPreview(value),
+                           .expected = "an array of ids"});
+        }
+        for (const json& id : value) {
+          if (!id.is_number_integer() || id < 0 ||
+              id >= tokenizer->vocab_size()) {
+            return BadInput({.field = absl::StrCat("[", ids.size(), "]"),
+                             .found = JsonPreview(id),
+                             .expected = absl::StrCat(
+                                 "an id below ", tokenizer->vocab_size())});
+          }
+          ids.push_back(id.get<int32_t>());
+        }
+        PrintLine(tokenizer->Decode(ids));
+        return absl::OkStatus();
+      }));
+  return 0;
+}
+
+absl::StatusOr<std::vector<ChatMessage>> ReadMessages(const json& list) {
+  if (!list.is_array()) {
+    return BadInput({.file = "stdin",
+                     .field = "messages",
+                     .found = JsonPreview(list),
+                     .expected = "an array"});
+  }
+  std::vector<ChatMessage> messages;
+  for (const json& entry : list) {
+    const std::string field = absl::StrCat("messages[", messages.size(), "]");
+    if (!entry.is_object() || !entry.contains("role") ||
+        !entry["role"].is_string() || !entry.contains("content") ||
+        !entry["content"].is_string()) {
+      return BadInput({.file = "stdin",
+                       .field = field,
+                       .found = JsonPreview(entry),
+                       .expected = "an object with role and content"});
+    }
+    if (entry.contains("tool_calls") && !entry["tool_calls"].empty()) {
+      return BadInput({.file = "stdin",
+                       .field = field + ".tool_calls",
+                       .found = JsonPreview(entry["tool_calls"]),
+                       .expected = "none: tools are not supported"});
+    }
+    ChatMessage message{.role = entry["role"].get<std::string>(),
+                        .content = entry["content"].get<std::string>()};
+    const json reasoning = entry.value("reasoning_content", json());
+    if (reasoning.is_string()) {
+      message.reasoning_content = reasoning.get<std::string>();
+    }
+    messages.push_back(std::move(message));
+  }
+  return messages;
+}
+
+absl::StatusOr<int> ChatTemplate(const std::string& model, bool thinking) {
+  ATOD_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(model));
+  ATOD_RETURN_IF_ERROR(
+      WithFile(CheckChatTemplate(tokenizer->chat_template()), model));
+  // Values one after the other, each on one line or many.
+  while (std::cin >> std::ws && std::cin.peek() != EOF) {
+    json list;
+    try {
+      std::cin >> list;
+    } catch (const json::parse_error& e) {
+      return BadInput({.file = "stdin",
+                       .field = "messages",
+                       .found = e.what(),
+                       .expected = "a JSON array"});
+    }
+    ATOD_ASSIGN_OR_RETURN(const auto messages, ReadMessages(list));
+    const absl::StatusOr<std::string> text =
+        RenderChat(messages, {.thinking = thinking});
+    if (!text.ok()) return WithFile(text.status(), "stdin");
+    PrintLine(*text);
+  }
+  return 0;
+}
+
+absl::StatusOr<PromptSpec> FindPromptSpec(const std::string& env,
+                                          const std::string& prompt_set) {
+  if (prompt_set == "released") {
+    return ReleasedPromptSpec(env == "textworld" ? "alfworld" : env);
+  }
+  if (env == "alfworld" || env == "textworld") {
+    return prompt_set == "paper" ? PaperPromptSpec() : CompactPromptSpec();
+  }
+  return BadInput({.field = "--prompt-set",
+                   .found = prompt_set,
+                   .expected = absl::StrCat("released for --env ", env)});
+}
+
+absl::StatusOr<PromptInputs> ReadPromptInputs(const json& row) {
+  PromptInputs inputs;
+  ATOD_ASSIGN_OR_RETURN(inputs.task, StringAt(row, "task", true));
+  ATOD_ASSIGN_OR_RETURN(inputs.observation, StringAt(row, "observation", true));
+  const json admissible = row.value("admissible", json::array());
+  for (const json& action : admissible) {
+    if (!action.is_string()) {
+      return BadInput({.field = "admissible",
+                       .found = JsonPreview(admissible),
+                       .expected = "an array of strings"});
+    }
+    inputs.admissible.push_back(action.get<std::string>());
+  }
+  const json fields = row.value("fields", json::object());
+  for (const auto& [name, text] : fields.items()) {
+    if (!text.is_string()) {
+      return BadInput({.field = absl::StrCat("fields.", name),
+                       .found = JsonPreview(text),
+                       .expected = "a string"});
+    }
+    inputs.fields[name] = text.get<std::string>();
+  }
+  const json history = row.value("history", json::array());
+  for (const json& record : history) {
+    HistoryRecord read;
+    ATOD_ASSIGN_OR_RETURN(read.observation,
+                          StringAt(record, "observation", true));
+    ATOD_ASSIGN_OR_RETURN(read.action, StringAt(record, "action", true));
+    inputs.history.push_back(std::move(read));
+  }
+  // "step" counts the turns played; with the whole history given, the number
+  // of the current step (one more) means the same.
+  const size_t played = inputs.history.size();
+  const json step = row.value("step", json(played));
+  if (!step.is_number_integer() || step < played || step > UINT32_MAX) {
+    return BadInput({.field = "step",
+                     .found = JsonPreview(step),
+                     .expected = absl::StrCat("a whole number from ", played,
+                                              ", the length of the history")});
+  }
+  inputs.turn_index = step.get<uint32_t>();
+  if (inputs.turn_index == played + 1) inputs.turn_index = played;
+  return inputs;
+}
+
+absl::StatusOr<int> Prompt(const std::string& env,
+                           const std::string& prompt_set,
+                           const std::string& input) {
+  ATOD_ASSIGN_OR_RETURN(const PromptSpec spec, FindPromptSpec(env, prompt_set));
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(input));
+  std::istringstream lines(text);
+  ATOD_RETURN_IF_ERROR(
+      ForEachLine(lines, input, [&](const json& row) -> absl::Status {
+        ATOD_ASSIGN_OR_RETURN(const PromptInputs inputs, ReadPromptInputs(row));
+        PrintLine({{"prompt", RenderPrompt(spec, inputs)}});
+        return absl::OkStatus();
+      }));
+  return 0;
+}
+
+absl::StatusOr<int> TrainTokenizer(const std::vector<std::string>& data,
+                                   const BpeTrainer::Options& options,
+                                   const std::string& out) {
+  BpeTrainer trainer(options);
+  for (const std::string& path : data) {
+    ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+    std::istringstream lines(text);
+    ATOD_RETURN_IF_ERROR(
+        ForEachLine(lines, path, [&](const json& row) -> absl::Status {
+          const bool plain = row.is_object() && row.contains("text");
+          // Prompt and response are tokenized apart from each other.
+          for (const char* key : {"text", "prompt", "response"}) {
+            if (plain != (key == std::string_view("text"))) continue;
+            ATOD_ASSIGN_OR_RETURN(const std::string part,
+                                  StringAt(row, key, true));
+            trainer.Add(part);
+          }
+          return absl::OkStatus();
+        }));
+  }
+  ATOD_RETURN_IF_ERROR(trainer.Write(out));
+  ATOD_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(out));
+  std::printf("%s: %d tokens, hash %s\n", out.c_str(), tokenizer->vocab_size(),
+              tokenizer->hash().c_str());
+  return 0;
+}
+
+}  // namespace
+
+void AddTextCommands(CLI::App& app) {
+  struct Flags {
+    std::string model, env, prompt_set = "paper", input, out, split = "gpt2";
+    std::vector<std::string> data;
+    bool decode = false, no_thinking = false;
+    BpeTrainer::Options trainer;
+  };
+  const auto flags = std::make_shared<Flags>();
+
+  CLI::App* tokenize = AddCommand(
+      app, "tokenize", "Text to token ids: one JSON string a line on stdin",
+      [flags] { return Tokenize(flags->model, flags->decode); });
+  tokenize->add_option("--model", flags->model, "Folder with tokenizer.json")
+      ->required();
+  tokenize->add_flag("--decode", flags->decode, "Ids to text");
+
+  CLI::App* chat = AddCommand(
+      app, "chat-template",
+      "Messages (a JSON list on stdin) to text in the model's chat format",
+      [flags] { return ChatTemplate(flags->model, !flags->no_thinking); });
+  chat->add_option("--model", flags->model, "Folder with tokenizer.json")
+      ->required();
+  chat->add_flag("--no-thinking", flags->no_thinking,
+                 "Put an empty thinking block into the generation prompt");
+
+  CLI::App* prompt = AddCommand(
+      app, "prompt", "Render the prompt of one turn for each line of a file",
+      [flags] { return Prompt(flags->env, flags->prompt_set, flags->input); });
+  prompt->add_option("--env", flags->env, "Environment")
+      ->required()
+      ->check(CLI::IsMember({"alfworld", "textworld", "webshop", "search"}));
+  prompt->add_option("--prompt-set", flags->prompt_set, "Prompt set")
+      ->check(CLI::IsMember({"paper", "released", "compact"}))
+      ->capture_default_str();
+  prompt
+      ->add_option("--input", flags->input,
+                   "JSONL: task, observation, admissible, history "
+                   "[{observation, action}], step (turns played), fields")
+      ->required();
+
+  CLI::App* train = AddCommand(
+      app, "train-tokenizer", "Learn a byte-level BPE from texts", [flags] {
+        flags->trainer.split =
+            flags->split == "gpt2" ? SplitRule::kGpt2 : SplitRule::kQwen2;
+        return TrainTokenizer(flags->data, flags->trainer, flags->out);
+      });
+  train
+      ->add_option("--data", flags->data,
+                   "JSONL files with text, or prompt and response")
+      ->required();
+  train
+      ->add_option("--vocab-size", flags->trainer.vocab_size,
+                   "Most ids: bytes, merges and special tokens")
+      ->required();
+  train
+      ->add_option("--min-frequency", flags->trainer.min_frequency,
+                   "Pairs that occur less often are not merged")
+      ->capture_default_str();
+  train->add_option("--split", flags->split, "How text falls into pieces")
+      ->check(CLI::IsMember({"gpt2", "qwen2"}))
+      ->capture_default_str();
+  train->add_option("--out", flags->out, "Folder to write")->required();
+}
+
+}  // namespace atod::cli
