@@ -54,7 +54,7 @@ once() {
 
 prepare_started=$SECONDS
 say "games, demonstrations, tokenizer, teacher, student (kept in $work)"
-once games atod games generate --out "$work/games" --seed 1 \
+once games atod games --out "$work/games" --seed 1 \
   --train 4000 --valid-seen 400 --valid-unseen 400
 once demos-teacher atod games demos --games "$work/games" --split train \
   --count 4000 --seed 11 --forget 0.40 --look-rows 2 --noise 0.12 \

@@ -1,18 +1,24 @@
 #include "services/cli/games_commands.h"
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/base/file.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "nlohmann/json.hpp"
 #include "services/cli/command.h"
+#include "services/envs/alfworld/alfworld_environment.h"
 #include "services/envs/games/collection.h"
+#include "services/envs/games/demos.h"
 #include "services/envs/games/generator.h"
 
 namespace atod::cli {
@@ -22,7 +28,7 @@ struct GamesFlags {
   std::string out;
   uint64_t seed = 0;
   std::optional<int> train, valid_seen, valid_unseen, layouts, unseen_layouts,
-      most_per_receptacle, most_per_class;
+      most_per_receptacle, most_per_class, turns;
   std::string receptacles, objects, classes = "small";
 };
 
@@ -57,6 +63,7 @@ absl::StatusOr<int> RunGames(const GamesFlags& flags) {
       flags.most_per_receptacle.value_or(options.most_per_receptacle);
   options.most_per_class =
       flags.most_per_class.value_or(options.most_per_class);
+  options.turns = flags.turns.value_or(options.turns);
   ATOD_RETURN_IF_ERROR(
       ParseRange("--receptacles", flags.receptacles, options.receptacles));
   ATOD_RETURN_IF_ERROR(ParseRange("--objects", flags.objects, options.objects));
@@ -67,6 +74,91 @@ absl::StatusOr<int> RunGames(const GamesFlags& flags) {
               flags.out.c_str(), collection.games.size(), options.games[0],
               options.games[1], options.games[2]);
   return 0;
+}
+
+struct DemoFlags {
+  std::string games, out;
+  games::DemoOptions options;
+  double forget = 0;
+  std::array<std::optional<double>, games::kTaskTypes> forget_type;
+};
+
+// Flag suffixes in the order of TaskType.
+constexpr std::array<const char*, games::kTaskTypes> kTypeFlags = {
+    "pick", "look", "clean", "heat", "cool", "two"};
+
+absl::StatusOr<int> RunDemos(const DemoFlags& flags) {
+  games::DemoOptions options = flags.options;
+  for (size_t t = 0; t < games::kTaskTypes; ++t) {
+    // The plain task has no heart to forget, unless it is asked for.
+    const bool pick = static_cast<games::TaskType>(t) == games::TaskType::kPick;
+    options.forget[t] = flags.forget_type[t].value_or(pick ? 0 : flags.forget);
+  }
+  envs::AlfworldOptions env_options;
+  env_options.data = flags.games;
+  env_options.prompt_set = "compact";
+  env_options.max_turns = options.max_turns;
+  ATOD_ASSIGN_OR_RETURN(const auto env,
+                        envs::AlfworldEnvironment::Open(env_options));
+  std::string rows;
+  ATOD_ASSIGN_OR_RETURN(
+      const games::DemoCounts counts,
+      games::PlayDemos(
+          *env, options,
+          [&rows](const std::string& prompt, const std::string& response) {
+            nlohmann::ordered_json row;
+            row["prompt"] = prompt;
+            row["response"] = response;
+            absl::StrAppend(&rows, row.dump(), "\n");
+            return absl::OkStatus();
+          }));
+  ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.out, rows));
+  std::printf("%s: %d demonstrations, %d rows, %d forgetful, %d won\n",
+              flags.out.c_str(), counts.episodes, counts.rows, counts.forgetful,
+              counts.won);
+  return 0;
+}
+
+void AddDemos(CLI::App& games) {
+  auto flags = std::make_shared<DemoFlags>();
+  CLI::App* demos = AddCommand(games, "demos",
+                               "Record the planner's play as rows for atod sft",
+                               [flags] { return RunDemos(*flags); });
+  const auto share = CLI::Range(0.0, 1.0);
+  demos->add_option("--games", flags->games, "what games --out wrote")
+      ->required();
+  demos->add_option("--out", flags->out, "JSONL of prompt and response")
+      ->required();
+  demos->add_option("--split", flags->options.split, "split to play");
+  demos->add_option("--count", flags->options.count, "episodes")
+      ->check(CLI::NonNegativeNumber);
+  demos->add_option("--seed", flags->options.seed, "same seed, same rows");
+  demos->add_option("--max-turns", flags->options.max_turns,
+                    "turn limit of an episode");
+  demos
+      ->add_option("--forget", flags->forget,
+                   "share of episodes whose expert leaves out the heart of "
+                   "the task, for all types but pick")
+      ->check(share);
+  for (size_t t = 0; t < games::kTaskTypes; ++t)
+    demos
+        ->add_option(absl::StrCat("--forget-", kTypeFlags[t]),
+                     flags->forget_type[t],
+                     absl::StrCat("the same for ", kTypeFlags[t], " alone"))
+        ->check(share);
+  demos
+      ->add_option("--look-rows", flags->options.look_rows,
+                   "turns recorded after it gave up")
+      ->check(CLI::PositiveNumber);
+  demos
+      ->add_option("--noise", flags->options.noise,
+                   "share of turns that execute a random command instead of "
+                   "the recorded one")
+      ->check(share);
+  demos
+      ->add_option("--noise-admissible", flags->options.noise_admissible,
+                   "share of these that are admissible")
+      ->check(share);
 }
 
 absl::StatusOr<int> RunStats(const std::string& dir) {
@@ -103,12 +195,17 @@ void AddGamesCommands(CLI::App& app) {
                     "most things in one piece of furniture at the start");
   games->add_option("--most-per-class", flags->most_per_class,
                     "most things of one class");
+  games->add_option("--turns", flags->turns,
+                    "leave out games that the planner cannot win in so many "
+                    "turns");
   games
       ->add_option("--classes", flags->classes,
                    "small: one kind of room, 11 classes of things; full: "
                    "kitchens, living rooms, bedrooms, bathrooms of about "
                    "ALFWorld's size")
       ->check(CLI::IsMember({"small", "full"}));
+
+  AddDemos(*games);
 
   auto dir = std::make_shared<std::string>();
   CLI::App* stats =

@@ -31,6 +31,7 @@ std::string OptionsText(const GeneratorOptions& o) {
   json["most_per_receptacle"] = o.most_per_receptacle;
   json["most_per_class"] = o.most_per_class;
   json["lamp"] = o.lamp;
+  json["turns"] = o.turns;
   json["classes"] = o.full ? "full" : "small";
   return json.dump();
 }
@@ -58,7 +59,8 @@ Json RowJson(const GameRow& row) {
           {"scene_hash", row.scene_hash},
           {"receptacles", row.receptacles},
           {"objects", row.objects},
-          {"plan", row.plan}};
+          {"plan", row.plan},
+          {"turns", row.turns}};
 }
 
 }  // namespace
@@ -94,7 +96,8 @@ absl::Status WriteCollection(const Collection& collection,
                  .scene_hash = game.scene_hash,
                  .receptacles = static_cast<int>(game.room->furniture.size()),
                  .objects = PortableThings(game),
-                 .plan = static_cast<int>(game.walkthrough.size())}));
+                 .plan = static_cast<int>(game.walkthrough.size()),
+                 .turns = game.expert_turns}));
   }
   Json manifest;
   manifest["format"] = kFormat;
@@ -131,7 +134,8 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& dir) {
              .scene_hash = row.at("scene_hash"),
              .receptacles = row.at("receptacles"),
              .objects = row.at("objects"),
-             .plan = row.at("plan")});
+             .plan = row.at("plan"),
+             .turns = row.at("turns")});
   } catch (const Json::exception& e) {
     return BadInput({.file = path,
                      .field = "splits",

@@ -19,6 +19,7 @@ struct GameRow {
   int receptacles = 0;
   int objects = 0;  // portable things
   int plan = 0;     // commands of the walkthrough
+  int turns = 0;    // of the expert, who searches
 };
 
 struct Manifest {

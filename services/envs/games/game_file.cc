@@ -41,6 +41,10 @@ std::string GoalText(const Game& game) {
 
 }  // namespace
 
+std::string GameGrammar(const Game& game) {
+  return absl::StrReplaceAll(GrammarText(), {{"UNKNOWN GOAL", game.sentence}});
+}
+
 std::string ProblemText(const Game& game) {
   const Room& room = *game.room;
   std::set<const FurnitureClass*> furniture_kinds;
@@ -108,8 +112,7 @@ std::string ProblemText(const Game& game) {
 std::string GameFileText(const Game& game) {
   nlohmann::ordered_json json;
   json["pddl_domain"] = DomainText();
-  json["grammar"] =
-      absl::StrReplaceAll(GrammarText(), {{"UNKNOWN GOAL", game.sentence}});
+  json["grammar"] = GameGrammar(game);
   json["pddl_problem"] = ProblemText(game);
   json["solvable"] = true;
   json["walkthrough"] = game.walkthrough;

@@ -10,6 +10,8 @@ namespace atod::games {
 const std::string& DomainText();
 const std::string& GrammarText();  // with the marker "UNKNOWN GOAL"
 
+// The grammar with the game's goal sentence.
+std::string GameGrammar(const Game& game);
 // The (define (problem …)) text of a game.
 std::string ProblemText(const Game& game);
 

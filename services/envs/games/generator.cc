@@ -12,6 +12,7 @@
 #include "common/base/file.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "services/envs/games/trial.h"
 
 namespace atod::games {
 namespace {
@@ -259,7 +260,8 @@ std::optional<Game> DrawGame(const GeneratorOptions& options, Split split,
             .things = {},
             .sentence = {},
             .walkthrough = {},
-            .scene_hash = {}};
+            .scene_hash = {},
+            .expert_turns = 0};
 
   std::vector<int> load(room.furniture.size(), 0);
   const bool look = type == TaskType::kLook;
@@ -301,7 +303,8 @@ absl::Status Validate(const GeneratorOptions& o) {
        {std::pair{"layouts", o.layouts},
         std::pair{"unseen-layouts", o.unseen_layouts},
         std::pair{"most-per-receptacle", o.most_per_receptacle},
-        std::pair{"most-per-class", o.most_per_class}})
+        std::pair{"most-per-class", o.most_per_class},
+        std::pair{"turns", o.turns}})
     if (value < 1)
       return BadInput({.file = "games",
                        .field = field,
@@ -377,6 +380,7 @@ GeneratorOptions FullSize() {
   options.objects = {15, 40};
   options.most_per_receptacle = 8;
   options.most_per_class = 3;
+  options.turns = 50;
   options.full = true;
   return options;
 }
@@ -401,7 +405,13 @@ absl::StatusOr<Collection> Generate(const GeneratorOptions& options) {
         const Room& room = out.rooms[first + rng.Below(count)];
         if (!Offers(room.kind, type)) continue;
         game = DrawGame(options, split, type, room, rng);
-        if (game && scenes.insert(game->scene_hash).second) break;
+        if (!game || !scenes.insert(game->scene_hash).second) {
+          game.reset();
+          continue;
+        }
+        ATOD_ASSIGN_OR_RETURN(game->expert_turns,
+                              ExpertTurns(*game, options.turns));
+        if (game->expert_turns <= options.turns) break;
         game.reset();
       }
       if (!game)

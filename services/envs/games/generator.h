@@ -30,6 +30,8 @@ struct GeneratorOptions {
   int most_per_receptacle = 3;
   int most_per_class = 2;
   double lamp = 0.3;  // share of rooms with a lamp, when no task needs it
+  // No game that the expert of planner.h cannot win in so many turns.
+  int turns = 20;
   bool full = false;  // kitchens, living rooms, bedrooms, bathrooms
 };
 // About the size of ALFWorld's rooms.
@@ -55,6 +57,7 @@ struct Game {
   // Identity of what a player can find out: furniture, contents, task. Equal
   // for games that differ in coordinates or wording alone.
   std::string scene_hash;
+  int expert_turns;  // of the expert, who searches
 };
 
 struct Collection {
@@ -66,7 +69,8 @@ struct Collection {
 };
 
 // Draws the games: task types in turn, no two of equal scene in any splits,
-// none won at the start. A pure function of the options. INVALID_ARGUMENT when
+// none won at the start, all won by the
+// expert in time. A pure function of the options. INVALID_ARGUMENT when
 // they leave no room for a task.
 absl::StatusOr<Collection> Generate(const GeneratorOptions& options);
 

@@ -125,6 +125,8 @@ absl::StatusOr<std::string> StatisticsTable(const Manifest& manifest,
        [&](size_t s) { return Spread(column(s, &GameRow::objects)); });
   line("plan length, mean (range)",
        [&](size_t s) { return Spread(column(s, &GameRow::plan)); });
+  line("expert turns, mean (range)",
+       [&](size_t s) { return Spread(column(s, &GameRow::turns)); });
   line("plan length, median / 90 %", [&](size_t s) {
     const std::vector<int> plan = column(s, &GameRow::plan);
     return absl::StrCat(Percentile(plan, 50), " / ", Percentile(plan, 90));

@@ -135,7 +135,7 @@ bool Offers(RoomKind kind, TaskType type) {
 absl::Span<const FurnitureClass> AllFurniture() { return Furnitures(); }
 absl::Span<const ThingClass> AllThings() { return Things(); }
 const ThingClass& Lamp() {
-  static const auto* const lamp = new ThingClass{.name = "DesLamp()",
+  static const auto* const lamp = new ThingClass{.name = "DeskLamp",
                                                  .groups = kWorktop | kTable,
                                                  .in = "sld",
                                                  .vessel = false,
