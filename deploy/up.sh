@@ -8,6 +8,7 @@
 #     --name          name of the run (default embedded-1, -2, …)
 #     --seed          seed of the training (default 0)
 #     --prepare-only  stop before training
+#   ATOD_BIN   folder of programs that are built already: nothing is installed or built
 #   ATOD_WORK  where games and models go (default data/embedded)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,14 +28,17 @@ done
 [[ $seed =~ ^[0-9]+$ ]] || bad "--seed: found $seed, expected a whole number"
 
 started=$SECONDS
-deploy/setup.sh
-
-say "building (the first time takes some minutes on two cores)"
-mkdir -p build
-cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
-cmake --build build/release --target programs
-PATH=$PWD/build/release/bin:$PATH
-say "built, $((SECONDS - started)) s since the start"
+if [[ ${ATOD_BIN:-} ]]; then
+  PATH=$ATOD_BIN:$PATH
+else
+  deploy/setup.sh
+  say "building (the first time takes some minutes on two cores)"
+  mkdir -p build
+  cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
+  cmake --build build/release --target programs
+  PATH=$PWD/build/release/bin:$PATH
+  say "built, $((SECONDS - started)) s since the start"
+fi
 
 work=${ATOD_WORK:-data/embedded}
 mkdir -p "$work"
