@@ -1,0 +1,399 @@
+#include "services/learner/policy_trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/model/model.h"
+#include "common/model/torch_status.h"
+#include "common/model/weights_io.h"
+#include "services/learner/adamw.h"
+#include "services/learner/algorithm/surrogate.h"
+#include "services/learner/surrogate_trainer.h"
+#include "torch/torch.h"
+
+namespace atod::learner {
+namespace {
+
+using model::CatchTorch;
+
+constexpr char kUpdatesKey[] = "updates";
+
+// Sequences of one forward, and the batch rows of its scored tokens in the
+// order of ScoreSpans' result.
+struct MicroBatch {
+  std::vector<model::ScoredSequence> sequences;
+  std::vector<int32_t> rows;
+};
+
+MicroBatch MakeMicroBatch(const StepData& data,
+                          const std::vector<int32_t>& indices) {
+  MicroBatch out;
+  for (const int32_t i : indices) {
+    const TrainSequence& s = data.sequences[i];
+    model::ScoredSequence& scored = out.sequences.emplace_back();
+    scored.tokens = s.tokens;
+    for (const TrainSpan& span : s.spans) {
+      scored.spans.push_back({span.begin, span.length});
+      for (uint32_t t = 0; t < span.length; ++t)
+        out.rows.push_back(span.row + static_cast<int32_t>(t));
+    }
+  }
+  return out;
+}
+
+// column[rows] as a float32 tensor, [rows].
+torch::Tensor Gather(const std::vector<double>& column,
+                     const std::vector<int32_t>& rows) {
+  torch::Tensor out =
+      torch::empty({static_cast<int64_t>(rows.size())}, torch::kFloat32);
+  float* to = out.data_ptr<float>();
+  for (size_t i = 0; i < rows.size(); ++i)
+    to[i] = static_cast<float>(column[rows[i]]);
+  return out;
+}
+
+std::vector<int32_t> AllIndices(size_t n) {
+  std::vector<int32_t> out(n);
+  for (size_t i = 0; i < n; ++i) out[i] = static_cast<int32_t>(i);
+  return out;
+}
+
+// Sum of |difference|, of the difference, and the largest |difference|.
+struct Gap {
+  double abs_sum = 0, sum = 0, abs_max = 0;
+  int64_t count = 0;
+  void Add(double x) {
+    abs_sum += std::abs(x);
+    sum += x;
+    abs_max = std::max(abs_max, std::abs(x));
+    ++count;
+  }
+  void PutMetrics(std::map<std::string, double>& metrics) const {
+    if (count == 0) return;
+    metrics["rollout/mismatch_kl"] = sum / count;
+    metrics["rollout/mismatch_abs_mean"] = abs_sum / count;
+    metrics["rollout/mismatch_abs_max"] = abs_max;
+  }
+};
+
+class Stopwatch {
+ public:
+  double Lap() {
+    const absl::Time now = absl::Now();
+    const double seconds = absl::ToDoubleSeconds(now - start_);
+    start_ = now;
+    return seconds;
+  }
+
+ private:
+  absl::Time start_ = absl::Now();
+};
+
+}  // namespace
+
+struct PolicyTrainer::Impl {
+  PolicyTrainerOptions options;
+  Communicator* communicator;
+  DeviceBackend* device;
+  model::Qwen3 student{nullptr};
+  std::unique_ptr<AdamW> optimizer;
+
+  // What one update adds up.
+  struct UpdateSums {
+    SurrogateStats stats;
+    double entropy = 0;
+    Gap mismatch;  // against the rollout, before the first update
+  };
+
+  absl::Status Accumulate(const StepData& data, const Advantages& advantages,
+                          const std::vector<double>& weights,
+                          const std::vector<int32_t>& indices,
+                          bool first_update, UpdateSums& sums) {
+    const MicroBatch micro = MakeMicroBatch(data, indices);
+    const bool want_entropy = !options.recompute_old;
+    const model::SpanLogProbs scored = model::ScoreSpans(
+        student, micro.sequences, data.temperature, want_entropy);
+    SurrogateStats stats;
+    const torch::Tensor loss = SurrogateLoss(
+        scored.logprobs, Gather(data.batch.old_logprob, micro.rows),
+        Gather(advantages.advantage, micro.rows), Gather(weights, micro.rows),
+        options.algorithm.clip_low, options.algorithm.clip_high, &stats);
+    loss.backward();
+    sums.stats.Add(stats);
+    if (want_entropy) sums.entropy += scored.entropy.sum().item<double>();
+    if (want_entropy && first_update) {
+      const torch::Tensor now = scored.logprobs.detach().contiguous();
+      for (size_t i = 0; i < micro.rows.size(); ++i)
+        sums.mismatch.Add(data.batch.rollout_logprob[micro.rows[i]] -
+                          now.data_ptr<float>()[i]);
+    }
+    return absl::OkStatus();
+  }
+
+  // Moments, and the master copies of parameters that are not float32, by the
+  // name they have in optimizer.safetensors.
+  std::vector<std::pair<std::string, torch::Tensor>> OptimizerTensors() {
+    std::vector<std::pair<std::string, torch::Tensor>> out;
+    const std::vector<model::ParameterSpec> specs =
+        model::ParameterSpecs(student->config());
+    const std::vector<torch::Tensor> parameters = student->OrderedParameters();
+    for (size_t i = 0; i < specs.size(); ++i) {
+      out.emplace_back("exp_avg." + specs[i].name,
+                       optimizer->first_moments()[i]);
+      out.emplace_back("exp_avg_sq." + specs[i].name,
+                       optimizer->second_moments()[i]);
+      if (parameters[i].scalar_type() != torch::kFloat32)
+        out.emplace_back("master." + specs[i].name, optimizer->masters()[i]);
+    }
+    return out;
+  }
+
+  // Sums the gradients over the ranks.
+  absl::Status ReduceGradients() {
+    for (torch::Tensor& p : student->OrderedParameters()) {
+      torch::Tensor& grad = p.mutable_grad();
+      if (!grad.defined()) grad = torch::zeros_like(p);
+      if (!grad.is_contiguous()) grad = grad.contiguous();
+      ATOD_RETURN_IF_ERROR(communicator->AllReduce(
+          grad.data_ptr(), grad.numel(),
+          grad.scalar_type() == torch::kBFloat16 ? ElementType::kBFloat16
+                                                 : ElementType::kFloat32,
+          ReduceOp::kSum));
+    }
+    return absl::OkStatus();
+  }
+
+  // False when the gradient is not finite and the update was left out.
+  absl::StatusOr<bool> Update(double lr, double* norm) {
+    ATOD_RETURN_IF_ERROR(ReduceGradients());
+    *norm = ClipGradNorm(student->OrderedParameters(), options.grad_clip);
+    if (!std::isfinite(*norm)) return false;
+    optimizer->Step(lr);
+    return true;
+  }
+};
+
+PolicyTrainer::PolicyTrainer(std::unique_ptr<Impl> impl)
+    : impl_(std::move(impl)) {}
+PolicyTrainer::~PolicyTrainer() = default;
+
+absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Load(
+    const std::string& model_dir, const PolicyTrainerOptions& options,
+    Communicator* communicator, DeviceBackend* device) {
+  ATOD_RETURN_IF_ERROR(MakeRecipe(options.algorithm).status());
+  auto impl = std::make_unique<Impl>();
+  impl->options = options;
+  impl->communicator = communicator;
+  impl->device = device;
+  ATOD_ASSIGN_OR_RETURN(impl->student,
+                        model::LoadModel(model_dir, options.dtype));
+  AdamWOptions adamw;
+  adamw.beta1 = options.beta1;
+  adamw.beta2 = options.beta2;
+  adamw.weight_decay = options.weight_decay;
+  impl->optimizer =
+      std::make_unique<AdamW>(impl->student->OrderedParameters(), adamw);
+  return std::unique_ptr<PolicyTrainer>(new PolicyTrainer(std::move(impl)));
+}
+
+absl::StatusOr<std::vector<double>> PolicyTrainer::Score(const StepData& data,
+                                                         double* entropy) {
+  return CatchTorch(
+      "scoring the step", [&]() -> absl::StatusOr<std::vector<double>> {
+        const torch::NoGradGuard no_grad;
+        std::vector<double> out(data.batch.num_tokens());
+        double entropy_sum = 0;
+        for (const std::vector<int32_t>& indices :
+             PackMicroBatches(data.sequences, AllIndices(data.sequences.size()),
+                              impl_->options.micro_batch_tokens)) {
+          const MicroBatch micro = MakeMicroBatch(data, indices);
+          const model::SpanLogProbs scored =
+              model::ScoreSpans(impl_->student, micro.sequences,
+                                data.temperature, entropy != nullptr);
+          const torch::Tensor lp = scored.logprobs.contiguous();
+          for (size_t i = 0; i < micro.rows.size(); ++i)
+            out[micro.rows[i]] = lp.data_ptr<float>()[i];
+          if (entropy != nullptr)
+            entropy_sum += scored.entropy.sum().item<double>();
+        }
+        if (entropy != nullptr)
+          *entropy = out.empty() ? 0 : entropy_sum / out.size();
+        return out;
+      });
+}
+
+absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
+                                                     StepData& data) {
+  Impl& impl = *impl_;
+  const PolicyTrainerOptions& options = impl.options;
+  StepBatch& batch = data.batch;
+  TrainedStep out;
+  Stopwatch watch;
+  double entropy = 0;
+  Gap mismatch;
+  if (options.recompute_old) {
+    ATOD_ASSIGN_OR_RETURN(batch.old_logprob, Score(data, &entropy));
+    for (size_t i = 0; i < batch.old_logprob.size(); ++i)
+      mismatch.Add(batch.rollout_logprob[i] - batch.old_logprob[i]);
+  } else {
+    batch.old_logprob = batch.rollout_logprob;
+  }
+  const double old_seconds = watch.Lap();
+  ATOD_ASSIGN_OR_RETURN(
+      out.advantages, ComputeAdvantages(batch, options.algorithm,
+                                        static_cast<int>(step), *impl.device));
+  out.metrics = out.advantages.metrics;
+  out.metrics["timing/old_logprob_seconds"] = old_seconds;
+  out.metrics["timing/advantage_seconds"] = watch.Lap();
+
+  out.updates = SplitUpdates(batch.num_trajectories(), options.updates_per_step,
+                             options.seed, step);
+  Impl::UpdateSums sums;
+  double norm_sum = 0;
+  int skipped = 0;
+  const int rank = impl.communicator->rank();
+  const int ranks = impl.communicator->world_size();
+  for (size_t u = 0; u < out.updates.size(); ++u) {
+    const std::vector<double> weights =
+        TokenLossWeights(batch, out.updates[u], options.algorithm.aggregation);
+    std::vector<int32_t> chosen;
+    for (size_t i = 0; i < data.sequences.size(); ++i) {
+      if (std::binary_search(out.updates[u].begin(), out.updates[u].end(),
+                             data.sequences[i].trajectory)) {
+        chosen.push_back(static_cast<int32_t>(i));
+      }
+    }
+    ATOD_RETURN_IF_ERROR(CatchTorch("update", [&]() -> absl::Status {
+      impl.student->zero_grad();
+      const auto micro_batches =
+          PackMicroBatches(data.sequences, chosen, options.micro_batch_tokens);
+      for (size_t m = rank; m < micro_batches.size(); m += ranks) {
+        ATOD_RETURN_IF_ERROR(impl.Accumulate(data, out.advantages, weights,
+                                             micro_batches[m], u == 0, sums));
+      }
+      double norm = 0;
+      ATOD_ASSIGN_OR_RETURN(const bool done, impl.Update(lr, &norm));
+      if (done) {
+        norm_sum += norm;
+      } else {
+        ++skipped;
+      }
+      return absl::OkStatus();
+    }));
+  }
+  out.metrics["timing/update_seconds"] = watch.Lap();
+
+  const double updates = static_cast<double>(out.updates.size());
+  const SurrogateStats& stats = sums.stats;
+  if (stats.tokens > 0) {
+    out.metrics["actor/pg_loss"] = stats.loss / updates;
+    out.metrics["actor/pg_clipfrac"] = stats.clipped / stats.tokens;
+    out.metrics["actor/ppo_kl"] = stats.kl / stats.tokens;
+    out.metrics["actor/ratio_mean"] = stats.ratio / stats.tokens;
+    out.metrics["actor/ratio_max"] = stats.ratio_max;
+    out.metrics["actor/entropy"] =
+        options.recompute_old ? entropy : sums.entropy / stats.tokens;
+  }
+  if (updates > skipped)
+    out.metrics["actor/grad_norm"] = norm_sum / (updates - skipped);
+  out.metrics["actor/skipped_updates"] = skipped;
+  out.metrics["actor/lr"] = lr;
+  (options.recompute_old ? mismatch : sums.mismatch).PutMetrics(out.metrics);
+  return out;
+}
+
+absl::StatusOr<weights::WeightSnapshot> PolicyTrainer::Export() {
+  return CatchTorch("exporting the weights", [&] {
+    return model::ExportWeights(impl_->student, impl_->options.dtype);
+  });
+}
+
+absl::Status PolicyTrainer::SaveModel(const std::string& dir) {
+  return CatchTorch("saving the model", [&] {
+    return model::SaveModel(impl_->student, dir, "float32");
+  });
+}
+
+absl::Status PolicyTrainer::SaveOptimizer(const std::string& path) {
+  return CatchTorch("saving the optimiser", [&]() -> absl::Status {
+    std::vector<torch::Tensor> kept;  // owns what the views show
+    std::vector<TensorView> views;
+    for (const auto& [name, tensor] : impl_->OptimizerTensors()) {
+      kept.push_back(tensor.to(torch::kCPU).contiguous());
+      const torch::Tensor& t = kept.back();
+      views.push_back(
+          {name, "F32", t.sizes().vec(),
+           absl::MakeConstSpan(static_cast<const std::byte*>(t.data_ptr()),
+                               t.nbytes())});
+    }
+    return WriteSafetensors(
+        path, views,
+        {{kUpdatesKey, absl::StrCat(impl_->optimizer->updates())}});
+  });
+}
+
+absl::Status PolicyTrainer::LoadOptimizer(const std::string& path) {
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsFile> file,
+                        SafetensorsFile::Open(path));
+  int64_t updates = 0;
+  const auto meta = file->metadata().find(kUpdatesKey);
+  if (meta == file->metadata().end() ||
+      !absl::SimpleAtoi(meta->second, &updates) || updates < 0) {
+    return BadInput(
+        {.file = path,
+         .field = absl::StrCat("__metadata__.", kUpdatesKey),
+         .found = meta == file->metadata().end() ? "nothing" : meta->second,
+         .expected = "the number of updates"});
+  }
+  std::map<std::string, const TensorView*> views;
+  for (const TensorView& view : file->tensors()) views[view.name] = &view;
+  return CatchTorch("loading the optimiser", [&]() -> absl::Status {
+    const auto text = [](const std::vector<int64_t>& shape) {
+      return absl::StrCat("[", absl::StrJoin(shape, ","), "]");
+    };
+    // Nothing changes before everything fits.
+    std::vector<std::pair<torch::Tensor, const TensorView*>> plan;
+    for (const auto& [name, tensor] : impl_->OptimizerTensors()) {
+      const auto it = views.find(name);
+      const std::vector<int64_t> shape = tensor.sizes().vec();
+      if (it == views.end() || it->second->dtype != "F32" ||
+          it->second->shape != shape) {
+        return BadInput({.file = path,
+                         .field = name,
+                         .found = it == views.end()
+                                      ? "no such tensor"
+                                      : absl::StrCat(it->second->dtype, " ",
+                                                     text(it->second->shape)),
+                         .expected = "F32 " + text(shape)});
+      }
+      plan.emplace_back(tensor, it->second);
+    }
+    const torch::NoGradGuard no_grad;
+    for (auto& [tensor, view] : plan) {
+      // from_blob wants a mutable pointer; copy_ only reads it.
+      tensor.copy_(torch::from_blob(const_cast<std::byte*>(view->data.data()),
+                                    view->shape, torch::kFloat32));
+    }
+    impl_->optimizer->RestoreUpdates(updates);
+    return absl::OkStatus();
+  });
+}
+
+uint32_t PolicyTrainer::vocab_size() const {
+  return static_cast<uint32_t>(impl_->student->config().vocab_size);
+}
+
+std::string PolicyTrainer::arch_hash() const {
+  return model::ArchHash(impl_->student->config());
+}
+
+}  // namespace atod::learner

@@ -1,0 +1,282 @@
+#include "services/learner/policy_trainer.h"
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <numeric>
+#include <set>
+
+#include "common/base/file.h"
+#include "common/base/rng.h"
+#include "common/model/model.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace atod::learner {
+namespace {
+
+constexpr int kVocab = 50;
+
+std::string ModelDir(uint64_t seed) {
+  const std::string dir =
+      testing::TempDir() + "policy_trainer_model_" + std::to_string(seed);
+  model::ModelConfig config;
+  config.vocab_size = kVocab;
+  config.hidden_size = 16;
+  config.intermediate_size = 32;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 2;
+  config.num_key_value_heads = 1;
+  config.head_dim = 8;
+  config.max_position_embeddings = 128;
+  config.tie_word_embeddings = true;
+  model::Qwen3 m = model::InitModel(config, "unit", seed).value();
+  EXPECT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  return dir;
+}
+
+// Windowed trajectories of random tokens; in each group the even ones win.
+StepData MakeData(int groups, int group_size, uint64_t seed) {
+  Rng rng(seed);
+  StepData data;
+  StepBatch& b = data.batch;
+  for (int g = 0; g < groups; ++g) {
+    for (int s = 0; s < group_size; ++s) {
+      const int row = b.num_trajectories();
+      b.trajectory_id.push_back(std::to_string(g) + "/" + std::to_string(s));
+      b.group.push_back(g);
+      b.reward.push_back(s % 2 == 0 ? 10 : 0);
+      const int turns = 3 + rng.Below(3);
+      for (int k = 0; k < turns; ++k) {
+        TrainSequence sequence;
+        sequence.trajectory = row;
+        const uint32_t prompt = 4 + rng.Below(8), length = 1 + rng.Below(5);
+        for (uint32_t t = 0; t < prompt + length; ++t)
+          sequence.tokens.push_back(rng.Below(kVocab));
+        sequence.spans = {{prompt, length, b.token_begin.back()}};
+        data.sequences.push_back(std::move(sequence));
+        b.turn_index.push_back(k);
+        b.valid_action.push_back(1);
+        b.token_begin.push_back(b.token_begin.back() + length);
+      }
+      b.turn_begin.push_back(b.num_turns());
+    }
+  }
+  return data;
+}
+
+class PolicyTrainerTest : public testing::Test {
+ protected:
+  PolicyTrainerTest() : communicator_(MakeLocalCommunicator()) {
+    device_ = OpenDevice("cpu").value();
+    options_.grad_clip = 1;
+  }
+
+  std::unique_ptr<PolicyTrainer> Load(const std::string& dir) {
+    auto trainer =
+        PolicyTrainer::Load(dir, options_, communicator_.get(), device_.get());
+    EXPECT_TRUE(trainer.ok()) << trainer.status();
+    return *std::move(trainer);
+  }
+
+  // Rollout log-probs are the student's own, the teacher's come from a model.
+  StepData Scored(PolicyTrainer& student, PolicyTrainer& teacher,
+                  uint64_t seed = 1) {
+    StepData data = MakeData(3, 4, seed);
+    data.batch.rollout_logprob = student.Score(data, nullptr).value();
+    data.batch.teacher_logprob = teacher.Score(data, nullptr).value();
+    return data;
+  }
+
+  std::unique_ptr<Communicator> communicator_;
+  std::unique_ptr<DeviceBackend> device_;
+  PolicyTrainerOptions options_;
+};
+
+std::vector<float> Floats(const weights::WeightSnapshot& snapshot) {
+  std::vector<float> out(snapshot.data.size() / sizeof(float));
+  std::memcpy(out.data(), snapshot.data.data(), out.size() * sizeof(float));
+  return out;
+}
+
+double LargestDifference(PolicyTrainer& a, PolicyTrainer& b) {
+  const std::vector<float> x = Floats(a.Export().value());
+  const std::vector<float> y = Floats(b.Export().value());
+  double largest = 0;
+  for (size_t i = 0; i < x.size(); ++i)
+    largest = std::max(largest, std::abs(double{x[i]} - y[i]));
+  return largest;
+}
+
+TEST_F(PolicyTrainerTest, ATeacherThatIsTheStudentGivesNoSignal) {
+  options_.algorithm.recipe = "opd";
+  const std::string dir = ModelDir(1);
+  auto student = Load(dir), teacher = Load(dir);
+  StepData data = Scored(*student, *teacher);
+  const auto trained = student->TrainStep(1, 1e-3, data);
+  ASSERT_TRUE(trained.ok()) << trained.status();
+  EXPECT_LT(trained->metrics.at("hybrid/teacher_gap_abs_mean"), 1e-5);
+  EXPECT_LT(trained->metrics.at("actor/grad_norm"), 1e-5);
+  EXPECT_LT(trained->metrics.at("rollout/mismatch_abs_max"), 1e-5);
+}
+
+TEST_F(PolicyTrainerTest, AnotherTeacherChangesTheGradient) {
+  options_.algorithm.recipe = "opd";
+  const std::string dir = ModelDir(1);
+  auto a = Load(dir), b = Load(dir);
+  auto teacher_a = Load(ModelDir(2)), teacher_b = Load(ModelDir(3));
+  StepData data_a = Scored(*a, *teacher_a), data_b = Scored(*b, *teacher_b);
+  const auto ra = a->TrainStep(1, 1e-3, data_a);
+  const auto rb = b->TrainStep(1, 1e-3, data_b);
+  ASSERT_TRUE(ra.ok() && rb.ok());
+  EXPECT_GT(ra->metrics.at("hybrid/teacher_gap_abs_mean"), 0.1);
+  EXPECT_GT(ra->metrics.at("actor/grad_norm"), 1e-3);
+  EXPECT_GT(LargestDifference(*a, *b), 1e-4);
+}
+
+TEST_F(PolicyTrainerTest, WinnersBecomeLikelierAndLosersRarer) {
+  options_.algorithm.recipe = "grpo";
+  auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+  StepData data = Scored(*student, *teacher);
+  const auto gap = [&] {
+    const std::vector<double> lp = student->Score(data, nullptr).value();
+    double out = 0;
+    const StepBatch& b = data.batch;
+    for (int i = 0; i < b.num_trajectories(); ++i)
+      for (int t = b.token_begin[b.turn_begin[i]];
+           t < b.token_begin[b.turn_begin[i + 1]]; ++t)
+        out += (b.reward[i] > 0 ? 1 : -1) * lp[t];
+    return out;
+  };
+  const double before = gap();
+  for (int step = 1; step <= 5; ++step)
+    ASSERT_TRUE(student->TrainStep(step, 1e-3, data).ok());
+  EXPECT_GT(gap(), before + 1);
+}
+
+TEST_F(PolicyTrainerTest, OpdPullsTheStudentTowardsTheTeacher) {
+  options_.algorithm.recipe = "opd";
+  auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+  StepData data = Scored(*student, *teacher);
+  double first = 0, last = 0;
+  for (int step = 1; step <= 20; ++step) {
+    const auto trained = student->TrainStep(step, 3e-3, data);
+    ASSERT_TRUE(trained.ok());
+    last = trained->metrics.at("hybrid/teacher_gap_abs_mean");
+    if (step == 1) first = last;
+  }
+  EXPECT_LT(last, 0.8 * first);
+}
+
+TEST_F(PolicyTrainerTest, TheSplitIntoMicroBatchesChangesNothing) {
+  for (const auto aggregation :
+       {Aggregation::kTrajectory, Aggregation::kToken}) {
+    options_.algorithm.aggregation = aggregation;
+    options_.updates_per_step = 2;
+    const std::string dir = ModelDir(1);
+    auto teacher = Load(ModelDir(2));
+    options_.micro_batch_tokens = 1 << 20;
+    auto whole = Load(dir);
+    options_.micro_batch_tokens = 16;
+    auto pieces = Load(dir);
+    StepData a = Scored(*whole, *teacher), b = Scored(*pieces, *teacher);
+    const auto ra = whole->TrainStep(1, 1e-3, a);
+    const auto rb = pieces->TrainStep(1, 1e-3, b);
+    ASSERT_TRUE(ra.ok() && rb.ok());
+    EXPECT_NEAR(ra->metrics.at("actor/pg_loss"),
+                rb->metrics.at("actor/pg_loss"), 1e-6);
+    EXPECT_NEAR(ra->metrics.at("actor/grad_norm"),
+                rb->metrics.at("actor/grad_norm"), 1e-5);
+    // AdamW's first updates are nearly sign(gradient) * lr: only where the
+    // gradient is noise may a weight go another way.
+    const std::vector<float> x = Floats(whole->Export().value());
+    const std::vector<float> y = Floats(pieces->Export().value());
+    int apart = 0;
+    for (size_t i = 0; i < x.size(); ++i)
+      apart += std::abs(x[i] - y[i]) > 1e-5f;
+    EXPECT_LT(apart, static_cast<int>(x.size() / 100));
+  }
+}
+
+TEST_F(PolicyTrainerTest, AStepCanBeRepeatedToTheBit) {
+  options_.updates_per_step = 3;
+  const std::string dir = ModelDir(1);
+  auto teacher = Load(ModelDir(2)), a = Load(dir), b = Load(dir);
+  StepData data_a = Scored(*a, *teacher), data_b = Scored(*b, *teacher);
+  ASSERT_TRUE(a->TrainStep(1, 1e-3, data_a).ok());
+  ASSERT_TRUE(b->TrainStep(1, 1e-3, data_b).ok());
+  EXPECT_EQ(a->Export()->root_hash, b->Export()->root_hash);
+}
+
+TEST_F(PolicyTrainerTest, ASavedTrainerGoesOnToTheBit) {
+  options_.updates_per_step = 2;
+  const std::string dir = testing::TempDir() + "policy_trainer_saved";
+  std::filesystem::remove_all(dir);
+  ASSERT_TRUE(MakeDirs(dir).ok());
+  auto teacher = Load(ModelDir(2)), unbroken = Load(ModelDir(1));
+  StepData first = Scored(*unbroken, *teacher, 1);
+  ASSERT_TRUE(unbroken->TrainStep(1, 1e-3, first).ok());
+  ASSERT_TRUE(unbroken->SaveModel(dir + "/model").ok());
+  ASSERT_TRUE(unbroken->SaveOptimizer(dir + "/optimizer.safetensors").ok());
+  auto resumed = Load(dir + "/model");
+  ASSERT_TRUE(resumed->LoadOptimizer(dir + "/optimizer.safetensors").ok());
+  StepData a = Scored(*unbroken, *teacher, 2),
+           b = Scored(*resumed, *teacher, 2);
+  const auto ra = unbroken->TrainStep(2, 1e-3, a);
+  const auto rb = resumed->TrainStep(2, 1e-3, b);
+  ASSERT_TRUE(ra.ok() && rb.ok());
+  EXPECT_EQ(unbroken->Export()->root_hash, resumed->Export()->root_hash);
+  for (const char* tag : {"actor/pg_loss", "actor/grad_norm", "actor/entropy"})
+    EXPECT_EQ(ra->metrics.at(tag), rb->metrics.at(tag)) << tag;
+}
+
+TEST_F(PolicyTrainerTest, AnotherModelsOptimiserIsRefusedByTensorName) {
+  const std::string path = testing::TempDir() + "policy_trainer_bad";
+  ASSERT_TRUE(Load(ModelDir(1))->SaveModel(path).ok());
+  EXPECT_THAT(
+      Load(ModelDir(1))->LoadOptimizer(path + "/model.safetensors").message(),
+      testing::HasSubstr("updates"));
+  EXPECT_FALSE(Load(ModelDir(1))->LoadOptimizer("/nonexistent").ok());
+}
+
+TEST_F(PolicyTrainerTest, RolloutLogProbsCanServeAsOldOnes) {
+  options_.recompute_old = false;
+  auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+  StepData data = Scored(*student, *teacher);
+  const auto trained = student->TrainStep(1, 1e-3, data);
+  ASSERT_TRUE(trained.ok());
+  EXPECT_EQ(data.batch.old_logprob, data.batch.rollout_logprob);
+  EXPECT_GT(trained->metrics.at("actor/entropy"), 0);
+  EXPECT_LT(trained->metrics.at("rollout/mismatch_abs_max"), 1e-5);
+}
+
+TEST(StepDataTest, UpdatesDealEveryTrajectoryOnceAndEvenly) {
+  for (const int n : {0, 1, 7, 64}) {
+    const auto updates = SplitUpdates(n, 8, 3, 5);
+    EXPECT_EQ(updates, SplitUpdates(n, 8, 3, 5));
+    std::set<int32_t> seen;
+    size_t most = 0, least = n;
+    for (const auto& update : updates) {
+      most = std::max(most, update.size());
+      least = std::min(least, update.size());
+      EXPECT_TRUE(std::is_sorted(update.begin(), update.end()));
+      seen.insert(update.begin(), update.end());
+    }
+    EXPECT_EQ(seen.size(), static_cast<size_t>(n));
+    EXPECT_LE(most, least + 1);
+  }
+  EXPECT_NE(SplitUpdates(64, 8, 3, 5), SplitUpdates(64, 8, 3, 6));
+}
+
+TEST(StepDataTest, MicroBatchesKeepOrderAndTheBudget) {
+  std::vector<TrainSequence> sequences(6);
+  for (size_t i = 0; i < sequences.size(); ++i)
+    sequences[i].tokens.resize(i == 3 ? 50 : 7);
+  const auto packed = PackMicroBatches(sequences, {0, 1, 2, 3, 4, 5}, 20);
+  EXPECT_THAT(packed, testing::ElementsAre(
+                          testing::ElementsAre(0, 1), testing::ElementsAre(2),
+                          testing::ElementsAre(3), testing::ElementsAre(4, 5)));
+}
+
+}  // namespace
+}  // namespace atod::learner
