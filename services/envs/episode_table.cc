@@ -19,10 +19,11 @@ std::string RandomPrefix() {
 }  // namespace
 
 EpisodeTable::EpisodeTable(EnvironmentMap envs, absl::Duration lease,
-                           Clock* clock)
+                           Clock* clock, EpisodeObserver* observer)
     : envs_(std::move(envs)),
       lease_(lease),
       clock_(clock),
+      observer_(observer),
       id_prefix_(RandomPrefix()),
       next_sweep_(clock->Now()) {}
 
@@ -44,9 +45,11 @@ absl::StatusOr<ResetResult> EpisodeTable::Reset(const ResetRequest& request) {
       id = absl::StrCat(id_prefix_, next_id_++);
       entry = std::make_shared<Entry>();
       entry->request_id = request.request_id;
+      entry->env = request.env;
       entry->deadline = clock_->Now() + lease_;
       episodes_[id] = entry;
       if (!request.request_id.empty()) requests_[request.request_id] = id;
+      if (observer_ != nullptr) observer_->OnSize(episodes_.size());
     }
   }
   absl::Status started;
@@ -76,6 +79,7 @@ absl::Status EpisodeTable::Start(const ResetRequest& request, Entry& entry) {
     entry.reset.replayed.push_back(entry.last);
     ++entry.turns;
   }
+  if (observer_ != nullptr) observer_->OnStart(entry.env);
   return absl::OkStatus();
 }
 
@@ -102,9 +106,11 @@ absl::StatusOr<StepResult> EpisodeTable::Step(const std::string& episode_id,
     return absl::FailedPreconditionError(
         absl::StrCat("found turn_index ", turn_index, " of episode '",
                      episode_id, "', expected ", entry->turns));
+  const absl::Time begin = absl::Now();
   entry->last = input.is_action ? entry->episode->StepAction(input.text)
                                 : entry->episode->StepText(input.text);
   ++entry->turns;
+  if (observer_ != nullptr) observer_->OnStep(entry->env, absl::Now() - begin);
   return entry->last;
 }
 
@@ -141,6 +147,7 @@ void EpisodeTable::Drop(const std::string& id) {
   if (request != requests_.end() && request->second == id)
     requests_.erase(request);
   episodes_.erase(it);
+  if (observer_ != nullptr) observer_->OnSize(episodes_.size());
 }
 
 void EpisodeTable::DropExpired() {
@@ -150,6 +157,8 @@ void EpisodeTable::DropExpired() {
   for (const auto& [id, entry] : episodes_)
     if (entry->deadline < now) expired.push_back(id);
   for (const std::string& id : expired) Drop(id);
+  if (observer_ != nullptr && !expired.empty())
+    observer_->OnExpire(expired.size());
   // An expired episode outlives its lease by a tenth of it at most.
   next_sweep_ = now + lease_ / 10;
 }

@@ -22,13 +22,25 @@ namespace atod::envs {
 using EnvironmentMap =
     std::map<std::string, std::shared_ptr<const Environment>, std::less<>>;
 
+// Hears what an EpisodeTable does, on the calling threads.
+class EpisodeObserver {
+ public:
+  virtual ~EpisodeObserver() = default;
+  virtual void OnStart(const std::string& env) = 0;
+  virtual void OnStep(const std::string& env, absl::Duration took) = 0;
+  virtual void OnExpire(size_t episodes) = 0;
+  virtual void OnSize(size_t episodes) = 0;
+};
+
 // The episodes that a server or a process plays: starts them once for each
 // request id, plays each turn once, frees those that nobody asks about for a
 // lease. Calls on different episodes run side by side. Thread-safe.
 class EpisodeTable {
  public:
-  // `clock` is not owned. An infinite lease keeps episodes until Close.
-  EpisodeTable(EnvironmentMap envs, absl::Duration lease, Clock* clock);
+  // `clock` and `observer` (may be null) are not owned. An infinite lease keeps
+  // episodes until Close.
+  EpisodeTable(EnvironmentMap envs, absl::Duration lease, Clock* clock,
+               EpisodeObserver* observer = nullptr);
 
   const EnvironmentMap& environments() const { return envs_; }
   absl::Duration lease() const { return lease_; }
@@ -57,6 +69,7 @@ class EpisodeTable {
   struct Entry {
     absl::Mutex mutex;
     std::string request_id;
+    std::string env;
     absl::Status started ABSL_GUARDED_BY(mutex);
     std::unique_ptr<Episode> episode ABSL_GUARDED_BY(mutex);
     ResetResult reset ABSL_GUARDED_BY(mutex);
@@ -73,6 +86,7 @@ class EpisodeTable {
   const EnvironmentMap envs_;
   const absl::Duration lease_;
   Clock* const clock_;
+  EpisodeObserver* const observer_;
   const std::string id_prefix_;
 
   mutable absl::Mutex mutex_;

@@ -1,0 +1,91 @@
+// atod-envs: environments as a service.
+#include <memory>
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/config/program_args.h"
+#include "common/metrics/metrics.h"
+#include "common/rpc/address.h"
+#include "common/rpc/server.h"
+#include "common/rpc/signal.h"
+#include "services/envs/alfworld/alfworld_environment.h"
+#include "services/envs/env_metrics.h"
+#include "services/envs/env_service.h"
+#include "services/envs/episode_table.h"
+
+namespace atod::envs {
+namespace {
+
+constexpr absl::Duration kDrain = absl::Seconds(10);
+
+absl::StatusOr<std::shared_ptr<const Environment>> OpenEnvironment(
+    const v1::EnvConfig& config) {
+  AlfworldOptions options;
+  options.name = config.name();
+  options.data = config.data();
+  options.prompt_set = config.prompt_set();
+  options.history_length = config.history_length();
+  options.max_turns = config.max_turns();
+  options.success_reward = config.success_reward();
+  options.demangle = config.name() != "textworld";
+  ATOD_ASSIGN_OR_RETURN(std::unique_ptr<AlfworldEnvironment> env,
+                        AlfworldEnvironment::Open(options));
+  return std::shared_ptr<const Environment>(std::move(env));
+}
+
+absl::Status Serve(const config::ProgramArgs& args,
+                   rpc::ShutdownSignals& signals) {
+  const v1::RunConfig& config = args.loaded.config;
+  // Of several addresses the --index-th is ours.
+  ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
+                        rpc::ParseAddresses(config.rpc().envs(), "rpc.envs"));
+  if (args.index >= addresses.size())
+    return absl::InvalidArgumentError("--index is past the end of rpc.envs");
+  ATOD_ASSIGN_OR_RETURN(
+      const std::string listen,
+      rpc::ListenAddress(config.rpc().bind(), addresses[args.index].ToString(),
+                         "rpc.envs"));
+  ATOD_ASSIGN_OR_RETURN(std::shared_ptr<const Environment> env,
+                        OpenEnvironment(config.env()));
+  for (const SplitInfo& split : env->description().splits)
+    spdlog::info("{}: split {} with {} tasks, hash {}", config.env().name(),
+                 split.name, split.size, split.content_hash);
+  if (args.dry_run) return absl::OkStatus();
+
+  metrics::Registry registry;
+  EnvMetrics env_metrics(registry);
+  RealClock clock;
+  EpisodeTable table({{config.env().name(), env}},
+                     absl::Seconds(config.env().lease_seconds()), &clock,
+                     &env_metrics);
+  EnvServiceImpl service(table, &env_metrics);
+  const uint32_t port = config.metrics().envs_port();
+  ATOD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<metrics::MetricsServer> metrics_server,
+      metrics::MetricsServer::Start(
+          config.rpc().bind(),
+          static_cast<uint16_t>(port == 0 ? 0 : port + args.index), registry));
+  ATOD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<rpc::RpcServer> server,
+      rpc::RpcServer::Start({.address = listen,
+                             .services = {&service},
+                             .insecure = config.rpc().insecure()}));
+  spdlog::info("serving {} on {}", config.env().name(), server->address());
+  signals.Wait();
+  service.EndSessions();
+  server->Shutdown(kDrain);
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace atod::envs
+
+int main(int argc, char** argv) {
+  atod::rpc::ShutdownSignals signals;
+  atod::InitLogging("envs");
+  const atod::config::ProgramStart start = atod::config::ParseProgramArgs(
+      "atod-envs", "Serve environments", argc, argv);
+  if (!start.args.has_value()) return start.exit_status;
+  return atod::config::ExitStatus(atod::envs::Serve(*start.args, signals));
+}
