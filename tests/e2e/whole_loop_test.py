@@ -111,7 +111,7 @@ def dashboard_expressions():
 
 
 def prepare(work):
-    atod("games", "generate", "--out", work / "games", "--seed", 5, "--train", 60, "--valid-seen", 12, "--valid-unseen", 12)
+    atod("games", "--out", work / "games", "--seed", 5, "--train", 60, "--valid-seen", 12, "--valid-unseen", 12)
     atod("games", "demos", "--games", work / "games", "--split", "train", "--count", 120, "--seed", 1, "--forget", 0.4,
          "--noise", 0.12, "--out", work / "demos.jsonl")
     atod("train-tokenizer", "--data", work / "demos.jsonl", "--vocab-size", 600, "--out", work / "tokenizer")
