@@ -115,6 +115,12 @@ inline constexpr ServiceMetric kRolloutSlotsBusy{
     "atod_rollout_slots_busy", Kind::kGauge, "Episodes under way"};
 inline constexpr ServiceMetric kRolloutBatchRows{
     "atod_rollout_batch_rows", Kind::kHistogram, "Rows of one decoding pass"};
+inline constexpr ServiceMetric kRolloutEngineSeconds{
+    "atod_rollout_engine_seconds_total", Kind::kCounter,
+    "Computing in the engine"};
+inline constexpr ServiceMetric kRolloutIdleSeconds{
+    "atod_rollout_idle_seconds_total", Kind::kCounter,
+    "Waiting with nothing to compute"};
 inline constexpr ServiceMetric kRolloutEnvSeconds{
     "atod_rollout_env_seconds", Kind::kHistogram,
     "Waiting for the environment, a turn"};
@@ -188,6 +194,8 @@ inline constexpr const ServiceMetric* kServiceMetrics[] = {
     &kRolloutSlots,
     &kRolloutSlotsBusy,
     &kRolloutBatchRows,
+    &kRolloutEngineSeconds,
+    &kRolloutIdleSeconds,
     &kRolloutEnvSeconds,
     &kRolloutTeacherSeconds,
     &kRolloutWeightSyncSeconds,

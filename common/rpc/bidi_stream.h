@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "common/rpc/rpc_status.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/support/client_callback.h"
@@ -45,12 +46,21 @@ class BidiStream final : private grpc::ClientBidiReactor<Out, In> {
   // Queues a message; after the end it is dropped. Does not block.
   void Send(Out message) {
     absl::MutexLock lock(&mutex_);
-    if (ended_) return;
+    if (ended_ || closing_) return;
     out_.push_back(std::move(message));
     if (out_.size() == 1) this->StartWrite(&out_.front());
   }
 
-  void Cancel() { context_.TryCancel(); }
+  // Sends what is queued, then closes this side, and gives the peer up to
+  // `wait` for ending the stream. No Send after it.
+  void HalfClose(absl::Duration wait) {
+    {
+      absl::MutexLock lock(&mutex_);
+      closing_ = true;
+      MaybeWritesDone();
+    }
+    done_.WaitForNotificationWithTimeout(wait);
+  }
 
  private:
   void OnReadDone(bool ok) override {
@@ -62,7 +72,14 @@ class BidiStream final : private grpc::ClientBidiReactor<Out, In> {
     if (!ok) return End();
     absl::MutexLock lock(&mutex_);
     out_.pop_front();
-    if (!out_.empty() && !ended_) this->StartWrite(&out_.front());
+    if (ended_) return;
+    if (!out_.empty()) this->StartWrite(&out_.front());
+    MaybeWritesDone();
+  }
+  void MaybeWritesDone() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!closing_ || ended_ || writes_done_ || !out_.empty()) return;
+    writes_done_ = true;
+    this->StartWritesDone();
   }
   void End() {
     absl::MutexLock lock(&mutex_);
@@ -81,6 +98,8 @@ class BidiStream final : private grpc::ClientBidiReactor<Out, In> {
   absl::Mutex mutex_;
   std::deque<Out> out_ ABSL_GUARDED_BY(mutex_);  // front: being written
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool writes_done_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Notification done_;
 };
 

@@ -1,0 +1,135 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/base/clock.h"
+#include "common/base/queue.h"
+#include "common/metrics/metrics.h"
+#include "common/prompt/render.h"
+#include "common/tokenizer/tokenizer.h"
+#include "services/envs/env_caller.h"
+#include "services/rollout/engine.h"
+#include "services/rollout/episode.h"
+#include "services/rollout/teacher_caller.h"
+
+namespace atod::rollout {
+
+// Plays many episodes at once, each at its own pace: renders the prompt, has
+// the engine sample a response, gives its text to the environment, and sends
+// the finished turn to the teachers while the episode goes on. An episode that
+// ends frees its slot at once; its record comes out when the last score is in.
+//
+// One thread owns the loop and its engine and makes all calls, except Wake.
+// Replies of environments and teachers arrive on other threads and wait in a
+// queue; the owner runs them in Poll. An environment that forgot an episode
+// (its server died) gets it back by replaying the executed actions; transient
+// errors are retried without end, so that no death of a peer loses an episode.
+class AgentLoop {
+ public:
+  struct Options {
+    size_t slots = 64;         // episodes played at once
+    uint32_t max_context = 0;  // prompt and response together
+    // Part of every Reset's request id: unique among the lives of workers.
+    std::string nonce;
+    // Wait before a failed call is repeated; doubles up to the second value.
+    absl::Duration retry_min = absl::Milliseconds(50);
+    absl::Duration retry_max = absl::Seconds(5);
+  };
+
+  // Nothing is owned. `teachers` may be null when no spec names a teacher.
+  AgentLoop(Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
+            TeacherCaller* teachers, Clock& clock, metrics::Registry& registry,
+            Options options);
+  ~AgentLoop();
+  AgentLoop(const AgentLoop&) = delete;
+  AgentLoop& operator=(const AgentLoop&) = delete;
+
+  // Starts an episode. RESOURCE_EXHAUSTED without a free slot;
+  // INVALID_ARGUMENT for a spec that cannot be played; FAILED_PRECONDITION
+  // when the split's content differs. The first Add of an environment asks for
+  // its description and may block for as long as that call takes.
+  absl::Status Add(EpisodeSpec spec);
+
+  // One round: runs what arrived, then one engine step. Without engine work it
+  // blocks until something arrives, an episode is finished or `max_wait` is
+  // over. Returns finished records; an error of the engine is final.
+  absl::StatusOr<std::vector<EpisodeRecord>> Poll(absl::Duration max_wait);
+
+  // Makes a blocked Poll return. Thread-safe.
+  void Wake();
+
+  // Forgets the episodes of a lease; their records never come out.
+  void Cancel(uint64_t lease_id);
+  void CancelAll();
+
+  // Episodes that still play: those that hold a slot and need the weights.
+  size_t playing() const { return playing_; }
+  // The same plus those that only wait for scores.
+  size_t living() const { return episodes_.size(); }
+  size_t free_slots() const { return options_.slots - playing_; }
+
+ private:
+  struct Episode;
+  using Event = absl::AnyInvocable<void(AgentLoop&)>;
+  using EventQueue = Queue<Event>;
+
+  absl::StatusOr<const envs::EnvDescription*> Describe(const std::string& env);
+  Episode* Find(uint64_t id);
+  void Post(absl::Duration delay, Event event);
+  absl::Duration Backoff(uint32_t failures) const;
+  // True when there were any.
+  bool RunEvents();
+
+  void SendReset(Episode& episode);
+  void OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply);
+  // What a reset that rebuilds a lost episode must show.
+  absl::Status CheckRebuilt(const Episode& episode,
+                            const envs::ResetResult& reply) const;
+  void SendStep(Episode& episode);
+  void OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply);
+  void StartTurn(Episode& episode);
+  void OnGenerated(EngineResult result);
+  void SendScore(Episode& episode, size_t sequence, size_t teacher);
+  void OnScore(uint64_t id, size_t sequence, size_t teacher, absl::Time sent,
+               absl::StatusOr<TeacherReply> reply);
+  void FinishPlay(Episode& episode);
+  void Fail(Episode& episode, absl::Status status);
+  // Moves the record out when nothing is outstanding.
+  void MaybeComplete(Episode& episode);
+
+  Engine& engine_;
+  envs::EnvCaller& envs_;
+  const Tokenizer& tokenizer_;
+  TeacherCaller* const teachers_;
+  Clock& clock_;
+  const Options options_;
+
+  // Shared with replies in flight, which may outlive the loop.
+  const std::shared_ptr<EventQueue> events_;
+  std::multimap<absl::Time, Event> timers_;
+  std::map<std::string, envs::EnvDescription> descriptions_;
+  std::unordered_map<uint64_t, std::unique_ptr<Episode>> episodes_;
+  std::vector<EpisodeRecord> finished_;
+  uint64_t next_id_ = 1;
+  size_t playing_ = 0;
+  size_t generating_ = 0;  // requests in the engine
+  prometheus::Counter& prompt_tokens_;
+  prometheus::Counter& sampled_tokens_;
+  prometheus::Counter& engine_seconds_;
+  prometheus::Counter& idle_seconds_;
+  prometheus::Histogram& batch_rows_;
+  prometheus::Histogram& env_seconds_;
+  prometheus::Histogram& teacher_seconds_;
+};
+
+}  // namespace atod::rollout

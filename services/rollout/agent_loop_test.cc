@@ -1,0 +1,457 @@
+#include "services/rollout/agent_loop.h"
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/rollout/fakes.h"
+
+namespace atod::rollout {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+std::string Text(const std::vector<int32_t>& tokens) {
+  std::string text;
+  for (const int32_t t : tokens) {
+    text += t == kEndToken ? "$" : std::string(1, static_cast<char>(t));
+  }
+  return text;
+}
+
+// Acts by the noise key, so that equal keys give equal episodes: mostly steps,
+// sometimes "wait", sometimes an invalid text.
+std::string Wanderer(const EngineRequest& request) {
+  const double u = NoiseUniform(request.noise);
+  if (u < 0.2) return " wait";
+  if (u < 0.4) return "oops";
+  return absl::StrCat(" go", request.noise.turn);
+}
+
+class AgentLoopTest : public ::testing::Test {
+ protected:
+  AgentLoopTest() { Start(); }
+
+  void Start(size_t slots = 16, uint32_t max_context = 200) {
+    loop_.emplace(engine_, envs_, *tokenizer_, &teacher_, clock_, registry_,
+                  AgentLoop::Options{.slots = slots,
+                                     .max_context = max_context,
+                                     .nonce = absl::StrCat("life-", ++lives_),
+                                     .retry_min = absl::Milliseconds(1),
+                                     .retry_max = absl::Milliseconds(2)});
+  }
+  static EpisodeSpec Spec(uint32_t sample = 0, int length = 3) {
+    EpisodeSpec spec;
+    spec.lease_id = 1 + sample;
+    spec.run_id = "run";
+    spec.step = 4;
+    spec.group = 2;
+    spec.sample = sample;
+    spec.env = "corridor";
+    spec.split = "train";
+    spec.task_id = absl::StrCat("len-", length);
+    spec.run_seed = 11;
+    spec.sampling.max_tokens = 20;
+    spec.max_turns = 8;
+    return spec;
+  }
+  void Add(EpisodeSpec spec) {
+    const absl::Status status = loop_->Add(std::move(spec));
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  std::vector<EpisodeRecord> Poll(absl::Duration wait = absl::ZeroDuration()) {
+    auto records = loop_->Poll(wait);
+    EXPECT_TRUE(records.ok()) << records.status();
+    return *std::move(records);
+  }
+  // Polls until `count` records are out; sorted by sample.
+  std::vector<EpisodeRecord> Finish(size_t count) {
+    std::vector<EpisodeRecord> all;
+    while (all.size() < count) {
+      for (EpisodeRecord& r : Poll(absl::InfiniteDuration())) {
+        all.push_back(std::move(r));
+      }
+    }
+    std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+      return a.spec.sample < b.spec.sample;
+    });
+    return all;
+  }
+
+  const std::unique_ptr<Tokenizer> tokenizer_ = ByteTokenizer();
+  RealClock clock_;
+  metrics::Registry registry_;
+  FakeEngine engine_{Wanderer};
+  FakeEnvs envs_;
+  FakeTeacher teacher_;
+  std::optional<AgentLoop> loop_;
+  Rng rng_{3};
+  int lives_ = 0;
+};
+
+class GoLoopTest : public AgentLoopTest {
+ protected:
+  GoLoopTest() {
+    go_.emplace([](const EngineRequest&) { return " go"; });
+    loop_.emplace(*go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
+                  AgentLoop::Options{.slots = 16,
+                                     .max_context = 200,
+                                     .nonce = "go",
+                                     .retry_min = absl::Milliseconds(1),
+                                     .retry_max = absl::Milliseconds(2)});
+  }
+  ~GoLoopTest() override { loop_.reset(); }
+  std::optional<FakeEngine> go_;
+};
+
+TEST_F(GoLoopTest, RecordHoldsTheTokensThatTheEngineSawAndSampled) {
+  Add(Spec());
+  const EpisodeRecord record = Finish(1)[0];
+  ASSERT_TRUE(record.status.ok()) << record.status;
+  ASSERT_THAT(record.sequences, SizeIs(3));
+  EXPECT_EQ(Text(record.sequences[0].tokens), "at > go$");
+  EXPECT_EQ(Text(record.sequences[1].tokens), "go|at go> go$");
+  EXPECT_EQ(Text(record.sequences[2].tokens), "go,go|at go+go> go$");
+  for (size_t i = 0; i < 3; ++i) {
+    const SequenceRecord& s = record.sequences[i];
+    EXPECT_EQ(s.turn, i);
+    EXPECT_EQ(s.begin, go_->seen[i].prompt.size());
+    EXPECT_EQ(s.begin + s.length, s.tokens.size());
+    EXPECT_EQ(s.length, 4);
+    ASSERT_THAT(s.rollout_logprobs, SizeIs(4));
+    EXPECT_EQ(s.rollout_logprobs[3], FakeEngine::LogProb(kEndToken, 3));
+    EXPECT_EQ(s.finish, FinishReason::kStop);
+    EXPECT_EQ(record.turns[i].action_text, " go");
+    EXPECT_EQ(record.turns[i].executed_action, "go");
+    EXPECT_TRUE(record.turns[i].valid);
+    EXPECT_TRUE(record.turns[i].trainable);
+    EXPECT_EQ(record.turns[i].prompt_tokens, s.begin);
+    EXPECT_EQ(record.turns[i].anchor_hash, HashHex(absl::StrCat("place ", i)));
+    EXPECT_EQ(go_->seen[i].noise.turn, i);
+  }
+  EXPECT_EQ(record.turns[1].observation, "at go");
+  EXPECT_EQ(go_->seen[0].noise.run_seed, 11);
+  EXPECT_EQ(go_->seen[0].noise.step, 4);
+  EXPECT_EQ(go_->seen[0].noise.group, 2);
+  EXPECT_TRUE(record.success);
+  EXPECT_EQ(record.reward, 10);
+  EXPECT_EQ(record.score, 3);
+  EXPECT_EQ(record.done_reason, envs::DoneReason::kWon);
+  EXPECT_EQ(record.category, "hall");
+  EXPECT_EQ(envs_.living(), 0);
+}
+
+TEST_F(GoLoopTest, HistoryWindowHoldsTheLastTurnsOnly) {
+  Add(Spec(0, 5));
+  const EpisodeRecord record = Finish(1)[0];
+  ASSERT_THAT(record.sequences, SizeIs(5));
+  EXPECT_EQ(Text(record.sequences[4].tokens), "go,go|at go+go+go+go> go$");
+}
+
+TEST_F(GoLoopTest, ReplayedTurnsAreContextAndNeverSampled) {
+  EpisodeSpec spec = Spec(0, 4);
+  spec.replay_actions = {"up", "up"};
+  Add(spec);
+  const EpisodeRecord record = Finish(1)[0];
+  ASSERT_TRUE(record.status.ok()) << record.status;
+  ASSERT_THAT(record.turns, SizeIs(4));
+  EXPECT_FALSE(record.turns[0].trainable);
+  EXPECT_FALSE(record.turns[1].trainable);
+  EXPECT_EQ(record.turns[1].executed_action, "up");
+  EXPECT_EQ(record.turns[1].observation, "at up");
+  EXPECT_TRUE(record.turns[2].trainable);
+  ASSERT_THAT(record.sequences, SizeIs(2));
+  EXPECT_EQ(record.sequences[0].turn, 2);
+  EXPECT_EQ(Text(record.sequences[0].tokens), "up,up|at up+up> go$");
+  EXPECT_EQ(go_->seen[0].noise.turn, 2);
+}
+
+TEST_F(GoLoopTest, ResponseCutAtItsLimitIsDecodedWhole) {
+  EpisodeSpec spec = Spec(0, 1);
+  spec.sampling.max_tokens = 2;
+  Add(spec);
+  const EpisodeRecord record = Finish(1)[0];
+  EXPECT_EQ(record.sequences[0].finish, FinishReason::kLength);
+  EXPECT_EQ(record.turns[0].action_text, " g");
+}
+
+TEST_F(AgentLoopTest, InvalidTextsAreFlagged) {
+  for (uint32_t i = 0; i < 8; ++i) Add(Spec(i));
+  size_t invalid = 0;
+  for (const EpisodeRecord& record : Finish(8)) {
+    for (const TurnRecord& turn : record.turns) {
+      EXPECT_EQ(turn.valid, turn.action_text != "oops");
+      EXPECT_EQ(turn.admissible, turn.executed_action != "wait");
+      invalid += !turn.valid;
+    }
+  }
+  EXPECT_GT(invalid, 0);
+}
+
+// Everything in a record that must not depend on who answered when.
+std::string Essence(const EpisodeRecord& record) {
+  std::string out = absl::StrCat(record.status.ToString(), record.reward,
+                                 record.success, record.turns.size());
+  for (const SequenceRecord& s : record.sequences) {
+    absl::StrAppend(&out, "\n", s.turn, " ", s.begin, " ", Text(s.tokens), " ",
+                    absl::StrJoin(s.rollout_logprobs, ","));
+    for (const TeacherReply& t : s.teacher) {
+      absl::StrAppend(&out, " ", t.model, absl::StrJoin(t.logprobs, ","));
+    }
+  }
+  for (const TurnRecord& t : record.turns) {
+    absl::StrAppend(&out, "\n", t.executed_action, t.valid, t.observation);
+  }
+  return out;
+}
+
+TEST_F(AgentLoopTest, OrderOfRepliesChangesNothing) {
+  const auto specs = [] {
+    std::vector<EpisodeSpec> specs;
+    for (uint32_t i = 0; i < 12; ++i) {
+      specs.push_back(Spec(i, 1 + i % 5));
+      specs.back().teachers = {"big", "small"};
+    }
+    return specs;
+  }();
+  for (const EpisodeSpec& spec : specs) Add(spec);
+  const std::vector<EpisodeRecord> calm = Finish(12);
+
+  Start();
+  envs_.Hold();
+  teacher_.Hold();
+  for (const EpisodeSpec& spec : specs) Add(spec);
+  std::vector<EpisodeRecord> wild;
+  while (wild.size() < 12) {
+    if (rng_.Below(2) == 0) envs_.ReleaseOne(rng_);
+    if (rng_.Below(3) == 0) {
+      // Every second teacher call fails at first.
+      teacher_.ReleaseOne(rng_, rng_.Below(2) == 0
+                                    ? absl::UnavailableError("teacher died")
+                                    : absl::OkStatus());
+    }
+    for (EpisodeRecord& r : Poll()) wild.push_back(std::move(r));
+  }
+  std::sort(wild.begin(), wild.end(), [](const auto& a, const auto& b) {
+    return a.spec.sample < b.spec.sample;
+  });
+  for (size_t i = 0; i < 12; ++i) {
+    EXPECT_EQ(Essence(calm[i]), Essence(wild[i]));
+  }
+}
+
+TEST_F(GoLoopTest, FinishedTurnIsScoredWhileTheEpisodeGoesOn) {
+  envs_.Hold();
+  teacher_.Hold();
+  EpisodeSpec spec = Spec();
+  spec.teachers = {"big"};
+  Add(spec);
+  ASSERT_TRUE(envs_.ReleaseOne(rng_));  // the reset
+  while (teacher_.waiting() == 0) EXPECT_THAT(Poll(), IsEmpty());
+  // The environment has not answered turn 0 yet.
+  const std::vector<TeacherRequest> seen = teacher_.seen();
+  ASSERT_THAT(seen, SizeIs(1));
+  EXPECT_EQ(Text(seen[0].tokens), "at > go$");
+  EXPECT_EQ(seen[0].begin, 4);
+  EXPECT_EQ(seen[0].length, 4);
+  EXPECT_EQ(seen[0].model, "big");
+}
+
+TEST_F(GoLoopTest, SlotIsFreeWhileScoresAreMissing) {
+  teacher_.Hold();
+  EpisodeSpec spec = Spec();
+  spec.teachers = {"big"};
+  Add(spec);
+  while (loop_->playing() > 0) EXPECT_THAT(Poll(), IsEmpty());
+  EXPECT_EQ(loop_->living(), 1);
+  EXPECT_EQ(loop_->free_slots(), 16);
+  EXPECT_EQ(teacher_.waiting(), 3);
+  while (teacher_.ReleaseOne(rng_)) {
+  }
+  const EpisodeRecord record = Finish(1)[0];
+  for (const SequenceRecord& s : record.sequences) {
+    ASSERT_THAT(s.teacher, SizeIs(1));
+    EXPECT_THAT(s.teacher[0].logprobs, SizeIs(s.length));
+    EXPECT_EQ(s.teacher[0].logprobs[3], FakeTeacher::LogProb("big", kEndToken));
+  }
+}
+
+TEST_F(GoLoopTest, TeacherThatFailsForGoodFailsTheEpisodeOnly) {
+  teacher_.Hold();
+  EpisodeSpec spec = Spec(0);
+  spec.teachers = {"big"};
+  Add(spec);
+  Add(Spec(1));
+  while (teacher_.waiting() == 0) Poll();
+  teacher_.ReleaseOne(rng_, absl::FailedPreconditionError("tokenizer"));
+  const auto records = Finish(2);
+  EXPECT_EQ(records[0].status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(records[1].status.ok());
+  EXPECT_EQ(loop_->free_slots(), 16);
+}
+
+TEST_F(AgentLoopTest, DeadEnvironmentServerCostsNoEpisode) {
+  for (uint32_t i = 0; i < 10; ++i) Add(Spec(i, 5));
+  const std::vector<EpisodeRecord> calm = Finish(10);
+
+  Start();
+  const size_t resets = envs_.resets();
+  for (uint32_t i = 0; i < 10; ++i) Add(Spec(i, 5));
+  std::vector<EpisodeRecord> rough;
+  for (int round = 0; rough.size() < 10; ++round) {
+    if (round == 2 || round == 5) {
+      envs_.ForgetEpisodes();
+      envs_.FailNext({absl::UnavailableError("down"),
+                      absl::DeadlineExceededError("late"),
+                      absl::UnavailableError("down")});
+    }
+    for (EpisodeRecord& r : Poll(absl::Milliseconds(1))) {
+      rough.push_back(std::move(r));
+    }
+  }
+  std::sort(rough.begin(), rough.end(), [](const auto& a, const auto& b) {
+    return a.spec.sample < b.spec.sample;
+  });
+  EXPECT_GT(envs_.resets(), resets + 10);
+  for (size_t i = 0; i < 10; ++i) {
+    EXPECT_EQ(Essence(calm[i]), Essence(rough[i]));
+  }
+}
+
+TEST_F(GoLoopTest, UnknownTaskFailsTheEpisodeOnly) {
+  envs_.FailNext({absl::NotFoundError("task_id: no such task")});
+  Add(Spec(0));
+  Add(Spec(1));
+  const auto records = Finish(2);
+  EXPECT_EQ(records[0].status.code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(records[1].status.ok());
+}
+
+TEST_F(GoLoopTest, PromptOverTheLimitEndsTheEpisodeWithAnError) {
+  loop_.emplace(
+      *go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
+      AgentLoop::Options{.slots = 1, .max_context = 32, .nonce = "n"});
+  Add(Spec(0, 9));
+  const EpisodeRecord record = Finish(1)[0];
+  // "go|at go>" has 9 tokens and fits the 12 that 20 for the response leave;
+  // "go,go|at go+go>" does not.
+  EXPECT_TRUE(record.status.ok());
+  EXPECT_EQ(record.done_reason, envs::DoneReason::kError);
+  EXPECT_THAT(record.turns, SizeIs(2));
+  EXPECT_THAT(record.sequences, SizeIs(2));
+  EXPECT_FALSE(record.success);
+}
+
+TEST_F(GoLoopTest, PromptOverTheLimitIsCutWhereTheSpecSaysSo) {
+  envs::EnvDescription cut = FakeEnvs::Corridor();
+  cut.prompt.overflow = PromptSpec::Overflow::kCutLeft;
+  envs_.set_description(cut);
+  loop_.emplace(
+      *go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
+      AgentLoop::Options{.slots = 1, .max_context = 32, .nonce = "n"});
+  Add(Spec(0, 3));
+  const EpisodeRecord record = Finish(1)[0];
+  ASSERT_THAT(record.sequences, SizeIs(3));
+  EXPECT_EQ(Text(record.sequences[2].tokens), "go|at go+go> go$");
+  EXPECT_EQ(record.turns[2].cut_tokens, 3);
+  EXPECT_EQ(record.turns[2].prompt_tokens, 12);
+}
+
+TEST_F(GoLoopTest, TurnLimitEndsTheEpisode) {
+  EpisodeSpec spec = Spec(0, 9);
+  spec.max_turns = 4;
+  Add(spec);
+  EXPECT_THAT(Finish(1)[0].turns, SizeIs(4));
+  // The environment's default limit holds even when it does not keep to it.
+  spec.max_turns = 0;
+  Add(spec);
+  const EpisodeRecord record = Finish(1)[0];
+  EXPECT_THAT(record.turns, SizeIs(6));
+  EXPECT_EQ(record.done_reason, envs::DoneReason::kLimit);
+}
+
+TEST_F(AgentLoopTest, SpecsThatCannotBePlayedAreRefused) {
+  const auto refused = [&](auto&& change) {
+    EpisodeSpec spec = Spec();
+    change(spec);
+    return loop_->Add(spec);
+  };
+  EXPECT_THAT(refused([](auto& s) { s.layout = "growing"; }).message(),
+              HasSubstr("layout"));
+  EXPECT_THAT(refused([](auto& s) { s.sampling.max_tokens = 0; }).message(),
+              HasSubstr("max_tokens"));
+  EXPECT_THAT(refused([](auto& s) { s.sampling.max_tokens = 200; }).message(),
+              HasSubstr("max_tokens"));
+  EXPECT_THAT(refused([](auto& s) { s.split = "test"; }).message(),
+              HasSubstr("split"));
+  EXPECT_EQ(refused([](auto& s) { s.env = "chess"; }).code(),
+            absl::StatusCode::kNotFound);
+  const absl::Status content =
+      refused([](auto& s) { s.content_hash = "other"; });
+  EXPECT_EQ(content.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(content.message(), HasSubstr("found hash-of-train"));
+  EXPECT_EQ(loop_->living(), 0);
+  for (uint32_t i = 0; i < 16; ++i) Add(Spec(i));
+  EXPECT_EQ(refused([](auto&) {}).code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(GoLoopTest, CancelledLeaseGivesNoRecordAndKeepsNothing) {
+  envs_.Hold();
+  EpisodeSpec late = Spec(0);
+  late.lease_id = 8;
+  Add(late);  // its reset is not answered yet
+  Add(Spec(1));
+  loop_->Cancel(8);
+  EXPECT_EQ(loop_->playing(), 1);
+  std::vector<EpisodeRecord> records;
+  while (records.empty()) {
+    envs_.ReleaseOne(rng_);
+    records = Poll();
+  }
+  EXPECT_EQ(records[0].spec.sample, 1);
+  while (envs_.ReleaseOne(rng_)) Poll();
+  EXPECT_EQ(loop_->living(), 0);
+  EXPECT_EQ(envs_.living(), 0);
+}
+
+TEST_F(GoLoopTest, LeaseCancelledInTheEngineGivesNoRecord) {
+  go_->paused = true;
+  Add(Spec(0));
+  while (!go_->has_work()) Poll();
+  loop_->Cancel(1);
+  go_->paused = false;
+  while (go_->has_work()) EXPECT_THAT(Poll(), IsEmpty());
+  EXPECT_EQ(loop_->living(), 0);
+  EXPECT_EQ(envs_.living(), 0);
+}
+
+TEST_F(AgentLoopTest, WakeEndsAPollThatWaits) {
+  std::thread waker([this] { loop_->Wake(); });
+  EXPECT_THAT(Poll(absl::InfiniteDuration()), IsEmpty());
+  waker.join();
+}
+
+TEST_F(GoLoopTest, BrokenEngineIsReported) {
+  Add(Spec(0));
+  go_->broken = true;
+  absl::StatusOr<std::vector<EpisodeRecord>> result =
+      std::vector<EpisodeRecord>();
+  while (result.ok()) result = loop_->Poll(absl::InfiniteDuration());
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kInternal);
+}
+
+TEST_F(GoLoopTest, RepliesThatOutliveTheLoopAreDropped) {
+  envs_.Hold();
+  Add(Spec(0));
+  loop_.reset();
+  EXPECT_TRUE(envs_.ReleaseOne(rng_));
+}
+
+}  // namespace
+}  // namespace atod::rollout
