@@ -1,0 +1,127 @@
+#include "services/cli/verify_model.h"
+
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "common/base/file.h"
+#include "common/checkpoint/manifest.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/model/model_config.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace atod::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class VerifyModelTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = ::testing::TempDir() + "/verify_model";
+    std::filesystem::remove_all(dir_);
+    ASSERT_TRUE(MakeDirs(dir_).ok());
+    config_ = {.vocab_size = 40,
+               .hidden_size = 8,
+               .intermediate_size = 12,
+               .num_hidden_layers = 2,
+               .num_attention_heads = 2,
+               .num_key_value_heads = 1,
+               .head_dim = 4,
+               .max_position_embeddings = 64,
+               .tie_word_embeddings = true};
+    ASSERT_TRUE(
+        WriteFileAtomic(dir_ + "/config.json",
+                        model::ModelConfigJson(config_, "float32"))
+            .ok());
+    for (const model::ParameterSpec& spec : model::ParameterSpecs(config_)) {
+      int64_t count = 1;
+      for (const int64_t n : spec.shape) count *= n;
+      shapes_[spec.name] = spec.shape;
+      values_[spec.name].assign(static_cast<size_t>(count), 0.5f);
+    }
+    WriteTensors();
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+
+  void WriteTensors() {
+    std::vector<TensorView> views;
+    for (const auto& [name, values] : values_) {
+      views.push_back(
+          {name, "F32", shapes_[name],
+           absl::MakeConstSpan(
+               reinterpret_cast<const std::byte*>(values.data()),
+               values.size() * sizeof(float))});
+    }
+    ASSERT_TRUE(WriteSafetensors(dir_ + "/model.safetensors", views).ok());
+  }
+  std::vector<std::string> Faults() {
+    const auto report = VerifyModel(dir_);
+    EXPECT_TRUE(report.ok()) << report.status();
+    return report.ok() ? report->faults : std::vector<std::string>();
+  }
+
+  std::string dir_;
+  model::ModelConfig config_;
+  std::map<std::string, std::vector<int64_t>> shapes_;
+  std::map<std::string, std::vector<float>> values_;
+};
+
+TEST_F(VerifyModelTest, AGoodModelHasNoFaultAndARowForEveryTensor) {
+  const auto report = VerifyModel(dir_);
+  ASSERT_TRUE(report.ok());
+  EXPECT_THAT(report->faults, IsEmpty());
+  EXPECT_EQ(report->tensors.size(), values_.size());
+  EXPECT_EQ(report->tensors[0].name, "model.embed_tokens.weight");
+  EXPECT_EQ(report->tensors[0].bytes, 40u * 8 * 4);
+}
+
+TEST_F(VerifyModelTest, EveryFaultOfTheTensorsIsListed) {
+  values_.erase("model.norm.weight");
+  values_["surplus"] = {1, 2};
+  shapes_["surplus"] = {2};
+  shapes_["model.embed_tokens.weight"] = {8, 40};
+  values_["model.layers.1.mlp.up_proj.weight"][3] = NAN;
+  WriteTensors();
+  EXPECT_THAT(
+      Faults(),
+      ElementsAre(
+          HasSubstr("embed_tokens.weight: found [8, 40], expected [40, 8]"),
+          HasSubstr("layers.1.mlp.up_proj.weight: found 1 values that are NaN"),
+          HasSubstr("model.norm.weight: found no such tensor, expected [8]"),
+          HasSubstr("surplus: found [2], expected no such tensor")));
+}
+
+TEST_F(VerifyModelTest, AChangedFileBreaksItsManifest) {
+  ASSERT_TRUE(WriteManifest(dir_, {}).ok());
+  EXPECT_THAT(Faults(), IsEmpty());
+  values_["model.norm.weight"][0] = 0.25f;
+  WriteTensors();
+  EXPECT_THAT(Faults(), ElementsAre(HasSubstr("model.safetensors: xxh3_128")));
+}
+
+TEST_F(VerifyModelTest, ATruncatedFileIsAFault) {
+  const std::string path = dir_ + "/model.safetensors";
+  const std::string bytes = *ReadFile(path);
+  ASSERT_TRUE(WriteFileAtomic(path, bytes.substr(0, bytes.size() / 2)).ok());
+  EXPECT_THAT(Faults(), ElementsAre(HasSubstr("data_offsets: found")));
+}
+
+TEST_F(VerifyModelTest, ATokenizerBeyondTheVocabularyIsAFault) {
+  std::filesystem::copy("common/tokenizer/testdata/gpt2/tokenizer.json",
+                        dir_ + "/tokenizer.json");
+  EXPECT_THAT(Faults(), ElementsAre(HasSubstr("expected at most 40")));
+}
+
+TEST_F(VerifyModelTest, ABrokenConfigIsAFaultAndNoFolderAnError) {
+  ASSERT_TRUE(WriteFileAtomic(dir_ + "/config.json", "{}").ok());
+  EXPECT_THAT(Faults(), ElementsAre(HasSubstr("config.json")));
+  EXPECT_EQ(VerifyModel(dir_ + "/none").status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace atod::cli
