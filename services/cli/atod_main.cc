@@ -9,6 +9,7 @@
 #include "services/cli/run_commands.h"
 #include "services/cli/text_commands.h"
 #include "services/cli/up_commands.h"
+#include "services/cli/verify_model_command.h"
 
 namespace atod::cli {
 namespace {
@@ -50,6 +51,7 @@ int main(int argc, char** argv) {
   atod::cli::AddGamesCommands(app);
   atod::cli::AddEnvCommands(app);
   atod::cli::AddTextCommands(app);
+  atod::cli::AddVerifyModelCommand(app);
   atod::cli::AddAdvantagesCommand(app);
   try {
     app.parse(argc, argv);

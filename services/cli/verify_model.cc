@@ -59,10 +59,8 @@ class Verifier {
   }
   void Fault(const std::string& field, const std::string& found,
              const std::string& expected) {
-    Fault(BadInput({.file = dir_,
-                    .field = field,
-                    .found = found,
-                    .expected = expected}));
+    Fault(BadInput(
+        {.file = dir_, .field = field, .found = found, .expected = expected}));
   }
 
   void AddTensor(const TensorView& tensor) {
@@ -150,8 +148,9 @@ class Verifier {
 
 absl::StatusOr<ModelReport> VerifyModel(const std::string& dir) {
   if (!fs::is_directory(dir)) {
-    return absl::NotFoundError(absl::StrCat(dir, ": found no such folder, "
-                                                 "expected a model folder"));
+    return absl::NotFoundError(absl::StrCat(dir,
+                                            ": found no such folder, "
+                                            "expected a model folder"));
   }
   return Verifier(dir).Run();
 }

@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
 #include "services/cli/command.h"
 #include "services/cli/verify_model.h"
@@ -14,7 +14,7 @@
 namespace atod::cli {
 namespace {
 
-absl::StatusOr<int> Run(const std::string& dir) {
+absl::StatusOr<int> VerifyAndPrint(const std::string& dir) {
   ATOD_ASSIGN_OR_RETURN(const ModelReport report, VerifyModel(dir));
   size_t width = 6;
   uint64_t bytes = 0, parameters = 0;
@@ -57,7 +57,7 @@ void AddVerifyModelCommand(CLI::App& app) {
   const auto dir = std::make_shared<std::string>();
   AddCommand(app, "verify-model",
              "Account for every tensor and file of a model; exit 1 on a fault",
-             [dir] { return Run(*dir); })
+             [dir] { return VerifyAndPrint(*dir); })
       ->add_option("DIR", *dir, "Model folder")
       ->required();
 }

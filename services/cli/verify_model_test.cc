@@ -33,10 +33,9 @@ class VerifyModelTest : public ::testing::Test {
                .head_dim = 4,
                .max_position_embeddings = 64,
                .tie_word_embeddings = true};
-    ASSERT_TRUE(
-        WriteFileAtomic(dir_ + "/config.json",
-                        model::ModelConfigJson(config_, "float32"))
-            .ok());
+    ASSERT_TRUE(WriteFileAtomic(dir_ + "/config.json",
+                                model::ModelConfigJson(config_, "float32"))
+                    .ok());
     for (const model::ParameterSpec& spec : model::ParameterSpecs(config_)) {
       int64_t count = 1;
       for (const int64_t n : spec.shape) count *= n;
@@ -50,11 +49,10 @@ class VerifyModelTest : public ::testing::Test {
   void WriteTensors() {
     std::vector<TensorView> views;
     for (const auto& [name, values] : values_) {
-      views.push_back(
-          {name, "F32", shapes_[name],
-           absl::MakeConstSpan(
-               reinterpret_cast<const std::byte*>(values.data()),
-               values.size() * sizeof(float))});
+      views.push_back({name, "F32", shapes_[name],
+                       absl::MakeConstSpan(
+                           reinterpret_cast<const std::byte*>(values.data()),
+                           values.size() * sizeof(float))});
     }
     ASSERT_TRUE(WriteSafetensors(dir_ + "/model.safetensors", views).ok());
   }

@@ -3,7 +3,6 @@ Face's tokenizers and with Jinja. Run by tokenizer_parity.sh; with --golden DIR
 it also writes the fixtures of common/tokenizer/testdata."""
 
 import argparse
-import glob
 import itertools
 import json
 import pathlib
@@ -175,9 +174,8 @@ def random_chat(rng):
     return messages
 
 
-def compare_chat(atod, work, folder, rng):
-    wheel = zipfile.ZipFile(glob.glob(str(work / "trl-*.whl"))[0])
-    template = wheel.read("trl/chat_templates/qwen3.jinja").decode()
+def compare_chat(atod, wheel, work, folder, rng):
+    template = zipfile.ZipFile(wheel).read("trl/chat_templates/qwen3.jinja").decode()
     from transformers import AutoTokenizer
     tok = AutoTokenizer.from_pretrained(str(folder))
     assert tok.eos_token == "<|im_end|>", tok.eos_token
@@ -223,6 +221,7 @@ def main():
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--atod", required=True)
     flags.add_argument("--work", required=True, type=pathlib.Path)
+    flags.add_argument("--wheel", required=True)
     flags.add_argument("--texts", type=int, default=10000)
     flags.add_argument("--golden", type=pathlib.Path)
     args = flags.parse_args()
@@ -261,7 +260,7 @@ def main():
         folders[f"ours, {split}"] = folder
     for name, folder in folders.items():
         wrong += compare(name, args.atod, folder, texts, rng)
-    wrong += compare_chat(args.atod, args.work, folders["ours, gpt2"], rng)
+    wrong += compare_chat(args.atod, args.wheel, args.work, folders["ours, gpt2"], rng)
     if args.golden:
         small = hf_tokenizer("qwen2", rng, 700)
         add_odd_tokens(small)
