@@ -9,7 +9,7 @@ namespace atod::cli {
 
 // What `atod advantages` computes: `text` is a batch in JSON (`file` names it
 // in messages), the result one line of JSON in the same order of trajectories.
-// Both formats are in docs; outside checks rely on them.
+// Both formats are in docs/advantages.md; outside checks rely on them.
 absl::StatusOr<std::string> AdvantagesOfJson(
     const std::string& text, const std::string& file,
     const learner::AlgorithmOptions& options, int step);
