@@ -4,6 +4,7 @@
 
 #include "common/base/file.h"
 #include "common/base/problem.h"
+#include "common/base/rng.h"
 #include "common/config/program_args.h"
 #include "common/config/reference.h"
 #include "common/config/schema.h"
@@ -127,6 +128,7 @@ TEST(LoadRunConfig, BrokenYamlIsOneClearLine) {
   EXPECT_THAT(Refusal("a: [1\n"), HasSubstr("broken YAML"));
   EXPECT_THAT(Refusal("steps: 1\n---\nsteps: 2\n"),
               HasSubstr("a second YAML document"));
+  EXPECT_THAT(Refusal(", a\nsteps: 1\n"), HasSubstr("text outside"));
   EXPECT_THAT(Refusal("- 1\n"), HasSubstr("found a list"));
   EXPECT_THAT(Refusal("name: a\xff\n"), HasSubstr("run.yaml:1: found byte"));
   EXPECT_THAT(Refusal("? [a]\n: 1\n"), HasSubstr("the name of a key"));
@@ -134,6 +136,39 @@ TEST(LoadRunConfig, BrokenYamlIsOneClearLine) {
   EXPECT_THAT(Refusal(std::string(5000, '[')), HasSubstr("broken YAML"));
   EXPECT_EQ(Refusal("# only a comment\n"), "OK");
   EXPECT_EQ(Refusal("env:\nteachers:\n"), "OK");
+}
+
+TEST(LoadRunConfig, NoDamageToAFileDoesMoreThanOneErrorLine) {
+  const std::string good = *ReadFile("deploy/configs/embedded.yaml");
+  ASSERT_EQ(Refusal(good), "OK");
+  const std::string odd = ":-#[]{}&*!|>'\"%@`,?\t\n \xff\x00~0eE.";
+  Rng rng(1);
+  int refused = 0;
+  for (int round = 0; round < 3000; ++round) {
+    std::string yaml = good;
+    for (uint64_t edits = 1 + rng.Below(4); edits > 0; --edits) {
+      const size_t at = rng.Below(yaml.size());
+      switch (rng.Below(3)) {
+        case 0:
+          yaml[at] = odd[rng.Below(odd.size())];
+          break;
+        case 1:
+          yaml.erase(at, 1 + rng.Below(40));
+          break;
+        default:
+          yaml.insert(at, yaml.substr(rng.Below(yaml.size()), rng.Below(30)));
+      }
+      if (yaml.empty()) yaml = "a";
+    }
+    const auto loaded = ParseRunConfig(yaml, "run.yaml");
+    if (loaded.ok()) continue;
+    ++refused;
+    const std::string message(loaded.status().message());
+    ASSERT_THAT(message, testing::StartsWith("run.yaml")) << yaml;
+    ASSERT_THAT(message, HasSubstr(", expected ")) << yaml;
+    ASSERT_EQ(message.find('\n'), std::string::npos) << yaml;
+  }
+  EXPECT_GT(refused, 1000);
 }
 
 TEST(LoadRunConfigFiles, ALaterFileOverridesKeysAndReplacesLists) {

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -15,6 +16,7 @@
 #include "common/config/config.h"
 #include "common/config/schema.h"
 #include "utf8proc.h"
+#include "yaml-cpp/eventhandler.h"
 #include "yaml-cpp/yaml.h"
 
 namespace atod::config {
@@ -374,18 +376,49 @@ absl::Status CheckText(const std::string& yaml, const std::string& file) {
   return absl::OkStatus();
 }
 
+// Remembers where a document starts.
+class DocumentStart : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    line = mark.line + 1;
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+  int64_t line = 0;
+};
+
+// Refuses a second document. YAML::Load would ignore it, and YAML::LoadAll
+// never ends on text that no document takes, such as a leading comma.
+absl::Status CheckOneDocument(const std::string& yaml,
+                              const std::string& file) {
+  std::istringstream in(yaml);
+  YAML::Parser parser(in);
+  DocumentStart start;
+  if (parser.HandleNextDocument(start) && parser.HandleNextDocument(start)) {
+    return Refuse({file, start.line}, "",
+                  "a second YAML document, or text outside of the first",
+                  "one document");
+  }
+  return absl::OkStatus();
+}
+
 // Adds what the text of `file` says to `out`.
 absl::Status Merge(const std::string& yaml, const std::string& file,
                    LoadedConfig& out) {
   ATOD_RETURN_IF_ERROR(CheckText(yaml, file));
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(yaml);
-    if (documents.size() > 1) {
-      return Refuse({file, documents[1].Mark().line + 1}, "",
-                    "a second YAML document", "one");
-    }
-    if (documents.empty()) return absl::OkStatus();
-    return Walker(file, out).FillTop(documents[0]);
+    ATOD_RETURN_IF_ERROR(CheckOneDocument(yaml, file));
+    return Walker(file, out).FillTop(YAML::Load(yaml));
   } catch (const YAML::Exception& e) {
     return Refuse({file, std::max(e.mark.line + 1, 0)}, "",
                   absl::StrCat("broken YAML: ", e.msg), "valid YAML");
