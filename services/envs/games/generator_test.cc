@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_replace.h"
 #include "common/base/file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -134,6 +135,28 @@ TEST(Generator, SaysWhichKnobIsWrong) {
   status = Generate(options).status();
   EXPECT_TRUE(absl::StrContains(status.message(), "look_at_obj_in_light"))
       << status;
+}
+
+// Otherwise tests/record_goldens.sh has to run.
+TEST(Goldens, AreOfTheDomainAndGrammarOfToday) {
+  int games = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator("tests/goldens")) {
+    if (entry.path().extension() != ".tw-pddl") continue;
+    const auto json = nlohmann::json::parse(*ReadFile(entry.path().string()));
+    EXPECT_EQ(json["pddl_domain"], DomainText()) << entry.path();
+    const std::string task = "Your task is to: ";
+    const std::string grammar = json["grammar"];
+    const size_t at = grammar.find(task) + task.size();
+    EXPECT_EQ(
+        absl::StrReplaceAll(
+            GrammarText(),
+            {{"UNKNOWN GOAL", grammar.substr(at, grammar.find('.', at) - at)}}),
+        grammar)
+        << entry.path();
+    ++games;
+  }
+  EXPECT_GE(games, 9);
 }
 
 class CollectionTest : public testing::Test {

@@ -139,8 +139,8 @@ Situation Understand(const envs::Observation& seen) {
   s.checked = List(field("checked"));
   s.text = field("text");
   const std::string holding = field("holding");
-  if (NumberOf(holding) > 0) {
-    std::vector<std::string> words = absl::StrSplit(holding, ' ');
+  const std::vector<std::string> words = absl::StrSplit(holding, ' ');
+  if (words.size() > 1 && NumberOf(holding) > 0) {
     if (words.size() > 2) s.held_state = words.front();
     s.held = absl::StrCat(words[words.size() - 2], " ", words.back());
   }
