@@ -6,7 +6,7 @@
 #   atod_benchmark(NAME SRCS file… DEPS target… [TORCH])
 #
 # TORCH marks targets that need LibTorch; they are skipped when ATOD_TORCH is
-# OFF. A benchmark is run once, briefly, as a test, so that it cannot rot.
+# OFF. Libraries and tests so marked see torch's headers; programs do not. A benchmark is run once, briefly, as a test, so that it cannot rot.
 
 find_program(ATOD_CCACHE ccache)
 if(ATOD_CCACHE)
@@ -27,17 +27,16 @@ if(ATOD_SANITIZE)
   add_link_options(-fsanitize=${ATOD_SANITIZE})
 endif()
 
-function(_atod_sources target)
-  target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
-endfunction()
-
 macro(_atod_parse)
   cmake_parse_arguments(ARG "TORCH;DATA" "" "SRCS;DEPS" ${ARGN})
   if(ARG_TORCH AND NOT ATOD_TORCH)
     return()
   endif()
+  # Private: torch's include folder has its own fmt and protobuf, which must not
+  # come before Debian's in targets that only link a library with torch inside.
+  set(ARG_TORCH_DEPS)
   if(ARG_TORCH)
-    list(APPEND ARG_DEPS LibTorch::torch_cpu)
+    set(ARG_TORCH_DEPS LibTorch::torch_cpu)
   endif()
 endmacro()
 
@@ -46,7 +45,7 @@ function(atod_library name)
   if(ARG_SRCS)
     add_library(${name} STATIC ${ARG_SRCS})
     target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR})
-    target_link_libraries(${name} PUBLIC ${ARG_DEPS})
+    target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_TORCH_DEPS})
   else()
     add_library(${name} INTERFACE)
     target_include_directories(${name} INTERFACE ${CMAKE_SOURCE_DIR})
@@ -68,7 +67,7 @@ function(atod_test name)
   endif()
   _atod_parse(${ARGN})
   add_executable(${name} ${ARG_SRCS})
-  target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gmock
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} ${ARG_TORCH_DEPS} GTest::gmock
                                         GTest::gtest_main)
   add_test(NAME ${name} COMMAND ${name}
            WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
@@ -88,7 +87,7 @@ function(atod_benchmark name)
   endif()
   _atod_parse(${ARGN})
   add_executable(${name} ${ARG_SRCS})
-  target_link_libraries(${name} PRIVATE ${ARG_DEPS} benchmark::benchmark
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} ${ARG_TORCH_DEPS} benchmark::benchmark
                                         benchmark::benchmark_main)
   add_test(NAME ${name} COMMAND ${name} --benchmark_min_time=0.001
            WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})

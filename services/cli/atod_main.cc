@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "services/cli/advantages_command.h"
 #include "services/cli/command.h"
+#include "services/cli/eval_command.h"
 #include "services/cli/env_commands.h"
 #include "services/cli/games_commands.h"
 #include "services/cli/run_commands.h"
@@ -47,6 +48,7 @@ int main(int argc, char** argv) {
       "distillation and reinforcement learning"};
   app.require_subcommand(1);
   atod::cli::AddUpCommands(app);
+  atod::cli::AddEvalCommand(app);
   atod::cli::AddRunCommands(app);
   atod::cli::AddGamesCommands(app);
   atod::cli::AddEnvCommands(app);
