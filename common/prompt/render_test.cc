@@ -1,6 +1,7 @@
 #include "common/prompt/render.h"
 
 #include "common/prompt/household_prompts.h"
+#include "common/prompt/paper_prompts.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -130,6 +131,22 @@ TEST(HouseholdPromptsTest, TheCompactSetShowsTheFieldsOfTheEnvironment) {
             "Last: go to fridge 1, open fridge 1.\n"
             "You open the fridge 1. In it, you see a apple* 1.\n"
             ">");
+}
+
+TEST(PaperPromptsTest, WebshopAndSearchHaveNoHistoryOnTheFirstTurn) {
+  for (const PromptSpec& spec :
+       {PaperWebshopPromptSpec(), PaperSearchPromptSpec()}) {
+    EXPECT_TRUE(CheckPromptSpec(spec).ok());
+    PromptInputs inputs = ThirdTurn();
+    EXPECT_THAT(RenderPrompt(spec, inputs),
+                HasSubstr("Prior to this step, you have already taken 3 "));
+    inputs.turn_index = 0;
+    inputs.history.clear();
+    EXPECT_THAT(RenderPrompt(spec, inputs), Not(HasSubstr("Prior")));
+  }
+  EXPECT_THAT(RenderPrompt(PaperSearchPromptSpec(), ThirdTurn()),
+              HasSubstr("History:\nStep 1:a0 o1\n\nStep 2:a1 o2\n\nStep "
+                        "3:a2 o3\n\n\nNow it's"));
 }
 
 class FitPromptTest : public ::testing::Test {

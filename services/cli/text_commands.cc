@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -13,12 +14,14 @@
 #include "common/base/json.h"
 #include "common/base/status_macros.h"
 #include "common/prompt/household_prompts.h"
+#include "common/prompt/paper_prompts.h"
 #include "common/prompt/released.h"
 #include "common/prompt/render.h"
 #include "common/tokenizer/bpe_trainer.h"
 #include "common/tokenizer/chat_template.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/cli/command.h"
+#include "services/envs/alfworld/agent_view.h"
 
 namespace atod::cli {
 namespace {
@@ -38,9 +41,14 @@ absl::Status ForEachLine(
   std::string line;
   for (int number = 1; std::getline(in, line); ++number) {
     if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    const std::string place = absl::StrCat(file, " line ", number);
-    ATOD_ASSIGN_OR_RETURN(const json value, ParseJson(line, place));
-    ATOD_RETURN_IF_ERROR(WithFile(use(value), place));
+    const absl::StatusOr<json> value = ParseJson(line, file);
+    const absl::Status status = value.ok() ? use(*value) : value.status();
+    if (!status.ok()) {
+      Problem problem = ProblemOf(status);
+      problem.file = file;
+      problem.line = number;
+      return BadInput(problem);
+    }
   }
   return absl::OkStatus();
 }
@@ -159,9 +167,14 @@ absl::StatusOr<PromptSpec> FindPromptSpec(const std::string& env,
   if (env == "alfworld" || env == "textworld") {
     return prompt_set == "paper" ? PaperPromptSpec() : CompactPromptSpec();
   }
-  return BadInput({.field = "--prompt-set",
-                   .found = prompt_set,
-                   .expected = absl::StrCat("released for --env ", env)});
+  if (prompt_set == "paper" && env == "webshop") {
+    return PaperWebshopPromptSpec();
+  }
+  if (prompt_set == "paper") return PaperSearchPromptSpec();
+  return BadInput(
+      {.field = "--prompt-set",
+       .found = prompt_set,
+       .expected = "paper or released; compact is the household's"});
 }
 
 absl::StatusOr<PromptInputs> ReadPromptInputs(const json& row) {
@@ -209,6 +222,21 @@ absl::StatusOr<PromptInputs> ReadPromptInputs(const json& row) {
   return inputs;
 }
 
+// The fields as the household environment would have kept them over the
+// episode, when the history is whole.
+std::map<std::string, std::string> HouseholdFields(const PromptInputs& inputs) {
+  const std::vector<HistoryRecord>& history = inputs.history;
+  envs::AgentView view(
+      history.empty() ? inputs.observation : history[0].observation,
+      inputs.task);
+  for (size_t i = 0; i < history.size(); ++i) {
+    view.Observe(history[i].action, i + 1 < history.size()
+                                        ? history[i + 1].observation
+                                        : inputs.observation);
+  }
+  return view.Fields();
+}
+
 absl::StatusOr<int> Prompt(const std::string& env,
                            const std::string& prompt_set,
                            const std::string& input) {
@@ -217,7 +245,10 @@ absl::StatusOr<int> Prompt(const std::string& env,
   std::istringstream lines(text);
   ATOD_RETURN_IF_ERROR(
       ForEachLine(lines, input, [&](const json& row) -> absl::Status {
-        ATOD_ASSIGN_OR_RETURN(const PromptInputs inputs, ReadPromptInputs(row));
+        ATOD_ASSIGN_OR_RETURN(PromptInputs inputs, ReadPromptInputs(row));
+        if (spec.name == "compact" && !row.contains("fields")) {
+          inputs.fields = HouseholdFields(inputs);
+        }
         PrintLine({{"prompt", RenderPrompt(spec, inputs)}});
         return absl::OkStatus();
       }));
