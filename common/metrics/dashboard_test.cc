@@ -85,6 +85,26 @@ std::string Failure(const std::string& command) {
   return status == 0 ? "" : *ReadFile(log);
 }
 
+// The learner sets numbers of a step as `metrics["tag"] = …` or `Put("tag",
+// …)`.
+TEST(Names, HaveEveryTagThatTheLearnerSets) {
+  std::set<std::string> known;
+  for (const StepTag& tag : kStepTags) known.insert(tag.tag);
+  static const std::regex set(
+      "(?:\\[|Put\\(\\s*)\"([a-z_]+/[a-z_]+)\"(?:\\] \\+?=|,)");
+  int tags = 0;
+  for (const auto& entry :
+       fs::recursive_directory_iterator("services/learner")) {
+    const std::string path = entry.path().string();
+    if (!path.ends_with(".cc") || path.ends_with("_test.cc")) continue;
+    const std::string text = *ReadFile(path);
+    for (std::sregex_iterator it(text.begin(), text.end(), set), end; it != end;
+         ++it, ++tags)
+      EXPECT_TRUE(known.contains(it->str(1))) << path << ": " << it->str(1);
+  }
+  EXPECT_GT(tags, 10);
+}
+
 TEST(Dashboards, NameOnlyMetricsThatExist) {
   EXPECT_GT(Expressions().size(), 40u);
   for (const auto& [title, expr] : Expressions()) ExpectKnownNames(expr, title);

@@ -17,9 +17,9 @@ void SurrogateStats::Add(const SurrogateStats& other) {
 
 void SurrogateStats::PutMetrics(std::map<std::string, double>& metrics) const {
   if (tokens == 0) return;
-  metrics["actor/loss"] = loss;
-  metrics["actor/clip_fraction"] = clipped / tokens;
-  metrics["actor/approx_kl"] = kl / tokens;
+  metrics["actor/pg_loss"] = loss;
+  metrics["actor/pg_clipfrac"] = clipped / tokens;
+  metrics["actor/ppo_kl"] = kl / tokens;
   metrics["actor/ratio_mean"] = ratio / tokens;
   metrics["actor/ratio_max"] = ratio_max;
 }

@@ -146,12 +146,12 @@ TEST(SurrogateLoss, StatisticsDescribeTheRatios) {
       Evaluate({std::log(1.5), std::log(0.9)}, {0, 0}, {1, 1}, {.5, .5});
   std::map<std::string, double> metrics;
   c.stats.PutMetrics(metrics);
-  EXPECT_EQ(metrics["actor/clip_fraction"], .5);
+  EXPECT_EQ(metrics["actor/pg_clipfrac"], .5);
   EXPECT_NEAR(metrics["actor/ratio_mean"], 1.2, 1e-12);
   EXPECT_NEAR(metrics["actor/ratio_max"], 1.5, 1e-12);
-  EXPECT_NEAR(metrics["actor/approx_kl"],
+  EXPECT_NEAR(metrics["actor/ppo_kl"],
               (1.5 - 1 - std::log(1.5) + .9 - 1 - std::log(.9)) / 2, 1e-12);
-  EXPECT_NEAR(metrics["actor/loss"], -(1.2 + .9) / 2, 1e-12);
+  EXPECT_NEAR(metrics["actor/pg_loss"], -(1.2 + .9) / 2, 1e-12);
 }
 
 TEST(SurrogateLoss, NoTokensAreNoLoss) {
