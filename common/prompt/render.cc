@@ -190,6 +190,9 @@ absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
   if (spec.max_prompt_tokens > 0) {
     max_tokens = std::min(max_tokens, spec.max_prompt_tokens);
   }
+  if (spec.chat) {
+    ATOD_RETURN_IF_ERROR(CheckChatTemplate(tokenizer.chat_template()));
+  }
   FittedPrompt out;
   out.tokens = Tokens(spec, RenderPrompt(spec, inputs), tokenizer);
   const size_t full = out.tokens.size();

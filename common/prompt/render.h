@@ -46,6 +46,8 @@ struct FittedPrompt {
 //   kCutLeft        the last tokens
 //   kFirstTemplate  rendered with `first`; RESOURCE_EXHAUSTED when that is too
 //                   long as well
+// INVALID_ARGUMENT when the model's own chat template is not one that is known
+// (CheckChatTemplate).
 absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
                                        const PromptInputs& inputs,
                                        const Tokenizer& tokenizer,

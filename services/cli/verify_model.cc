@@ -39,7 +39,14 @@ uint64_t CountNotFinite(const TensorView& tensor, Bits exponent) {
 
 class Verifier {
  public:
-  explicit Verifier(std::string dir) : dir_(std::move(dir)) {}
+  // The manifest lies in `root`, the model in it or in its folder "model".
+  explicit Verifier(const std::string& root) : root_(root), dir_(root) {
+    const fs::path inner = fs::path(root) / "model";
+    if (!fs::exists(fs::path(root) / "config.json") &&
+        fs::is_directory(inner)) {
+      dir_ = inner.string();
+    }
+  }
 
   ModelReport Run() {
     const auto config = model::ReadModelConfig(dir_);
@@ -130,17 +137,18 @@ class Verifier {
   }
 
   void CheckManifest() {
-    const auto manifest = ReadManifest(dir_);
+    const auto manifest = ReadManifest(root_);
     if (absl::IsNotFound(manifest.status())) return;
     report_.has_manifest = true;
     if (!manifest.ok()) return Fault(manifest.status());
     report_.manifest_files = manifest->files.size();
-    for (const Problem& problem : ManifestFaults(dir_, *manifest)) {
+    for (const Problem& problem : ManifestFaults(root_, *manifest)) {
       Fault(BadInput(problem));
     }
   }
 
-  const std::string dir_;
+  const std::string root_;
+  std::string dir_;
   ModelReport report_;
 };
 

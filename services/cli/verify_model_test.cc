@@ -101,6 +101,25 @@ TEST_F(VerifyModelTest, AChangedFileBreaksItsManifest) {
   EXPECT_THAT(Faults(), ElementsAre(HasSubstr("model.safetensors: xxh3_128")));
 }
 
+TEST_F(VerifyModelTest, ACheckpointOfARunHoldsItsModelInAFolder) {
+  const std::string run = dir_ + "_run";
+  std::filesystem::remove_all(run);
+  ASSERT_TRUE(MakeDirs(run).ok());
+  std::filesystem::copy(dir_, run + "/model");
+  ASSERT_TRUE(WriteFileAtomic(run + "/state.json", "{}").ok());
+  ASSERT_TRUE(WriteManifest(run, {}).ok());
+  auto report = VerifyModel(run);
+  ASSERT_TRUE(report.ok());
+  EXPECT_THAT(report->faults, IsEmpty());
+  EXPECT_EQ(report->tensors.size(), values_.size());
+  EXPECT_EQ(report->manifest_files, 3u);
+  ASSERT_TRUE(WriteFileAtomic(run + "/state.json", "[]").ok());
+  report = VerifyModel(run);
+  ASSERT_TRUE(report.ok());
+  EXPECT_THAT(report->faults, ElementsAre(HasSubstr("state.json")));
+  std::filesystem::remove_all(run);
+}
+
 TEST_F(VerifyModelTest, ATruncatedFileIsAFault) {
   const std::string path = dir_ + "/model.safetensors";
   const std::string bytes = *ReadFile(path);
