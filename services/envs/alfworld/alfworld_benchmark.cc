@@ -1,6 +1,7 @@
 // Household engine: how long a game takes to load and an episode to play.
-// With compatibility data on a kitchen of ALFWorld's, else on a generated one.
-#include <algorithm>
+// On the game $ATOD_BENCHMARK_GAME; without it on a kitchen of ALFWorld's from
+// the compatibility data, else on a generated one.
+#include <cstdlib>
 #include <string>
 
 #include "benchmark/benchmark.h"
@@ -15,12 +16,15 @@
 namespace atod::envs {
 namespace {
 
-const std::string& Kitchen() {
+const std::string& GameJson() {
   static const auto* text = new std::string([] {
-    const auto recorded = ReadFile(
-        CompatDataDir() +
-        "/alfworld-golden/"
-        "pick_heat_then_place_in_recep-Potato-None-SinkBasin-14.tw-pddl");
+    const char* game = std::getenv("ATOD_BENCHMARK_GAME");
+    const auto recorded =
+        ReadFile(game != nullptr ? std::string(game)
+                                 : CompatDataDir() +
+                                       "/alfworld-golden/"
+                                       "pick_heat_then_place_in_recep-Potato-"
+                                       "None-SinkBasin-14.tw-pddl");
     if (recorded.ok()) return *recorded;
     games::GeneratorOptions options = games::FullSize();
     options.games = {1, 1, 1};
@@ -30,12 +34,12 @@ const std::string& Kitchen() {
 }
 
 void BM_LoadGame(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(ParseGame(Kitchen()));
+  for (auto _ : state) benchmark::DoNotOptimize(ParseGame(GameJson()));
 }
 BENCHMARK(BM_LoadGame)->Unit(benchmark::kMillisecond);
 
 void BM_Reset(benchmark::State& state) {
-  const auto game = *ParseGame(Kitchen());
+  const auto game = *ParseGame(GameJson());
   for (auto _ : state) {
     World world(game);
     benchmark::DoNotOptimize(world.Reset());
@@ -45,7 +49,7 @@ BENCHMARK(BM_Reset)->Unit(benchmark::kMicrosecond);
 
 // Random admissible commands, a new episode every 50.
 void BM_Step(benchmark::State& state) {
-  World world(*ParseGame(Kitchen()));
+  World world(*ParseGame(GameJson()));
   Rng rng(1);
   int turn = 0;
   for (auto _ : state) {
@@ -60,7 +64,7 @@ BENCHMARK(BM_Step)->Unit(benchmark::kMicrosecond);
 
 // The same with the fields of the observation.
 void BM_StepWithFields(benchmark::State& state) {
-  World world(*ParseGame(Kitchen()));
+  World world(*ParseGame(GameJson()));
   benchmark::DoNotOptimize(world.Reset());
   AgentView view(world.feedback(), "put a hot potato in sinkbasin.");
   Rng rng(1);

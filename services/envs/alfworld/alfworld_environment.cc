@@ -175,7 +175,7 @@ absl::Status AlfworldEnvironment::AddGame(const std::string& split,
   std::string category = Category(task_id, bytes);
   const fs::path record = fs::path(path).parent_path() / "traj_data.json";
   std::error_code error;
-  if (fs::exists(record, error)) {
+  if (path != options_.data && fs::exists(record, error)) {
     ATOD_ASSIGN_OR_RETURN(const std::string alfred, ReadFile(record.string()));
     const std::string type(JsonScalar(alfred, "task_type"));
     const bool used = IsTaskType(type) &&

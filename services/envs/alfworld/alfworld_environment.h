@@ -35,7 +35,8 @@ struct AlfworldOptions {
 // Household tasks in ALFWorld's file format. Tasks of a split are in the order
 // of their paths. Where an ALFRED record (traj_data.json) lies beside a game,
 // ALFWorld's own rule says whether it is used: one of the six task types,
-// solvable, path without "movable" and "Sliced".
+// solvable, path without "movable" and "Sliced". A file that is named itself is
+// used in any case.
 //
 // Files are read (for their hashes) when the environment is opened and parsed
 // at their first episode. Thread-safe.
