@@ -371,6 +371,15 @@ void Coordinator::Drain() {
   Call(wakes);
 }
 
+void Coordinator::WaitEmpty(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  const auto empty = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return std::none_of(sessions_.begin(), sessions_.end(),
+                        [](const auto& s) { return s.second.connected; });
+  };
+  mutex_.AwaitWithTimeout(absl::Condition(&empty), timeout);
+}
+
 void Coordinator::Close() {
   absl::MutexLock lock(&mutex_);
   closed_ = true;

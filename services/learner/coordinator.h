@@ -116,6 +116,8 @@ class Coordinator {
   absl::StatusOr<OrderResult> Wait(v1::Purpose purpose, uint32_t step);
   // Tells all workers to leave and grants nothing more.
   void Drain();
+  // Blocks until no worker is connected, or the time-out.
+  void WaitEmpty(absl::Duration timeout);
   // Makes Wait return.
   void Close();
 

@@ -223,6 +223,7 @@ absl::Status Ledger::Consume(uint32_t step,
         ATOD_RETURN_IF_ERROR(consume.Bind(id).Bind(u).Bind(incarnation_).Run());
         ATOD_RETURN_IF_ERROR(land.Bind(id).Run());
       }
+      if (!updates[u].empty() && updates[u][0].purpose == v1::EVAL) continue;
       ATOD_RETURN_IF_ERROR(update.Bind(step)
                                .Bind(u)
                                .Bind(updates[u].size())
@@ -252,26 +253,34 @@ absl::Status Ledger::Drop(const WorkId& id, const std::string& reason) {
   });
 }
 
-absl::StatusOr<uint32_t> Ledger::StartIncarnation(uint32_t last_step) {
+absl::StatusOr<uint32_t> Ledger::StartIncarnation(int64_t last_step,
+                                                  int64_t last_eval) {
   absl::MutexLock lock(&mutex_);
   ATOD_RETURN_IF_ERROR(Transaction([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    constexpr char kLater[] =
+        " WHERE (purpose != 2 AND step > ?) OR (purpose = 2 AND step > ?)";
     ATOD_ASSIGN_OR_RETURN(
         Statement supersede,
-        Statement::Prepare(db_,
-                           "INSERT INTO superseded SELECT purpose, step, grp, "
-                           "sample, incarnation FROM issued WHERE step > ?",
-                           path_));
-    ATOD_RETURN_IF_ERROR(supersede.Bind(last_step).Run());
-    for (const char* table : {"issued", "in_flight", "submitted", "consumed",
-                              "dropped", "updates"}) {
+        Statement::Prepare(
+            db_,
+            absl::StrCat("INSERT INTO superseded SELECT purpose, step, grp, "
+                         "sample, incarnation FROM issued",
+                         kLater)
+                .c_str(),
+            path_));
+    ATOD_RETURN_IF_ERROR(supersede.Bind(last_step).Bind(last_eval).Run());
+    for (const char* table :
+         {"issued", "in_flight", "submitted", "consumed", "dropped"}) {
       ATOD_ASSIGN_OR_RETURN(
           Statement forget,
           Statement::Prepare(
-              db_,
-              absl::StrCat("DELETE FROM ", table, " WHERE step > ?").c_str(),
-              path_));
-      ATOD_RETURN_IF_ERROR(forget.Bind(last_step).Run());
+              db_, absl::StrCat("DELETE FROM ", table, kLater).c_str(), path_));
+      ATOD_RETURN_IF_ERROR(forget.Bind(last_step).Bind(last_eval).Run());
     }
+    ATOD_ASSIGN_OR_RETURN(
+        Statement forget,
+        Statement::Prepare(db_, "DELETE FROM updates WHERE step > ?", path_));
+    ATOD_RETURN_IF_ERROR(forget.Bind(last_step).Run());
     ATOD_ASSIGN_OR_RETURN(
         Statement count,
         Statement::Prepare(

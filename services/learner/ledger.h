@@ -39,14 +39,17 @@ class Ledger {
   absl::Status Issue(const std::vector<WorkId>& work);
   absl::Status Submit(const std::vector<SubmittedRow>& rows);
   // The whole of one step's work: updates[u] entered update u of `step`.
+  // Evaluation has one "update": what was counted.
   absl::Status Consume(uint32_t step,
                        const std::vector<std::vector<WorkId>>& updates);
   absl::Status Drop(const WorkId& id, const std::string& reason);
 
-  // Starts a new life of the run that goes on after `last_step`: whatever was
-  // issued for later steps is superseded, in one transaction. Returns the new
-  // incarnation; the first is 1.
-  absl::StatusOr<uint32_t> StartIncarnation(uint32_t last_step);
+  // Starts a new life of the run that goes on after training step `last_step`
+  // and the evaluation of step `last_eval` (-1: none): whatever was issued
+  // later is superseded, in one transaction. Returns the new incarnation; the
+  // first is 1.
+  absl::StatusOr<uint32_t> StartIncarnation(int64_t last_step,
+                                            int64_t last_eval);
 
   // A consistent copy, while writers go on.
   absl::Status SnapshotTo(const std::string& path);

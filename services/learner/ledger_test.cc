@@ -43,7 +43,7 @@ TEST(LedgerTest, CountsAgreeWithAModelOverRandomSteps) {
   const std::string path = FreshPath("random");
   auto ledger = Ledger::Open(path);
   ASSERT_TRUE(ledger.ok()) << ledger.status();
-  ASSERT_EQ((*ledger)->StartIncarnation(0).value(), 1u);
+  ASSERT_EQ((*ledger)->StartIncarnation(0, -1).value(), 1u);
   Rng rng(5);
   Ledger::Counts want;
   for (uint32_t step = 1; step <= 30; ++step) {
@@ -120,18 +120,21 @@ TEST(LedgerTest, ANewIncarnationSupersedesLaterStepsAndCountsStillHold) {
   const std::string path = FreshPath("resume");
   {
     auto ledger = Ledger::Open(path).value();
-    ASSERT_EQ(ledger->StartIncarnation(0).value(), 1u);
+    ASSERT_EQ(ledger->StartIncarnation(0, -1).value(), 1u);
     for (uint32_t step = 1; step <= 3; ++step) {
       ASSERT_TRUE(ledger->Issue(Step(step, 2, 2)).ok());
       ASSERT_TRUE(ledger->Consume(step, {Step(step, 2, 2)}).ok());
     }
     ASSERT_TRUE(ledger->Issue(Step(4, 2, 2)).ok());
+    // The evaluation of step 2 was under way.
+    ASSERT_TRUE(ledger->Issue(Step(2, 3, 1, v1::EVAL)).ok());
   }
   auto ledger = Ledger::Open(path).value();
-  EXPECT_EQ(ledger->StartIncarnation(2).value(), 2u);
+  EXPECT_EQ(ledger->StartIncarnation(2, 1).value(), 2u);
   EXPECT_EQ(ledger->Count()->issued, 8u);
   EXPECT_EQ(ledger->Count()->consumed, 8u);
   ASSERT_TRUE(ledger->Issue(Step(3, 2, 2)).ok());
+  ASSERT_TRUE(ledger->Issue(Step(2, 3, 1, v1::EVAL)).ok());
   EXPECT_TRUE(CheckLedger(path)->ok());
 }
 

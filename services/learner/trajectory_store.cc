@@ -136,16 +136,16 @@ absl::StatusOr<std::vector<uint32_t>> StoredSteps(const std::string& dir,
   return steps;
 }
 
-absl::Status SupersedeAfter(const std::string& dir, uint32_t last_step,
-                            uint32_t incarnation) {
+absl::Status SupersedeAfter(const std::string& dir, int64_t last_step,
+                            int64_t last_eval, uint32_t incarnation) {
   const std::string away = absl::StrCat(dir, "/superseded-", incarnation);
   std::vector<fs::path> moved;
   std::error_code ec;
   for (const auto& entry : fs::directory_iterator(dir, ec)) {
     uint32_t step = 0;
     const std::string name = entry.path().filename();
-    if ((StepOf(name, "train-", &step) || StepOf(name, "eval-", &step)) &&
-        step > last_step) {
+    if ((StepOf(name, "train-", &step) && step > last_step) ||
+        (StepOf(name, "eval-", &step) && step > last_eval)) {
       moved.push_back(entry.path());
     }
   }

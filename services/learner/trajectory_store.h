@@ -48,8 +48,9 @@ absl::Status ReadTrajectories(const std::string& path,
 absl::StatusOr<std::vector<uint32_t>> StoredSteps(const std::string& dir,
                                                   v1::Purpose purpose);
 
-// Moves files of steps after `last_step` into DIR/superseded-INCARNATION.
-absl::Status SupersedeAfter(const std::string& dir, uint32_t last_step,
-                            uint32_t incarnation);
+// Moves files of training steps after `last_step` and evaluations after
+// `last_eval` into DIR/superseded-INCARNATION.
+absl::Status SupersedeAfter(const std::string& dir, int64_t last_step,
+                            int64_t last_eval, uint32_t incarnation);
 
 }  // namespace atod::learner

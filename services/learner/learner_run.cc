@@ -1,0 +1,451 @@
+#include "services/learner/learner_run.h"
+
+#include <sys/resource.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/problem.h"
+#include "common/base/rng.h"
+#include "common/base/status_macros.h"
+#include "services/learner/algorithm_options.h"
+#include "services/learner/lr_schedule.h"
+#include "services/learner/step_builder.h"
+#include "services/learner/trajectory_store.h"
+#include "services/learner/work_id.h"
+
+namespace atod::learner {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kEvalNoiseStream = 0x65766e6f;
+constexpr uint64_t kEvalEnvStream = 0x6576656e;
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(Clock* clock) : clock_(clock), start_(clock->Now()) {}
+  double Seconds() const {
+    return absl::ToDoubleSeconds(clock_->Now() - start_);
+  }
+
+ private:
+  Clock* clock_;
+  absl::Time start_;
+};
+
+// Mean versions between sampling and now.
+void PutStaleness(const std::vector<v1::Trajectory>& trajectories, uint64_t now,
+                  std::map<std::string, double>& out) {
+  double sum = 0, count = 0;
+  for (const v1::Trajectory& t : trajectories)
+    for (const v1::Sequence& s : t.sequences())
+      for (const v1::Span& span : s.spans())
+        for (const v1::VersionRun& run : span.versions()) {
+          sum +=
+              static_cast<double>(now - run.version().number()) * run.count();
+          count += run.count();
+        }
+  if (count > 0) out["rollout/staleness"] = sum / count;
+}
+
+double PeakMemoryBytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace
+
+LearnerRun::LearnerRun(RunParts parts, RunCheckpoint start)
+    : parts_(std::move(parts)),
+      config_(*parts_.config),
+      checkpoint_(std::move(start)),
+      evals_(config_.eval().mean_last(), checkpoint_.evals) {}
+
+absl::Status LearnerRun::Prepare() {
+  ATOD_ASSIGN_OR_RETURN(train_,
+                        parts_.tasks->GetSplit(config_.env().train_split()));
+  std::string panel_hash;
+  if (config_.eval().every() > 0) {
+    ATOD_ASSIGN_OR_RETURN(panel_split_,
+                          parts_.tasks->GetSplit(config_.eval().split()));
+    panel_ = MakePanel(config_.eval().panel_seed(), panel_split_.size(),
+                       config_.eval().panel_size());
+    panel_hash = PanelHash(panel_split_.content_hash(), panel_);
+  }
+  // Another set of games, panel or tokenizer is another run.
+  const auto same = [](const char* field, const std::string& found,
+                       const std::string& expected) {
+    if (expected.empty() || found == expected) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat(field, ": found ", found,
+                                                      ", expected ", expected,
+                                                      " as in the checkpoint"));
+  };
+  ATOD_RETURN_IF_ERROR(same("content hash of the training split",
+                            train_.content_hash(), checkpoint_.train_hash));
+  ATOD_RETURN_IF_ERROR(
+      same("evaluation panel", panel_hash, checkpoint_.panel_hash));
+  ATOD_RETURN_IF_ERROR(same("tokenizer_hash", parts_.tokenizer_hash,
+                            checkpoint_.tokenizer_hash));
+  checkpoint_.train_hash = train_.content_hash();
+  checkpoint_.panel_hash = panel_hash;
+  checkpoint_.tokenizer_hash = parts_.tokenizer_hash;
+  checkpoint_.config_hash = parts_.config_hash;
+  checkpoint_.incarnation = parts_.incarnation;
+  ATOD_ASSIGN_OR_RETURN(const Recipe recipe,
+                        MakeRecipe(AlgorithmOptionsOf(config_.algorithm())));
+  if (recipe.needs_teacher) {
+    if (config_.teachers().empty()) {
+      return BadInput({.file = "configuration",
+                       .field = "teachers",
+                       .found = "none",
+                       .expected = absl::StrCat("a teacher for recipe ",
+                                                config_.algorithm().recipe())});
+    }
+    teacher_ = config_.teachers(0).name();
+  }
+  parts_.registry->Gauge(metrics::kLearnerSteps, {{"run", config_.name()}})
+      .Set(config_.steps());
+  parts_.registry->Gauge(metrics::kLearnerIncarnation).Set(parts_.incarnation);
+  return absl::OkStatus();
+}
+
+absl::Status LearnerRun::Publish() {
+  ATOD_ASSIGN_OR_RETURN(weights::WeightSnapshot snapshot,
+                        parts_.trainer->Export());
+  version_.set_incarnation(parts_.incarnation);
+  version_.set_number(checkpoint_.version);
+  version_.set_root_hash(snapshot.root_hash);
+  checkpoint_.root_hash = snapshot.root_hash;
+  weights::PublishedWeights published;
+  published.incarnation = parts_.incarnation;
+  published.number = checkpoint_.version;
+  published.arch_hash = parts_.trainer->arch_hash();
+  published.snapshot =
+      std::make_shared<const weights::WeightSnapshot>(std::move(snapshot));
+  parts_.versions->Publish(std::move(published));
+  parts_.state->SetVersion(version_);
+  parts_.coordinator->Announce(version_);
+  parts_.registry->Gauge(metrics::kLearnerWeightVersion)
+      .Set(static_cast<double>(checkpoint_.version));
+  return absl::OkStatus();
+}
+
+v1::Lease LearnerRun::BaseLease(const v1::Split& split,
+                                const v1::Task& task) const {
+  v1::Lease lease;
+  lease.set_env(config_.env().name());
+  lease.set_split(split.name());
+  lease.set_task_id(task.task_id());
+  lease.set_content_hash(split.content_hash());
+  *lease.mutable_weight_min() = version_;
+  *lease.mutable_weight_max() = version_;
+  const v1::SamplingConfig& sampling = config_.sampling().train();
+  lease.mutable_sampling()->set_temperature(
+      static_cast<float>(sampling.temperature()));
+  lease.mutable_sampling()->set_top_p(static_cast<float>(sampling.top_p()));
+  lease.mutable_sampling()->set_top_k(sampling.top_k());
+  lease.mutable_sampling()->set_max_tokens(sampling.max_tokens());
+  lease.set_max_turns(config_.env().max_turns());
+  lease.set_layout("windowed");
+  return lease;
+}
+
+absl::StatusOr<std::vector<v1::Trajectory>> LearnerRun::Play(
+    v1::Purpose purpose, uint32_t step, std::vector<GroupOrder> groups) {
+  std::vector<WorkId> work;
+  for (uint32_t g = 0; g < groups.size(); ++g)
+    for (uint32_t s = 0; s < groups[g].samples; ++s)
+      work.push_back({purpose, step, g, s});
+  ATOD_RETURN_IF_ERROR(parts_.ledger->Issue(work));
+  ATOD_RETURN_IF_ERROR(
+      parts_.coordinator->Open(purpose, step, std::move(groups)));
+  ATOD_ASSIGN_OR_RETURN(OrderResult result,
+                        parts_.coordinator->Wait(purpose, step));
+  for (const auto& [id, reason] : result.dropped) {
+    spdlog::error("trajectory {} dropped: {}", FormatId(id), reason);
+    ATOD_RETURN_IF_ERROR(parts_.ledger->Drop(id, reason));
+  }
+  if (result.trajectories.empty()) {
+    return absl::InternalError(
+        absl::StrCat("step ", step,
+                     ": every trajectory was malformed and dropped, see "
+                     "the log for the first reasons"));
+  }
+  return std::move(result.trajectories);
+}
+
+absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
+  const Stopwatch whole(parts_.clock);
+  const TaskSource source(config_.seed(), train_.size(),
+                          config_.algorithm().tasks_per_step());
+  std::vector<GroupOrder> groups(config_.algorithm().tasks_per_step());
+  for (uint32_t g = 0; g < groups.size(); ++g) {
+    const TaskChoice choice = source.Choose(step, g);
+    ATOD_ASSIGN_OR_RETURN(groups[g].task,
+                          parts_.tasks->GetTask(train_.name(), choice.index));
+    groups[g].base = BaseLease(train_, groups[g].task);
+    groups[g].base.set_env_seed(choice.env_seed);
+    groups[g].base.set_run_seed(config_.seed());
+    if (!teacher_.empty()) groups[g].base.add_teachers(teacher_);
+    groups[g].samples = config_.algorithm().group_size();
+  }
+  parts_.state->SetPhase("rollout");
+  const Stopwatch rollout(parts_.clock);
+  ATOD_ASSIGN_OR_RETURN(const std::vector<v1::Trajectory> trajectories,
+                        Play(v1::TRAIN, step, std::move(groups)));
+  const double rollout_seconds = rollout.Seconds();
+
+  parts_.state->SetPhase("update");
+  ATOD_ASSIGN_OR_RETURN(StepData data, BuildStepData(trajectories, teacher_));
+  const double lr = LearningRate(config_.optimizer(), config_.steps(), step);
+  ATOD_ASSIGN_OR_RETURN(const TrainedStep trained,
+                        parts_.trainer->TrainStep(step, lr, data));
+  std::vector<std::vector<WorkId>> updates;
+  for (const std::vector<int32_t>& update : trained.updates) {
+    std::vector<WorkId>& ids = updates.emplace_back();
+    for (const int32_t row : update) {
+      ATOD_ASSIGN_OR_RETURN(const WorkId id,
+                            ParseId(data.batch.trajectory_id[row]));
+      ids.push_back(id);
+    }
+  }
+  ATOD_RETURN_IF_ERROR(parts_.ledger->Consume(step, updates));
+  ATOD_RETURN_IF_ERROR(WriteAdvantages(step, data, trained));
+
+  Scalars scalars = trained.metrics;
+  if (const auto skipped = scalars.find("actor/skipped_updates");
+      skipped != scalars.end() && skipped->second > 0) {
+    spdlog::error("step {}: {} updates skipped, their gradient was not finite",
+                  step, skipped->second);
+  }
+  scalars.merge(EpisodeMetrics(trajectories));
+  PutStaleness(trajectories, checkpoint_.version, scalars);
+  dead_signals_.Observe(scalars);
+
+  checkpoint_.step = step;
+  checkpoint_.updates += trained.updates.size();
+  ++checkpoint_.version;
+  saved_ = false;
+  parts_.state->SetPhase("publish");
+  const Stopwatch publish(parts_.clock);
+  ATOD_RETURN_IF_ERROR(Publish());
+  scalars["timing/publish_seconds"] = publish.Seconds();
+  scalars["timing/rollout_seconds"] = rollout_seconds;
+  if (const double s = std::exchange(checkpoint_seconds_, 0); s > 0)
+    scalars["timing/checkpoint_seconds"] = s;
+  const double seconds = whole.Seconds();
+  double tokens = 0;
+  for (const TrainSequence& s : data.sequences) tokens += s.tokens.size();
+  scalars["timing/step_seconds"] = seconds;
+  if (seconds > 0) {
+    scalars["throughput/tokens_per_second"] = tokens / seconds;
+    scalars["throughput/episodes_per_second"] = trajectories.size() / seconds;
+  }
+  scalars["memory/peak_bytes"] = PeakMemoryBytes();
+  return scalars;
+}
+
+bool LearnerRun::EvaluationDue(uint32_t step) const {
+  const uint32_t every = config_.eval().every();
+  return every > 0 && (step % every == 0 || step == config_.steps());
+}
+
+absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
+                                          bool* best) {
+  parts_.state->SetPhase("eval");
+  const Stopwatch watch(parts_.clock);
+  const uint64_t seed = config_.eval().panel_seed();
+  std::vector<GroupOrder> groups(panel_.size());
+  for (size_t i = 0; i < panel_.size(); ++i) {
+    absl::StatusOr<v1::Task> task =
+        parts_.tasks->GetTask(panel_split_.name(), panel_[i]);
+    if (absl::IsCancelled(task.status())) return false;
+    ATOD_RETURN_IF_ERROR(task.status());
+    groups[i].task = *task;
+    groups[i].base = BaseLease(panel_split_, *task);
+    groups[i].base.set_env_seed(MixSeed(seed, kEvalEnvStream, panel_[i]));
+    groups[i].base.set_run_seed(MixSeed(seed, kEvalNoiseStream));
+    groups[i].base.mutable_sampling()->set_temperature(
+        static_cast<float>(config_.sampling().eval_temperature()));
+  }
+  const auto trajectories = Play(v1::EVAL, step, std::move(groups));
+  if (absl::IsCancelled(trajectories.status())) return false;
+  ATOD_RETURN_IF_ERROR(trajectories.status());
+  std::vector<WorkId> ids;
+  for (const v1::Trajectory& t : *trajectories)
+    ids.push_back({v1::EVAL, step, t.id().group(), t.id().sample()});
+  ATOD_RETURN_IF_ERROR(parts_.ledger->Consume(step, {ids}));
+  const std::string folder = parts_.run_dir + "/evals";
+  ATOD_RETURN_IF_ERROR(MakeDirs(folder));
+  ATOD_RETURN_IF_ERROR(
+      WriteFileAtomic(absl::StrFormat("%s/panel-%06u.jsonl", folder, step),
+                      PanelResults(*trajectories)));
+  scalars.merge(PanelMetrics(*trajectories));
+  *best = evals_.Add(scalars);
+  checkpoint_.evals = evals_.history();
+  if (*best) checkpoint_.best_step = step;
+  scalars["timing/eval_seconds"] = watch.Seconds();
+  spdlog::info("evaluation after step {}: success {:.1f} % of {} tasks", step,
+               100 * scalars["val/success_rate"], trajectories->size());
+  return true;
+}
+
+absl::Status LearnerRun::FinishStep(uint32_t step, Scalars scalars) {
+  bool best = false;
+  if (EvaluationDue(step)) {
+    ATOD_ASSIGN_OR_RETURN(const bool done, Evaluate(step, scalars, &best));
+    if (!done) {
+      // The next life evaluates and records this step.
+      checkpoint_.pending = std::move(scalars);
+      return absl::CancelledError("stopped during an evaluation");
+    }
+  }
+  checkpoint_.pending.clear();
+  ATOD_RETURN_IF_ERROR(parts_.recorder->Record(step, scalars));
+  v1::StepRecord record;
+  record.set_step(step);
+  record.set_incarnation(parts_.incarnation);
+  record.set_updates(step == 0 ? 0 : config_.optimizer().updates_per_step());
+  record.mutable_scalars()->insert(scalars.begin(), scalars.end());
+  parts_.state->AddRecord(record);
+  parts_.registry->Gauge(metrics::kLearnerStep, {{"run", config_.name()}})
+      .Set(step);
+  parts_.registry->Gauge(metrics::kLearnerStepTime, {{"run", config_.name()}})
+      .Set(absl::ToDoubleSeconds(parts_.clock->Now() - absl::UnixEpoch()));
+  if (const auto reward = scalars.find("episode/reward");
+      reward != scalars.end()) {
+    spdlog::info(
+        "step {}/{}: reward {:.3f}, success {:.1f} %, kl_coef {:.3f}, rl_coef "
+        "{:.3f}, {:.1f} s",
+        step, config_.steps(), reward->second,
+        100 * scalars["episode/success_rate"], scalars["hybrid/kl_coef"],
+        scalars["hybrid/rl_coef"], scalars["timing/step_seconds"]);
+  }
+  const uint32_t every = config_.checkpoint().every();
+  const bool asked = parts_.state->TakeCheckpointRequest();
+  if (best || asked || (step > 0 && every > 0 && step % every == 0))
+    return SaveCheckpoint(best);
+  return absl::OkStatus();
+}
+
+absl::Status LearnerRun::Run() {
+  ATOD_RETURN_IF_ERROR(Prepare());
+  uint32_t next = checkpoint_.step + 1;
+  parts_.state->SetStep(next, config_.steps());
+  ATOD_RETURN_IF_ERROR(Publish());
+  const auto finish_with = [&](absl::Status status) {
+    // Told to stop: what is done so far is saved.
+    return absl::IsCancelled(status) && parts_.state->stop_requested()
+               ? absl::OkStatus()
+               : status;
+  };
+  absl::Status status;
+  if (!checkpoint_.pending.empty()) {
+    Scalars pending = checkpoint_.pending;
+    status = FinishStep(checkpoint_.step, std::move(pending));
+  } else if (checkpoint_.step == 0 && config_.eval().every() > 0 &&
+             checkpoint_.evals.empty()) {
+    saved_ = false;
+    status = FinishStep(0, {});
+  }
+  for (; status.ok() && next <= config_.steps(); ++next) {
+    parts_.state->SetStep(next, config_.steps());
+    parts_.state->WaitWhilePaused();
+    if (parts_.state->stop_requested()) break;
+    absl::StatusOr<Scalars> scalars = TrainStep(next);
+    status =
+        scalars.ok() ? FinishStep(next, *std::move(scalars)) : scalars.status();
+  }
+  if (status.ok()) parts_.state->SetStep(next, config_.steps());
+  ATOD_RETURN_IF_ERROR(finish_with(status));
+  if (!saved_) ATOD_RETURN_IF_ERROR(SaveCheckpoint(false));
+  parts_.state->SetPhase(next > config_.steps() ? "done" : "stopped");
+  return absl::OkStatus();
+}
+
+absl::Status LearnerRun::SaveCheckpoint(bool best) {
+  parts_.state->SetPhase("checkpoint");
+  const Stopwatch watch(parts_.clock);
+  ATOD_RETURN_IF_ERROR(learner::SaveCheckpoint(
+      parts_.run_dir, checkpoint_, best, config_.checkpoint().keep(),
+      [&](const std::string& dir) -> absl::Status {
+        ATOD_RETURN_IF_ERROR(parts_.trainer->SaveModel(dir + "/model"));
+        ATOD_RETURN_IF_ERROR(CopyTokenizer(dir + "/model"));
+        ATOD_RETURN_IF_ERROR(
+            parts_.trainer->SaveOptimizer(dir + "/optimizer.safetensors"));
+        return parts_.ledger->SnapshotTo(dir + "/ledger.db");
+      }));
+  checkpoint_seconds_ = watch.Seconds();
+  saved_ = true;
+  spdlog::info("checkpoint of step {}{}", checkpoint_.step,
+               best ? ", the best so far" : "");
+  return absl::OkStatus();
+}
+
+absl::Status LearnerRun::CopyTokenizer(const std::string& dir) const {
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(config_.model().path(), ec)) {
+    const fs::path target = fs::path(dir) / entry.path().filename();
+    const std::string suffix = entry.path().extension();
+    // Weights and their index are the checkpoint's own.
+    if (!entry.is_regular_file() || suffix == ".safetensors" ||
+        entry.path().filename() == "model.safetensors.index.json" ||
+        entry.path().filename() == "MANIFEST.json" || fs::exists(target)) {
+      continue;
+    }
+    fs::copy_file(entry.path(), target, ec);
+    if (ec) break;
+  }
+  return ec ? absl::ErrnoToStatus(ec.value(),
+                                  absl::StrCat(config_.model().path(),
+                                               ": cannot copy the tokenizer"))
+            : absl::OkStatus();
+}
+
+absl::Status LearnerRun::WriteAdvantages(uint32_t step, const StepData& data,
+                                         const TrainedStep& trained) const {
+  const StepBatch& b = data.batch;
+  const Advantages& a = trained.advantages;
+  std::vector<int> update_of(b.num_trajectories(), -1);
+  for (size_t u = 0; u < trained.updates.size(); ++u)
+    for (const int32_t row : trained.updates[u])
+      update_of[row] = static_cast<int>(u);
+  std::string out;
+  for (int i = 0; i < b.num_trajectories(); ++i) {
+    nlohmann::ordered_json line;
+    line["id"] = b.trajectory_id[i];
+    line["update"] = update_of[i];
+    line["reward"] = b.reward[i];
+    line["shaped_reward"] = a.shaped_reward[i];
+    line["grpo_advantage"] = a.grpo[i];
+    line["turns"] = nlohmann::ordered_json::array();
+    for (int k = b.turn_begin[i]; k < b.turn_begin[i + 1]; ++k) {
+      const auto slice = [&](const std::vector<double>& column) {
+        return std::vector<double>(column.begin() + b.token_begin[k],
+                                   column.begin() + b.token_begin[k + 1]);
+      };
+      nlohmann::ordered_json turn;
+      turn["index"] = b.turn_index[k];
+      turn["d"] = a.d[k];
+      turn["h"] = a.h[k];
+      turn["d_norm"] = a.d_norm[k];
+      turn["h_norm"] = a.h_norm[k];
+      turn["w"] = a.w[k];
+      turn["old_logprobs"] = slice(b.old_logprob);
+      turn["advantages"] = slice(a.advantage);
+      line["turns"].push_back(std::move(turn));
+    }
+    absl::StrAppend(&out, line.dump(), "\n");
+  }
+  return WriteFileAtomic(AdvantageFile(parts_.run_dir + "/trajectories", step),
+                         out);
+}
+
+}  // namespace atod::learner

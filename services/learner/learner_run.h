@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "atod/v1/config.pb.h"
+#include "common/base/clock.h"
+#include "common/metrics/metrics.h"
+#include "common/metrics/step_recorder.h"
+#include "common/weights/version_store.h"
+#include "services/learner/algorithm/dead_signal.h"
+#include "services/learner/coordinator.h"
+#include "services/learner/episode_metrics.h"
+#include "services/learner/ledger.h"
+#include "services/learner/policy_trainer.h"
+#include "services/learner/run_checkpoint.h"
+#include "services/learner/run_state.h"
+#include "services/learner/task_directory.h"
+#include "services/learner/task_source.h"
+
+namespace atod::learner {
+
+// What a run works with; nothing is owned.
+struct RunParts {
+  const v1::RunConfig* config = nullptr;
+  std::string run_dir;
+  uint32_t incarnation = 1;
+  std::string tokenizer_hash;
+  std::string config_hash;
+  Coordinator* coordinator = nullptr;
+  Ledger* ledger = nullptr;
+  PolicyTrainer* trainer = nullptr;
+  TaskDirectory* tasks = nullptr;
+  weights::VersionStore* versions = nullptr;
+  RunState* state = nullptr;
+  metrics::StepRecorder* recorder = nullptr;
+  metrics::Registry* registry = nullptr;
+  Clock* clock = nullptr;
+};
+
+// The run's thread: evaluate, then for every step give out work, collect it,
+// train, publish, evaluate when due, record, checkpoint when due. Ends after
+// the last step or when told to stop, each time with a checkpoint.
+class LearnerRun {
+ public:
+  // `start` is the checkpoint that the trainer was loaded from, or a default
+  // one for a new run.
+  LearnerRun(RunParts parts, RunCheckpoint start);
+
+  // FAILED_PRECONDITION when the checkpoint is of other tasks.
+  absl::Status Run();
+
+ private:
+  using Scalars = std::map<std::string, double>;
+
+  absl::Status Prepare();
+  // The weights of `checkpoint_.version` go out.
+  absl::Status Publish();
+  absl::StatusOr<Scalars> TrainStep(uint32_t step);
+  // Adds val/* and remembers the best. False when the run was told to stop.
+  absl::StatusOr<bool> Evaluate(uint32_t step, Scalars& scalars, bool* best);
+  // Evaluates when due, records, checkpoints when due.
+  absl::Status FinishStep(uint32_t step, Scalars scalars);
+  absl::Status SaveCheckpoint(bool best);
+  absl::Status CopyTokenizer(const std::string& dir) const;
+  absl::Status WriteAdvantages(uint32_t step, const StepData& data,
+                               const TrainedStep& trained) const;
+  // Enters the work in the ledger, opens it and waits for all of it.
+  absl::StatusOr<std::vector<v1::Trajectory>> Play(
+      v1::Purpose purpose, uint32_t step, std::vector<GroupOrder> groups);
+  v1::Lease BaseLease(const v1::Split& split, const v1::Task& task) const;
+  bool EvaluationDue(uint32_t step) const;
+
+  const RunParts parts_;
+  const v1::RunConfig& config_;
+  RunCheckpoint checkpoint_;  // of the last finished step
+  EvalTracker evals_;
+  DeadSignalTracker dead_signals_;
+  v1::Split train_, panel_split_;
+  std::vector<uint32_t> panel_;
+  std::string teacher_;  // whose scores train; empty: none needed
+  v1::WeightVersion version_;
+  double checkpoint_seconds_ = 0;
+  bool saved_ = true;  // checkpoint_ is on disk
+};
+
+}  // namespace atod::learner

@@ -1,0 +1,391 @@
+#include "services/learner/learner_run.h"
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/notification.h"
+#include "common/base/file.h"
+#include "common/base/rng.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/config/config.h"
+#include "common/model/model_config.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/learner/algorithm_options.h"
+#include "services/learner/intake.h"
+
+namespace atod::learner {
+namespace {
+
+using ::testing::ElementsAre;
+namespace fs = std::filesystem;
+
+constexpr uint32_t kVocab = 40;
+
+// A tiny model with random weights, written without torch.
+void MakeModel(const std::string& dir) {
+  model::ModelConfig config;
+  config.vocab_size = kVocab;
+  config.hidden_size = 16;
+  config.intermediate_size = 32;
+  config.num_hidden_layers = 1;
+  config.num_attention_heads = 2;
+  config.num_key_value_heads = 1;
+  config.head_dim = 8;
+  config.max_position_embeddings = 64;
+  config.tie_word_embeddings = true;
+  ASSERT_TRUE(MakeDirs(dir).ok());
+  ASSERT_TRUE(WriteFileAtomic(dir + "/config.json",
+                              model::ModelConfigJson(config, "float32"))
+                  .ok());
+  ASSERT_TRUE(WriteFileAtomic(dir + "/tokenizer.json", "{}").ok());
+  Rng rng(3);
+  std::vector<std::vector<float>> data;
+  std::vector<TensorView> views;
+  for (const model::ParameterSpec& spec : model::ParameterSpecs(config)) {
+    int64_t count = 1;
+    for (const int64_t d : spec.shape) count *= d;
+    std::vector<float>& values = data.emplace_back(count);
+    for (float& v : values)
+      v = spec.shape.size() == 1 ? 1 : 0.2f * static_cast<float>(rng.Normal());
+    views.push_back(
+        {spec.name, "F32", spec.shape,
+         absl::MakeConstSpan(reinterpret_cast<const std::byte*>(values.data()),
+                             values.size() * sizeof(float))});
+  }
+  ASSERT_TRUE(WriteSafetensors(dir + "/model.safetensors", views).ok());
+}
+
+class FakeTasks final : public TaskDirectory {
+ public:
+  absl::StatusOr<v1::Split> GetSplit(const std::string& split) override {
+    v1::Split out;
+    out.set_name(split);
+    out.set_size(12);
+    out.set_content_hash("hash of " + split);
+    return out;
+  }
+  absl::StatusOr<v1::Task> GetTask(const std::string& split,
+                                   uint32_t index) override {
+    v1::Task task;
+    task.set_task_id(absl::StrCat(split, index));
+    task.set_category(index % 2 == 0 ? "pick" : "heat");
+    return task;
+  }
+};
+
+// Plays a lease without a model: everything follows from the keys of the noise.
+v1::Trajectory Play(const v1::Lease& lease, uint32_t sample,
+                    const std::string& run, uint32_t incarnation) {
+  Rng rng(MixSeed(lease.run_seed(), lease.step(), lease.group(), sample));
+  v1::Trajectory t;
+  t.mutable_id()->set_run_id(run);
+  t.mutable_id()->set_step(lease.step());
+  t.mutable_id()->set_group(lease.group());
+  t.mutable_id()->set_sample(sample);
+  t.mutable_id()->set_attempt(lease.attempt());
+  t.set_incarnation(incarnation);
+  t.set_purpose(lease.purpose());
+  t.set_env(lease.env());
+  t.set_split(lease.split());
+  t.mutable_task()->set_task_id(lease.task_id());
+  t.set_env_seed(lease.env_seed());
+  t.set_content_hash(lease.content_hash());
+  t.set_layout(lease.layout());
+  *t.mutable_sampling() = lease.sampling();
+  const uint32_t turns = 3 + rng.Below(2);
+  for (uint32_t k = 0; k < turns; ++k) {
+    v1::Turn& turn = *t.add_turns();
+    turn.set_index(k);
+    turn.set_trainable(true);
+    turn.set_valid(true);
+    v1::Sequence& seq = *t.add_sequences();
+    for (int i = 0; i < 8; ++i) seq.add_tokens(rng.Below(kVocab));
+    v1::Span& span = *seq.add_spans();
+    span.set_turn(k);
+    span.set_begin(5);
+    span.set_length(3);
+    v1::VersionRun& version = *span.add_versions();
+    version.set_count(3);
+    *version.mutable_version() = lease.weight_max();
+    for (int i = 0; i < 3; ++i)
+      span.add_rollout_logprobs(-3 - static_cast<float>(rng.Uniform()));
+    for (const std::string& name : lease.teachers()) {
+      v1::TeacherScores& scores = *span.add_teacher();
+      scores.set_model(name);
+      scores.set_temperature(lease.sampling().temperature());
+      for (int i = 0; i < 3; ++i)
+        scores.add_logprobs(-2 - static_cast<float>(rng.Uniform()));
+    }
+  }
+  const bool won = rng.Below(2) == 0;
+  t.mutable_outcome()->set_success(won);
+  t.mutable_outcome()->set_reward(won ? 10 : 0);
+  t.mutable_outcome()->set_length(turns);
+  return t;
+}
+
+// One life of a learner with a worker that answers at once.
+class Life {
+ public:
+  Life(const v1::RunConfig& config, const std::string& resume)
+      : config_(config), run_dir_(config.runs_dir() + "/" + config.name()) {
+    EXPECT_TRUE(MakeDirs(run_dir_ + "/checkpoints").ok());
+    std::string from = config.model().path();
+    if (!resume.empty()) {
+      const std::string dir = FindCheckpoint(run_dir_, resume).value();
+      start_ = LoadCheckpoint(dir).value();
+      from = dir + "/model";
+      optimizer_ = dir + "/optimizer.safetensors";
+    }
+    const int64_t last = start_.last_recorded();
+    ledger_ = Ledger::Open(run_dir_ + "/ledger.db").value();
+    incarnation_ = ledger_->StartIncarnation(start_.step, last).value();
+    EXPECT_TRUE(SupersedeAfter(run_dir_ + "/trajectories", start_.step, last,
+                               incarnation_)
+                    .ok());
+    store_ = TrajectoryStore::Open(run_dir_ + "/trajectories").value();
+    recorder_ = metrics::StepRecorder::Open(run_dir_, config.name(), last,
+                                            &registry_, clock_)
+                    .value();
+    device_ = OpenDevice("cpu").value();
+    communicator_ = MakeLocalCommunicator();
+    PolicyTrainerOptions options;
+    options.algorithm = AlgorithmOptionsOf(config.algorithm());
+    options.updates_per_step = config.optimizer().updates_per_step();
+    trainer_ =
+        PolicyTrainer::Load(from, options, communicator_.get(), device_.get())
+            .value();
+    if (!optimizer_.empty()) {
+      EXPECT_TRUE(trainer_->LoadOptimizer(optimizer_).ok());
+    }
+    CoordinatorOptions coordinator;
+    coordinator.run_id = config.name();
+    coordinator.incarnation = incarnation_;
+    coordinator_ = std::make_unique<Coordinator>(coordinator, &clock_);
+    intake_ =
+        std::make_unique<Intake>(coordinator_.get(), ledger_.get(),
+                                 store_.get(), TrajectoryLimits{kVocab, 64});
+  }
+
+  // Stops the run when `stop_at` work is granted ("train 4", "eval 2").
+  absl::Status Run(const std::string& stop_at = "") {
+    v1::Hello hello;
+    hello.set_worker("w");
+    hello.set_slots(5);
+    Queue<int> wakes;
+    const auto session =
+        coordinator_->Connect(hello, [&] { wakes.Push(1); }).value();
+    wakes.Push(1);
+    std::thread worker([&] {
+      while (wakes.Pop().has_value()) {
+        const auto outbox = coordinator_->TakeOutbox(session);
+        for (const auto& message : outbox.value()) {
+          if (!message.has_grant()) continue;
+          const v1::Lease& lease = message.grant().lease();
+          if (stop_at ==
+              absl::StrCat(lease.purpose() == v1::EVAL ? "eval " : "train ",
+                           lease.step())) {
+            state_.RequestStop();
+            coordinator_->Close();
+            continue;
+          }
+          for (const uint32_t s : lease.samples())
+            intake_->Submit(
+                Play(lease, s, config_.name(), incarnation_),
+                [](absl::StatusOr<v1::SubmitReply> reply) {
+                  EXPECT_EQ(reply->verdict(), v1::SubmitReply::ACCEPTED)
+                      << reply->problem().field();
+                });
+        }
+      }
+    });
+    RunParts parts;
+    parts.config = &config_;
+    parts.run_dir = run_dir_;
+    parts.incarnation = incarnation_;
+    parts.tokenizer_hash = "tokenizer";
+    parts.coordinator = coordinator_.get();
+    parts.ledger = ledger_.get();
+    parts.trainer = trainer_.get();
+    parts.tasks = &tasks_;
+    parts.versions = &versions_;
+    parts.state = &state_;
+    parts.recorder = recorder_.get();
+    parts.registry = &registry_;
+    parts.clock = &clock_;
+    const absl::Status status = LearnerRun(std::move(parts), start_).Run();
+    wakes.Close();
+    worker.join();
+    return status;
+  }
+
+ private:
+  const v1::RunConfig config_;
+  const std::string run_dir_;
+  std::string optimizer_;
+  RunCheckpoint start_;
+  uint32_t incarnation_ = 0;
+  RealClock clock_;
+  metrics::Registry registry_;
+  RunState state_;
+  FakeTasks tasks_;
+  weights::VersionStore versions_;
+  std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<TrajectoryStore> store_;
+  std::unique_ptr<metrics::StepRecorder> recorder_;
+  std::unique_ptr<DeviceBackend> device_;
+  std::unique_ptr<Communicator> communicator_;
+  std::unique_ptr<PolicyTrainer> trainer_;
+  std::unique_ptr<Coordinator> coordinator_;
+  std::unique_ptr<Intake> intake_;
+};
+
+class LearnerRunTest : public testing::Test {
+ protected:
+  LearnerRunTest() {
+    root_ = testing::TempDir() + "learner_run";
+    fs::remove_all(root_);
+    MakeModel(root_ + "/model");
+  }
+
+  v1::RunConfig Config(const std::string& name) {
+    return config::ParseRunConfig(
+               absl::StrCat("name: ", name, "\nruns_dir: ", root_, R"(
+steps: 6
+model:
+  max_context: 64
+teachers:
+  - name: teacher
+algorithm:
+  group_size: 4
+  tasks_per_step: 3
+  coef_anneal_steps: 4
+optimizer:
+  lr: 1.0e-3
+  updates_per_step: 2
+eval:
+  every: 2
+  panel_size: 5
+checkpoint:
+  every: 3
+  keep: 1
+)"),
+               "test", {"model.path=" + root_ + "/model"})
+        ->config;
+  }
+
+  // metrics.jsonl without what depends on the time of day.
+  std::vector<std::string> Lines(const std::string& name) {
+    std::vector<std::string> out;
+    // Absent when the run was stopped before anything was recorded.
+    const std::string text =
+        ReadFile(root_ + "/" + name + "/metrics.jsonl").value_or("");
+    for (const auto piece : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+      auto json = nlohmann::json::parse(std::string(piece));
+      for (auto it = json.begin(); it != json.end();) {
+        const bool varies = it.key() == "time" ||
+                            it.key().rfind("timing/", 0) == 0 ||
+                            it.key().rfind("throughput/", 0) == 0 ||
+                            it.key().rfind("memory/", 0) == 0;
+        it = varies ? json.erase(it) : std::next(it);
+      }
+      out.push_back(json.dump());
+    }
+    return out;
+  }
+
+  std::vector<std::string> Checkpoints(const std::string& name) {
+    std::vector<std::string> out;
+    for (const auto& entry :
+         fs::directory_iterator(root_ + "/" + name + "/checkpoints"))
+      out.push_back(entry.path().filename());
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+
+  std::string root_;
+};
+
+TEST_F(LearnerRunTest, ARunRecordsEveryStepOnceAndItsLedgerHolds) {
+  ASSERT_TRUE(Life(Config("a"), "").Run().ok());
+  const std::vector<std::string> lines = Lines("a");
+  ASSERT_EQ(lines.size(), 7u);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const auto json = nlohmann::json::parse(lines[i]);
+    EXPECT_EQ(json["step"], i);
+    EXPECT_EQ(json.contains("val/success_rate"), i % 2 == 0) << i;
+    EXPECT_EQ(json.contains("hybrid/kl_coef"), i > 0) << i;
+  }
+  EXPECT_DOUBLE_EQ(nlohmann::json::parse(lines[1])["hybrid/kl_coef"],
+                   1 - 0.9 / 4);
+  const LedgerReport report = CheckLedger(root_ + "/a/ledger.db").value();
+  EXPECT_TRUE(report.ok());
+  EXPECT_EQ(report.counts.issued, 6 * 12u);
+  EXPECT_EQ(report.counts.consumed, 6 * 12u);
+  EXPECT_THAT(Checkpoints("a"),
+              testing::IsSupersetOf({"best", "last", "step-6"}));
+  for (const char* file :
+       {"checkpoints/last/model/model.safetensors",
+        "checkpoints/last/model/config.json",
+        "checkpoints/last/model/tokenizer.json", "checkpoints/last/ledger.db",
+        "evals/panel-000004.jsonl", "trajectories/train-000001.pb",
+        "trajectories/train-000001.advantages.jsonl"}) {
+    EXPECT_TRUE(fs::exists(root_ + "/a/" + file)) << file;
+  }
+  EXPECT_TRUE(LoadCheckpoint(root_ + "/a/checkpoints/last").ok());
+}
+
+TEST_F(LearnerRunTest, AnInterruptedRunGoesOnToTheSameLines) {
+  ASSERT_TRUE(Life(Config("unbroken"), "").Run().ok());
+  for (const char* stop_at : {"train 1", "train 4", "eval 0", "eval 4"}) {
+    std::string safe = absl::StrCat("broken-", stop_at);
+    for (char& c : safe)
+      if (c == ' ') c = '-';
+    ASSERT_TRUE(Life(Config(safe), "").Run(stop_at).ok()) << stop_at;
+    EXPECT_LT(Lines(safe).size(), 7u) << stop_at;
+    ASSERT_TRUE(CheckLedger(root_ + "/" + safe + "/ledger.db")->ok());
+    ASSERT_TRUE(Life(Config(safe), "latest").Run().ok()) << stop_at;
+    EXPECT_EQ(Lines(safe), Lines("unbroken")) << stop_at;
+    const LedgerReport report =
+        CheckLedger(root_ + "/" + safe + "/ledger.db").value();
+    EXPECT_TRUE(report.ok()) << stop_at;
+    EXPECT_EQ(report.counts.consumed, 6 * 12u) << stop_at;
+  }
+}
+
+TEST_F(LearnerRunTest, AnEarlierCheckpointCanBeGoneOnFrom) {
+  ASSERT_TRUE(Life(Config("again"), "").Run().ok());
+  const std::vector<std::string> lines = Lines("again");
+  std::string earlier;
+  for (const std::string& name : Checkpoints("again"))
+    if (name.rfind("step-", 0) == 0 && name != "step-6") earlier = name;
+  ASSERT_FALSE(earlier.empty());
+  ASSERT_TRUE(Life(Config("again"), root_ + "/again/checkpoints/" + earlier)
+                  .Run()
+                  .ok());
+  EXPECT_EQ(Lines("again"), lines);
+  EXPECT_TRUE(CheckLedger(root_ + "/again/ledger.db")->ok());
+}
+
+TEST_F(LearnerRunTest, ADamagedCheckpointIsRefusedByFile) {
+  ASSERT_TRUE(Life(Config("damaged"), "").Run().ok());
+  const std::string file =
+      root_ + "/damaged/checkpoints/last/optimizer.safetensors";
+  std::string bytes = ReadFile(file).value();
+  bytes.back() ^= 1;
+  ASSERT_TRUE(WriteFileAtomic(file, bytes).ok());
+  EXPECT_THAT(
+      LoadCheckpoint(root_ + "/damaged/checkpoints/last").status().message(),
+      testing::HasSubstr("optimizer.safetensors"));
+  EXPECT_FALSE(FindCheckpoint(root_ + "/damaged", root_ + "/nothing").ok());
+  EXPECT_EQ(FindCheckpoint(root_ + "/none", "latest").value(), "");
+}
+
+}  // namespace
+}  // namespace atod::learner

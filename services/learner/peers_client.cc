@@ -1,0 +1,163 @@
+#include "services/learner/peers_client.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/log.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "common/rpc/address.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/rpc_status.h"
+
+namespace atod::learner {
+namespace {
+
+constexpr absl::Duration kCallTimeout = absl::Seconds(10);
+
+// Calls until the peer answers: `call` runs one RPC. Only errors that say that
+// nobody is there are tried again.
+absl::Status Ask(
+    const std::string& who, const KeepTrying& keep_trying,
+    const std::function<grpc::Status(grpc::ClientContext&)>& call) {
+  for (int tries = 0;; ++tries) {
+    grpc::ClientContext context;
+    rpc::SetTimeout(context, kCallTimeout);
+    const absl::Status status = rpc::FromGrpc(call(context));
+    if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) {
+      if (tries > 0 && status.ok()) spdlog::info("{} answers", who);
+      return status;
+    }
+    if (tries % 20 == 0)
+      spdlog::info("waiting for {}: {}", who, std::string(status.message()));
+    if (!keep_trying())
+      return absl::CancelledError(absl::StrCat("gave up waiting for ", who));
+  }
+}
+
+const v1::Split* Find(const v1::EnvDescription& env, const std::string& name) {
+  for (const v1::Split& split : env.splits())
+    if (split.name() == name) return &split;
+  return nullptr;
+}
+
+absl::Status SameSplit(const std::string& address,
+                       const v1::EnvDescription& found,
+                       const v1::EnvDescription& expected) {
+  for (const v1::Split& split : expected.splits()) {
+    const v1::Split* other = Find(found, split.name());
+    if (other != nullptr && other->size() == split.size() &&
+        other->content_hash() == split.content_hash()) {
+      continue;
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        "environment server ", address, ": split ", split.name(), ": found ",
+        other == nullptr ? "nothing" : other->content_hash(), ", expected ",
+        split.content_hash(), " as on the first server"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<EnvPeers>> EnvPeers::Connect(
+    const v1::RunConfig& config, KeepTrying keep_trying) {
+  auto peers = std::make_unique<EnvPeers>();
+  peers->env_ = config.env().name();
+  peers->keep_trying_ = std::move(keep_trying);
+  ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
+                        rpc::ParseAddresses(config.rpc().envs(), "rpc.envs"));
+  for (const rpc::Address& address : addresses) {
+    const std::string text = address.ToString();
+    ATOD_ASSIGN_OR_RETURN(
+        const std::shared_ptr<grpc::Channel> channel,
+        rpc::MakeChannel(text, config.rpc().insecure(), "rpc.envs"));
+    peers->stubs_.push_back(v1::EnvService::NewStub(channel));
+    peers->addresses_.push_back(text);
+    v1::DescribeRequest request;
+    request.set_env(peers->env_);
+    v1::DescribeReply reply;
+    ATOD_RETURN_IF_ERROR(Ask(absl::StrCat("environment server ", text),
+                             peers->keep_trying_, [&](auto& context) {
+                               return peers->stubs_.back()->Describe(
+                                   &context, request, &reply);
+                             }));
+    const auto env = std::find_if(
+        reply.envs().begin(), reply.envs().end(),
+        [&](const v1::EnvDescription& e) { return e.name() == peers->env_; });
+    if (env == reply.envs().end()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("environment server ", text, ": env.name: found no '",
+                       peers->env_, "', expected it to be served"));
+    }
+    if (peers->stubs_.size() == 1) {
+      peers->description_ = *env;
+    } else {
+      ATOD_RETURN_IF_ERROR(SameSplit(text, *env, peers->description_));
+    }
+  }
+  return peers;
+}
+
+absl::StatusOr<v1::Split> EnvPeers::GetSplit(const std::string& split) {
+  const v1::Split* found = Find(description_, split);
+  if (found != nullptr && found->size() > 0) return *found;
+  std::vector<std::string> names;
+  for (const v1::Split& s : description_.splits())
+    if (s.size() > 0) names.push_back(s.name());
+  return absl::NotFoundError(absl::StrCat(
+      "environment ", env_, ": split: found '", split,
+      "' without tasks, expected one of: ", absl::StrJoin(names, ", ")));
+}
+
+absl::StatusOr<v1::Task> EnvPeers::GetTask(const std::string& split,
+                                           uint32_t index) {
+  const auto known = tasks_.find({split, index});
+  if (known != tasks_.end()) return known->second;
+  v1::GetTaskRequest request;
+  request.set_env(env_);
+  request.set_split(split);
+  request.set_index(index);
+  v1::Task task;
+  size_t server = 0;  // the next one when this does not answer
+  ATOD_RETURN_IF_ERROR(
+      Ask("an environment server", keep_trying_, [&](auto& context) {
+        return stubs_[server++ % stubs_.size()]->GetTask(&context, request,
+                                                         &task);
+      }));
+  return tasks_[{split, index}] = task;
+}
+
+absl::Status CheckTeacher(const v1::RunConfig& config,
+                          const std::string& tokenizer_hash,
+                          const KeepTrying& keep_trying) {
+  const std::string& address = config.rpc().teacher();
+  ATOD_ASSIGN_OR_RETURN(
+      const std::shared_ptr<grpc::Channel> channel,
+      rpc::MakeChannel(address, config.rpc().insecure(), "rpc.teacher"));
+  const auto stub = v1::TeacherService::NewStub(channel);
+  v1::ListModelsReply reply;
+  ATOD_RETURN_IF_ERROR(Ask(
+      absl::StrCat("teacher ", address), keep_trying,
+      [&](auto& context) { return stub->ListModels(&context, {}, &reply); }));
+  for (const v1::TeacherConfig& teacher : config.teachers()) {
+    const auto model = std::find_if(
+        reply.models().begin(), reply.models().end(),
+        [&](const v1::ModelInfo& m) { return m.name() == teacher.name(); });
+    if (model == reply.models().end()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("teacher ", address, ": teachers: found no model '",
+                       teacher.name(), "', expected it to be served"));
+    }
+    if (model->tokenizer_hash() != tokenizer_hash) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("teacher ", address, ": ", teacher.name(),
+                       ".tokenizer_hash: found ", model->tokenizer_hash(),
+                       ", expected ", tokenizer_hash, ", the student's"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace atod::learner

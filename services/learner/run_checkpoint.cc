@@ -1,0 +1,180 @@
+#include "services/learner/run_checkpoint.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/checkpoint/manifest.h"
+
+namespace atod::learner {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr char kPrefix[] = "step-";
+
+std::string Folder(const std::string& run_dir) {
+  return run_dir + "/checkpoints";
+}
+
+absl::Status FsError(const std::error_code& ec, const std::string& what) {
+  return ec ? absl::ErrnoToStatus(ec.value(), what) : absl::OkStatus();
+}
+
+// `link` points at `target` (a name in the same folder) from one moment on.
+absl::Status Link(const std::string& folder, const std::string& link,
+                  const std::string& target) {
+  std::error_code ec;
+  const std::string part = absl::StrCat(folder, "/.", link, ".part");
+  fs::remove(part, ec);
+  fs::create_directory_symlink(target, part, ec);
+  ATOD_RETURN_IF_ERROR(FsError(ec, absl::StrCat(part, ": cannot link")));
+  fs::rename(part, absl::StrCat(folder, "/", link), ec);
+  return FsError(ec, absl::StrCat(folder, "/", link, ": cannot link"));
+}
+
+std::string Target(const std::string& folder, const std::string& link) {
+  std::error_code ec;
+  return fs::read_symlink(absl::StrCat(folder, "/", link), ec).string();
+}
+
+// Complete checkpoints by step.
+std::map<uint32_t, std::string> List(const std::string& folder) {
+  std::map<uint32_t, std::string> out;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(folder, ec)) {
+    const std::string name = entry.path().filename();
+    uint32_t step = 0;
+    if (name.rfind(kPrefix, 0) == 0 &&
+        absl::SimpleAtoi(name.substr(sizeof(kPrefix) - 1), &step) &&
+        fs::exists(entry.path() / kManifestName)) {
+      out[step] = name;
+    }
+  }
+  return out;
+}
+
+void Prune(const std::string& folder, uint32_t keep) {
+  const std::map<uint32_t, std::string> all = List(folder);
+  std::set<std::string> kept = {Target(folder, "last"), Target(folder, "best")};
+  for (auto it = all.rbegin(); it != all.rend() && keep > 0; ++it, --keep)
+    kept.insert(it->second);
+  std::error_code ec;
+  for (const auto& [step, name] : all)
+    if (!kept.contains(name)) fs::remove_all(folder + "/" + name, ec);
+}
+
+json ToJson(const RunCheckpoint& s) {
+  return {{"step", s.step},
+          {"updates", s.updates},
+          {"incarnation", s.incarnation},
+          {"version", s.version},
+          {"root_hash", s.root_hash},
+          {"evals", s.evals},
+          {"best_step", s.best_step},
+          {"pending", s.pending},
+          {"config_hash", s.config_hash},
+          {"tokenizer_hash", s.tokenizer_hash},
+          {"train_hash", s.train_hash},
+          {"panel_hash", s.panel_hash}};
+}
+
+}  // namespace
+
+absl::Status SaveCheckpoint(
+    const std::string& run_dir, const RunCheckpoint& state, bool best,
+    uint32_t keep,
+    const std::function<absl::Status(const std::string& dir)>& write) {
+  const std::string folder = Folder(run_dir);
+  const std::string name = absl::StrCat(kPrefix, state.step);
+  const std::string part = absl::StrCat(folder, "/.", name, ".part");
+  const std::string final_dir = absl::StrCat(folder, "/", name);
+  std::error_code ec;
+  fs::remove_all(part, ec);
+  ATOD_RETURN_IF_ERROR(MakeDirs(part));
+  ATOD_RETURN_IF_ERROR(write(part));
+  ATOD_RETURN_IF_ERROR(
+      WriteFileAtomic(part + "/state.json", ToJson(state).dump(1) + "\n"));
+  ATOD_RETURN_IF_ERROR(WriteManifest(part, ToJson(state)));
+  // A checkpoint of the same step from an earlier life makes way.
+  const std::string old = absl::StrCat(folder, "/.", name, ".old");
+  fs::remove_all(old, ec);
+  fs::rename(final_dir, old, ec);
+  fs::rename(part, final_dir, ec);
+  ATOD_RETURN_IF_ERROR(
+      FsError(ec, absl::StrCat(final_dir, ": cannot put in place")));
+  fs::remove_all(old, ec);
+  ATOD_RETURN_IF_ERROR(Link(folder, "last", name));
+  if (best) ATOD_RETURN_IF_ERROR(Link(folder, "best", name));
+  Prune(folder, keep);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
+                                           const std::string& resume) {
+  if (resume != "latest") {
+    if (fs::exists(fs::path(resume) / kManifestName)) return resume;
+    return BadInput(
+        {.file = resume,
+         .field = "--resume",
+         .found = fs::exists(resume) ? "an incomplete checkpoint" : "nothing",
+         .expected = "`latest` or the folder of a checkpoint"});
+  }
+  const std::string folder = Folder(run_dir);
+  const std::string last = Target(folder, "last");
+  if (!last.empty() &&
+      fs::exists(absl::StrCat(folder, "/", last, "/", kManifestName))) {
+    return absl::StrCat(folder, "/", last);
+  }
+  const std::map<uint32_t, std::string> all = List(folder);
+  return all.empty() ? std::string()
+                     : absl::StrCat(folder, "/", all.rbegin()->second);
+}
+
+absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
+  ATOD_RETURN_IF_ERROR(VerifyManifest(dir).status());
+  const std::string path = dir + "/state.json";
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  ATOD_ASSIGN_OR_RETURN(const json j, ParseJson(text, path));
+  RunCheckpoint s;
+  try {
+    s.step = j.at("step");
+    s.updates = j.at("updates");
+    s.incarnation = j.at("incarnation");
+    s.version = j.at("version");
+    s.root_hash = j.at("root_hash");
+    s.evals = j.at("evals").get<std::vector<double>>();
+    s.best_step = j.at("best_step");
+    for (const auto& [tag, value] : j.at("pending").items())
+      if (value.is_number()) s.pending[tag] = value.get<double>();
+    s.config_hash = j.at("config_hash");
+    s.tokenizer_hash = j.at("tokenizer_hash");
+    s.train_hash = j.at("train_hash");
+    s.panel_hash = j.at("panel_hash");
+  } catch (const json::exception& e) {
+    return BadInput({.file = path,
+                     .field = "state",
+                     .found = e.what(),
+                     .expected = "what a learner writes"});
+  }
+  return s;
+}
+
+absl::Status PointLast(const std::string& run_dir, const std::string& dir) {
+  const std::string folder = Folder(run_dir);
+  std::error_code ec;
+  const fs::path real = fs::canonical(dir, ec);
+  if (ec || real.parent_path() != fs::canonical(folder, ec))
+    return absl::OkStatus();
+  return Link(folder, "last", real.filename());
+}
+
+}  // namespace atod::learner

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace atod::learner {
+
+// state.json of a checkpoint: where a run is after a step.
+struct RunCheckpoint {
+  uint32_t step = 0;     // done
+  uint64_t updates = 0;  // optimiser updates so far
+  uint32_t incarnation = 0;
+  uint64_t version = 0;       // number of the weights
+  std::string root_hash;      // and their identity
+  std::vector<double> evals;  // val/success_rate of every evaluation
+  uint32_t best_step = 0;
+  // Numbers of `step` that are not recorded yet, because its evaluation was
+  // interrupted; empty otherwise.
+  std::map<std::string, double> pending;
+  std::string config_hash, tokenizer_hash, train_hash, panel_hash;
+
+  // The last step that was evaluated (if due) and recorded; -1 for a new run.
+  int64_t last_recorded() const {
+    const bool done = pending.empty() && (step > 0 || !evals.empty());
+    return int64_t{step} - (done ? 0 : 1);
+  }
+};
+
+// RUN_DIR/checkpoints/step-N/{model/, optimizer.safetensors, state.json,
+// ledger.db, MANIFEST.json}, the manifest last; `last` and `best` are links.
+// `write` fills the folder with everything but state.json and the manifest.
+// Of the others the newest `keep` stay, and what the links point at.
+absl::Status SaveCheckpoint(
+    const std::string& run_dir, const RunCheckpoint& state, bool best,
+    uint32_t keep,
+    const std::function<absl::Status(const std::string& dir)>& write);
+
+// The folder that `resume` means: "latest" is the one that `last` points at, or
+// else the newest complete one, or "" when there is none; anything else is a
+// checkpoint's folder.
+absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
+                                           const std::string& resume);
+
+// Verifies every file and reads state.json.
+absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir);
+
+// Makes `last` point at `dir` when this is one of the run's checkpoints.
+absl::Status PointLast(const std::string& run_dir, const std::string& dir);
+
+}  // namespace atod::learner
