@@ -102,6 +102,12 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   const std::string run_dir =
       (fs::path(config.runs_dir()) / config.name()).string();
   ATOD_RETURN_IF_ERROR(CheckFolder(run_dir, args.resume));
+  if (!fs::is_directory(config.model().path())) {
+    return BadInput({.file = "configuration",
+                     .field = "model.path",
+                     .found = absl::StrCat("'", config.model().path(), "'"),
+                     .expected = "the folder of a model"});
+  }
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(config.model().path()));
   ATOD_RETURN_IF_ERROR(
@@ -270,7 +276,10 @@ int Main(int argc, char** argv) {
       argv);
   if (!program.args.has_value()) return program.exit_status;
   InitLogging("learner");
-  return config::ExitStatus(Serve(*program.args, stop));
+  const absl::Status status = Serve(*program.args, stop);
+  const int exit_status = config::ExitStatus(status);
+  // A peer that does not fit fits no better after a restart.
+  return absl::IsFailedPrecondition(status) ? 2 : exit_status;
 }
 
 }  // namespace
