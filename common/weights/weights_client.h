@@ -37,7 +37,7 @@ class WeightsClient {
     absl::Duration retry_max = absl::Seconds(2);
     absl::Duration fetch_timeout = absl::Minutes(30);
     // Hears why a stream was refused, on the client's thread; may be null.
-    std::function<void(const absl::Status&)> on_refused;
+    std::function<void(const absl::Status&)> on_refused = nullptr;
   };
   // Runs on the client's thread. A version with the weights of the one before
   // comes with the same snapshot pointer.

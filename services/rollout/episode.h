@@ -37,6 +37,10 @@ struct EpisodeSpec {
   std::vector<std::string> replay_actions;
   std::string layout = "windowed";
   std::vector<std::string> teachers;
+  // The weights it is played with (proto: WeightVersion).
+  uint32_t weights_incarnation = 0;
+  uint64_t weights_number = 0;
+  std::string weights_hash;
 };
 
 struct TurnRecord {

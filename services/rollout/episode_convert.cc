@@ -98,7 +98,8 @@ void ConvertSequence(const SequenceRecord& sequence,
 }  // namespace
 
 EpisodeSpec SpecFromLease(const v1::Lease& lease, uint32_t sample,
-                          const std::string& run_id) {
+                          const std::string& run_id,
+                          const v1::WeightVersion& weights) {
   EpisodeSpec spec;
   spec.lease_id = lease.lease_id();
   spec.run_id = run_id;
@@ -122,6 +123,9 @@ EpisodeSpec SpecFromLease(const v1::Lease& lease, uint32_t sample,
                          lease.replay_actions().end()};
   spec.layout = lease.layout();
   spec.teachers = {lease.teachers().begin(), lease.teachers().end()};
+  spec.weights_incarnation = weights.incarnation();
+  spec.weights_number = weights.number();
+  spec.weights_hash = weights.root_hash();
   return spec;
 }
 
@@ -151,8 +155,12 @@ v1::Trajectory ToTrajectory(const EpisodeRecord& record,
   sampling.set_top_p(spec.sampling.top_p);
   sampling.set_top_k(spec.sampling.top_k);
   sampling.set_max_tokens(spec.sampling.max_tokens);
+  v1::WeightVersion version;
+  version.set_incarnation(spec.weights_incarnation);
+  version.set_number(spec.weights_number);
+  version.set_root_hash(spec.weights_hash);
   for (const SequenceRecord& sequence : record.sequences) {
-    ConvertSequence(sequence, context.version, *out.add_sequences());
+    ConvertSequence(sequence, version, *out.add_sequences());
   }
   for (const TurnRecord& turn : record.turns) {
     ConvertTurn(turn, *out.add_turns());

@@ -9,13 +9,13 @@
 
 namespace atod::rollout {
 
-// The episode of one sample of a lease.
+// The episode of one sample of a lease, played with `weights`.
 EpisodeSpec SpecFromLease(const v1::Lease& lease, uint32_t sample,
-                          const std::string& run_id);
+                          const std::string& run_id,
+                          const v1::WeightVersion& weights);
 
 // What a record does not say about itself.
 struct TrajectoryContext {
-  v1::WeightVersion version;  // that sampled every token
   uint32_t incarnation = 0;
   std::string worker;
   std::string config_hash;

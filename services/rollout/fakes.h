@@ -339,6 +339,21 @@ class FakeTeacher final : public TeacherCaller {
     absl::MutexLock lock(&mutex_);
     return held_.size();
   }
+  void AwaitWaiting() {
+    absl::MutexLock lock(&mutex_);
+    const auto some = [&] { return !held_.empty(); };
+    mutex_.Await(absl::Condition(&some));
+  }
+  // Ends Hold and answers what waits.
+  void Release() {
+    {
+      absl::MutexLock lock(&mutex_);
+      hold_ = false;
+    }
+    Rng rng(0);
+    while (ReleaseOne(rng)) {
+    }
+  }
   std::vector<TeacherRequest> seen() {
     absl::MutexLock lock(&mutex_);
     return seen_;

@@ -35,7 +35,7 @@ class TeacherClient final : public rollout::TeacherCaller {
     absl::Duration retry_max = absl::Seconds(2);
     // Hears, on the client's thread, that the handshake refused the teacher
     // (FAILED_PRECONDITION); may be null.
-    std::function<void(const absl::Status&)> on_refused;
+    std::function<void(const absl::Status&)> on_refused = nullptr;
   };
 
   TeacherClient(std::shared_ptr<grpc::Channel> channel, Options options);

@@ -1,0 +1,190 @@
+// atod-rollout: plays episodes with the student's newest weights.
+#include <unistd.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "common/base/log.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "common/config/program_args.h"
+#include "common/metrics/metrics.h"
+#include "common/model/model_config.h"
+#include "common/model/threads.h"
+#include "common/rpc/address.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/signal.h"
+#include "common/tokenizer/tokenizer.h"
+#include "common/weights/weights_client.h"
+#include "services/envs/env_client.h"
+#include "services/rollout/engine.h"
+#include "services/rollout/worker.h"
+#include "services/rollout/worker_client.h"
+#include "services/teacher/teacher_client.h"
+
+namespace atod::rollout {
+namespace {
+
+// Brings a stop, by signal or by a peer's refusal, to the worker as soon as
+// there is one. Thread-safe.
+class StopSwitch {
+ public:
+  void Stop(const absl::Status& reason) {
+    absl::MutexLock lock(&mutex_);
+    if (!reason_.has_value()) reason_ = reason;
+    if (worker_ != nullptr) worker_->Stop(*reason_);
+  }
+  void Set(Worker* worker) {
+    absl::MutexLock lock(&mutex_);
+    worker_ = worker;
+    if (worker_ != nullptr && reason_.has_value()) worker_->Stop(*reason_);
+  }
+
+ private:
+  absl::Mutex mutex_;
+  Worker* worker_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::optional<absl::Status> reason_ ABSL_GUARDED_BY(mutex_);
+};
+
+absl::StatusOr<std::unique_ptr<envs::EnvClient>> ConnectEnvs(
+    const v1::RpcConfig& rpc) {
+  ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
+                        rpc::ParseAddresses(rpc.envs(), "rpc.envs"));
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (const rpc::Address& address : addresses) {
+    ATOD_ASSIGN_OR_RETURN(
+        channels.emplace_back(),
+        rpc::MakeChannel(address.ToString(), rpc.insecure(), "rpc.envs"));
+  }
+  return std::make_unique<envs::EnvClient>(
+      std::move(channels),
+      envs::EnvClientOptions{.timeout = absl::Seconds(rpc.timeout_seconds())});
+}
+
+v1::Hello MakeHello(const v1::RunConfig& config, const std::string& name,
+                    const ModelEngine& engine, const Tokenizer& tokenizer) {
+  v1::Hello hello;
+  hello.set_worker(name);
+  hello.set_slots(config.rollout().slots());
+  hello.add_envs(config.env().name());
+  hello.add_layouts("windowed");
+  v1::ModelInfo& model = *hello.mutable_model();
+  model.set_name(config.model().path());
+  model.set_arch_hash(model::ArchHash(engine.config()));
+  model.set_tokenizer_hash(tokenizer.hash());
+  model.set_template_hash(tokenizer.template_hash());
+  model.set_vocab_size(static_cast<uint32_t>(engine.config().vocab_size));
+  model.set_dtype(config.model().dtype());
+  model.set_max_context(static_cast<uint32_t>(engine.max_context()));
+  return hello;
+}
+
+absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
+  const v1::RunConfig& config = args.loaded.config;
+  if (config.model().path().empty()) {
+    return BadInput({.file = "",
+                     .field = "model.path",
+                     .line = 0,
+                     .found = "nothing",
+                     .expected = "the folder of a model"});
+  }
+  const std::string name = absl::StrCat("rollout-", args.index);
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                        Tokenizer::Load(config.model().path()));
+  model::SetComputeThreads(config.threads().rollout());
+  EngineOptions engine_options;
+  engine_options.model = {
+      .dtype = config.model().dtype(),
+      .device = config.device(),
+      .max_slots = static_cast<int>(config.rollout().slots()),
+      .max_context = config.model().max_context()};
+  if (tokenizer->eos_id().has_value()) {
+    engine_options.stop_tokens = {*tokenizer->eos_id()};
+  }
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<ModelEngine> engine,
+                        MakeEngine(config.model().path(), engine_options));
+
+  const v1::RpcConfig& rpc = config.rpc();
+  ATOD_ASSIGN_OR_RETURN(
+      const auto learner,
+      rpc::MakeChannel(rpc.learner(), rpc.insecure(), "rpc.learner"));
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<envs::EnvClient> envs,
+                        ConnectEnvs(rpc));
+  if (args.dry_run) return absl::OkStatus();
+
+  metrics::Registry registry;
+  const uint32_t port = config.metrics().rollout_port();
+  ATOD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<metrics::MetricsServer> metrics_server,
+      metrics::MetricsServer::Start(
+          rpc.bind(), static_cast<uint16_t>(port == 0 ? 0 : port + args.index),
+          registry));
+
+  const auto refused = [&](const absl::Status& why) { stop.Stop(why); };
+  std::unique_ptr<teacher::TeacherClient> teachers;
+  if (!config.teachers().empty()) {
+    ATOD_ASSIGN_OR_RETURN(
+        const auto channel,
+        rpc::MakeChannel(rpc.teacher(), rpc.insecure(), "rpc.teacher"));
+    teachers = std::make_unique<teacher::TeacherClient>(
+        channel, teacher::TeacherClient::Options{
+                     .tokenizer_hash = tokenizer->hash(),
+                     .timeout = absl::Seconds(rpc.timeout_seconds()),
+                     .on_refused = refused});
+  }
+  RealClock clock;
+  std::unique_ptr<weights::WeightsClient> weights;
+  Worker worker(
+      *engine, *envs, *tokenizer, teachers.get(), clock, registry,
+      {.name = name,
+       .loop = {.slots = config.rollout().slots(),
+                .max_context = static_cast<uint32_t>(engine->max_context()),
+                .nonce = absl::StrCat(name, "-", getpid(), "-",
+                                      absl::ToUnixMicros(absl::Now()))},
+       .install =
+           [&](const weights::WeightSnapshot& snapshot) {
+             return engine->InstallWeights(snapshot);
+           },
+       .installed =
+           [&](const std::string& hash) { weights->ReportInstalled(hash); }});
+  stop.Set(&worker);
+  WorkerClient client(learner,
+                      {.hello = MakeHello(config, name, *engine, *tokenizer)},
+                      {.on_message =
+                           [&](v1::CoordinatorMessage message) {
+                             worker.OnMessage(std::move(message));
+                           },
+                       .on_refused = refused});
+  weights = std::make_unique<weights::WeightsClient>(
+      learner,
+      weights::WeightsClient::Options{
+          .holder = name, .arch_hash = model::ArchHash(engine->config())},
+      [&](weights::PublishedWeights w) { worker.OnWeights(std::move(w)); });
+  spdlog::info("{} plays for {}", name, rpc.learner());
+  const absl::Status status = worker.Run(client);
+  stop.Set(nullptr);
+  weights.reset();  // its callbacks point to the worker
+  spdlog::info("{} leaves", name);
+  return status;
+}
+
+}  // namespace
+}  // namespace atod::rollout
+
+int main(int argc, char** argv) {
+  atod::rollout::StopSwitch stop;
+  atod::rpc::ShutdownSignals signals(
+      [&stop](int) { stop.Stop(absl::OkStatus()); });
+  atod::InitLogging("rollout");
+  const atod::config::ProgramStart start = atod::config::ParseProgramArgs(
+      "atod-rollout", "Play episodes with the newest weights", argc, argv);
+  if (!start.args.has_value()) return start.exit_status;
+  return atod::config::ExitStatus(atod::rollout::Play(*start.args, stop));
+}

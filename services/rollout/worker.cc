@@ -1,0 +1,301 @@
+#include "services/rollout/worker.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "services/rollout/episode_convert.h"
+
+namespace atod::rollout {
+namespace {
+
+// Poll returns at least so often, for metrics.
+constexpr absl::Duration kLook = absl::Seconds(5);
+// Wait before an environment that did not answer is asked again.
+constexpr absl::Duration kRetryStarts = absl::Milliseconds(500);
+
+const char* PurposeName(Purpose purpose) {
+  switch (purpose) {
+    case Purpose::kTrain:
+      return "train";
+    case Purpose::kEval:
+      return "eval";
+    case Purpose::kCollect:
+      return "collect";
+  }
+  return "train";
+}
+
+}  // namespace
+
+Worker::Worker(Engine& engine, envs::EnvCaller& envs,
+               const Tokenizer& tokenizer, TeacherCaller* teachers,
+               Clock& clock, metrics::Registry& registry, Options options)
+    : engine_(engine),
+      options_(std::move(options)),
+      clock_(clock),
+      registry_(registry),
+      loop_(engine, envs, tokenizer, teachers, clock, registry, options_.loop) {
+  registry_.Gauge(metrics::kRolloutSlots)
+      .Set(static_cast<double>(options_.loop.slots));
+}
+
+void Worker::Post(Event event) {
+  inbox_.Push(std::move(event));
+  loop_.Wake();
+}
+
+void Worker::OnMessage(v1::CoordinatorMessage message) {
+  Post([message = std::move(message)](Worker& w) { w.Handle(message); });
+}
+
+void Worker::OnWeights(weights::PublishedWeights weights) {
+  Post([weights = std::move(weights)](Worker& w) {
+    w.waiting_ = weights;
+    if (w.sync_begin_ == absl::InfinitePast()) w.sync_begin_ = w.clock_.Now();
+  });
+}
+
+void Worker::Stop(absl::Status reason) {
+  Post([reason = std::move(reason)](Worker& w) {
+    w.stopped_ = true;
+    w.stop_reason_ = reason;
+  });
+}
+
+absl::Status Worker::Run(WorkerClient& client) {
+  client_ = &client;
+  while (true) {
+    while (auto event = inbox_.TryPop()) (*event)(*this);
+    if (stopped_) break;
+    ATOD_RETURN_IF_ERROR(MaybeInstall());
+    StartEpisodes();
+    PublishState();
+    if (draining_ && leases_.empty()) break;
+    const absl::Duration wait =
+        retry_starts_ == absl::InfinitePast() ? kLook : kRetryStarts;
+    ATOD_ASSIGN_OR_RETURN(std::vector<EpisodeRecord> records, loop_.Poll(wait));
+    for (EpisodeRecord& record : records) HandleRecord(std::move(record));
+  }
+  for (const auto& [id, lease] : leases_) {
+    client.Return(
+        id, stop_reason_.ok() ? "the worker leaves" : stop_reason_.ToString());
+  }
+  leases_.clear();
+  loop_.CancelAll();
+  return stop_reason_;
+}
+
+void Worker::Handle(const v1::CoordinatorMessage& message) {
+  switch (message.message_case()) {
+    case v1::CoordinatorMessage::kWelcome: {
+      const v1::Welcome& welcome = message.welcome();
+      if (welcome.incarnation() != incarnation_ ||
+          welcome.run_id() != run_id_) {
+        // What an earlier life of the run gave out is superseded.
+        if (!leases_.empty()) {
+          spdlog::warn("run {} is in its life {}: {} leases of life {} end",
+                       welcome.run_id(), welcome.incarnation(), leases_.size(),
+                       incarnation_);
+        }
+        leases_.clear();
+        loop_.CancelAll();
+      }
+      run_id_ = welcome.run_id();
+      incarnation_ = welcome.incarnation();
+      config_hash_ = HashHex(welcome.config_yaml());
+      draining_ = false;
+      spdlog::info("learner of run {}, life {}, weights {}", run_id_,
+                   incarnation_, welcome.version().number());
+      PublishState();
+      client_->BeatNow();
+      return;
+    }
+    case v1::CoordinatorMessage::kGrant: {
+      const v1::Lease& lease = message.grant().lease();
+      Lease& held = leases_[lease.lease_id()];
+      held.lease = lease;
+      held.open = lease.samples_size();
+      return;
+    }
+    case v1::CoordinatorMessage::kCancel:
+      loop_.Cancel(message.cancel().lease_id());
+      leases_.erase(message.cancel().lease_id());
+      return;
+    case v1::CoordinatorMessage::kNewVersion:
+      if (message.new_version().version().root_hash() != held_.root_hash()) {
+        sync_begin_ = clock_.Now();
+      }
+      return;
+    case v1::CoordinatorMessage::kDrain:
+      spdlog::info("the learner needs no more work");
+      draining_ = true;
+      return;
+    case v1::CoordinatorMessage::MESSAGE_NOT_SET:
+      return;
+  }
+}
+
+absl::Status Worker::MaybeInstall() {
+  if (!waiting_.has_value() || loop_.playing() > 0 || engine_.has_work()) {
+    return absl::OkStatus();
+  }
+  const weights::PublishedWeights next = *std::move(waiting_);
+  waiting_.reset();
+  const bool other = next.snapshot->root_hash != held_.root_hash();
+  if (other) {
+    const absl::Time begin = clock_.Now();
+    // Verified bytes that do not fit the model: no later version will either.
+    ATOD_RETURN_IF_ERROR(options_.install(*next.snapshot));
+    registry_.Histogram(metrics::kRolloutWeightSyncSeconds)
+        .Observe(
+            absl::ToDoubleSeconds(clock_.Now() - std::min(begin, sync_begin_)));
+  }
+  sync_begin_ = absl::InfinitePast();
+  held_.set_incarnation(next.incarnation);
+  held_.set_number(next.number);
+  held_.set_root_hash(next.snapshot->root_hash);
+  registry_.Gauge(metrics::kRolloutWeightVersion)
+      .Set(static_cast<double>(next.number));
+  if (options_.installed) options_.installed(held_.root_hash());
+  if (other) {
+    PublishState();
+    client_->BeatNow();
+  }
+  return absl::OkStatus();
+}
+
+Worker::Fit Worker::FitOf(const v1::Lease& lease) const {
+  const v1::WeightVersion& min = lease.weight_min();
+  const v1::WeightVersion& max = lease.weight_max();
+  const std::string& held = held_.root_hash();
+  if (held.empty()) return Fit::kWait;
+  if (held == min.root_hash() || held == max.root_hash()) return Fit::kPlay;
+  if (held_.number() > min.number() && held_.number() < max.number()) {
+    return Fit::kPlay;
+  }
+  // An older life of the run may have counted further.
+  if (held_.incarnation() == max.incarnation() &&
+      held_.number() > max.number()) {
+    return Fit::kTooOld;
+  }
+  return Fit::kWait;
+}
+
+void Worker::StartEpisodes() {
+  if (retry_starts_ > clock_.Now()) return;
+  retry_starts_ = absl::InfinitePast();
+  // Weights that wait go first: what would start now would delay them.
+  if (waiting_.has_value()) return;
+  std::vector<uint64_t> settled;
+  for (auto& [id, held] : leases_) {
+    if (held.next == held.lease.samples_size() || !held.failure.empty()) {
+      continue;
+    }
+    const Fit fit = FitOf(held.lease);
+    if (fit == Fit::kWait) continue;
+    if (fit == Fit::kTooOld) {
+      Fail(held, "weights",
+           absl::StrCat("weights: found version ", held_.number(),
+                        ", expected at most ",
+                        held.lease.weight_max().number()));
+      settled.push_back(id);
+      continue;
+    }
+    while (held.next < held.lease.samples_size() && loop_.free_slots() > 0) {
+      const absl::Status status = loop_.Add(SpecFromLease(
+          held.lease, held.lease.samples(held.next), run_id_, held_));
+      if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) {
+        spdlog::warn("environment {} does not answer: {}", held.lease.env(),
+                     status.ToString());
+        retry_starts_ = clock_.Now() + kRetryStarts;
+        break;
+      }
+      if (!status.ok()) {
+        Fail(held, "spec", status.ToString());
+        settled.push_back(id);
+        break;
+      }
+      ++held.next;
+    }
+    if (loop_.free_slots() == 0 || retry_starts_ != absl::InfinitePast()) {
+      break;
+    }
+  }
+  for (const uint64_t id : settled) Settle(id);
+}
+
+void Worker::HandleRecord(EpisodeRecord record) {
+  const uint64_t lease_id = record.spec.lease_id;
+  const auto it = leases_.find(lease_id);
+  if (it == leases_.end()) return;
+  if (!record.status.ok()) {
+    --it->second.open;
+    Fail(it->second, "episode", record.status.ToString());
+    return Settle(lease_id);
+  }
+  registry_
+      .Counter(metrics::kRolloutEpisodes,
+               {{"purpose", PurposeName(record.spec.purpose)}})
+      .Increment();
+  client_->Submit(ToTrajectory(record, {.incarnation = incarnation_,
+                                        .worker = options_.name,
+                                        .config_hash = config_hash_}),
+                  [this, lease_id, life = incarnation_](v1::SubmitReply reply) {
+                    Post([lease_id, life, reply = std::move(reply)](Worker& w) {
+                      // Lease ids begin anew with each life of the run.
+                      if (life == w.incarnation_) w.OnVerdict(lease_id, reply);
+                    });
+                  });
+}
+
+void Worker::OnVerdict(uint64_t lease_id, const v1::SubmitReply& reply) {
+  const auto it = leases_.find(lease_id);
+  if (reply.verdict() == v1::SubmitReply::REJECTED) {
+    const v1::Problem& p = reply.problem();
+    const std::string why = absl::StrCat(p.field(), ": found ", p.found(),
+                                         ", expected ", p.expected());
+    spdlog::error("the learner rejected a trajectory of lease {}: {}", lease_id,
+                  why);
+    if (it != leases_.end()) Fail(it->second, "rejected", why);
+  }
+  if (it == leases_.end()) return;
+  --it->second.open;
+  Settle(lease_id);
+}
+
+void Worker::Fail(Lease& lease, const std::string& cause,
+                  const std::string& reason) {
+  if (lease.failure.empty()) {
+    registry_.Counter(metrics::kRolloutErrors, {{"cause", cause}}).Increment();
+    lease.failure = reason;
+  }
+  lease.open -= lease.lease.samples_size() - lease.next;
+  lease.next = lease.lease.samples_size();
+}
+
+void Worker::Settle(uint64_t lease_id) {
+  const auto it = leases_.find(lease_id);
+  if (it == leases_.end() || it->second.open > 0) return;
+  if (!it->second.failure.empty()) {
+    spdlog::error("lease {} goes back: {}", lease_id, it->second.failure);
+    client_->Return(lease_id, it->second.failure);
+  }
+  leases_.erase(it);
+}
+
+void Worker::PublishState() {
+  v1::Beat state;
+  for (const auto& [id, lease] : leases_) state.add_lease_ids(id);
+  state.set_free_slots(static_cast<uint32_t>(loop_.free_slots()));
+  if (!held_.root_hash().empty()) *state.mutable_held() = held_;
+  client_->SetState(std::move(state));
+  registry_.Gauge(metrics::kRolloutSlotsBusy)
+      .Set(static_cast<double>(loop_.playing()));
+}
+
+}  // namespace atod::rollout

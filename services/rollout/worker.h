@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "atod/v1/learner.pb.h"
+#include "common/base/clock.h"
+#include "common/base/queue.h"
+#include "common/metrics/metrics.h"
+#include "common/weights/version_store.h"
+#include "services/rollout/agent_loop.h"
+#include "services/rollout/engine.h"
+#include "services/rollout/worker_client.h"
+
+namespace atod::rollout {
+
+// A rollout worker: turns leases into episodes of an AgentLoop and their
+// records into submissions. Strict on-policy: a lease starts when its weights
+// are installed, and weights are installed when no episode plays.
+//
+// One thread runs Run and owns engine and loop. The On… methods and Stop are
+// thread-safe: they put events into an inbox.
+class Worker {
+ public:
+  struct Options {
+    std::string name;
+    AgentLoop::Options loop;
+    // Puts weights into the engine.
+    std::function<absl::Status(const weights::WeightSnapshot&)> install;
+    // Tells the learner that they are in; may be null.
+    std::function<void(const std::string& root_hash)> installed;
+  };
+
+  // Nothing is owned.
+  Worker(Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
+         TeacherCaller* teachers, Clock& clock, metrics::Registry& registry,
+         Options options);
+
+  // For WorkerClient and WeightsClient.
+  void OnMessage(v1::CoordinatorMessage message);
+  void OnWeights(weights::PublishedWeights weights);
+
+  // Plays until the learner drains this worker and all is handed in, or until
+  // Stop, which gives leases back. An error is final: the engine failed, or
+  // the reason given to Stop.
+  absl::Status Run(WorkerClient& client);
+  void Stop(absl::Status reason = absl::OkStatus());
+
+ private:
+  struct Lease {
+    v1::Lease lease;
+    int next = 0;         // first sample not started
+    size_t open = 0;      // samples without a verdict
+    std::string failure;  // why it goes back when the rest is handed in
+  };
+  using Event = std::function<void(Worker&)>;
+
+  void Post(Event event);
+  void Handle(const v1::CoordinatorMessage& message);
+  void OnVerdict(uint64_t lease_id, const v1::SubmitReply& reply);
+  // Installs weights that wait, when nothing plays.
+  absl::Status MaybeInstall();
+  void StartEpisodes();
+  // Whether the lease may be played with the weights held.
+  enum class Fit { kPlay, kWait, kTooOld };
+  Fit FitOf(const v1::Lease& lease) const;
+  void HandleRecord(EpisodeRecord record);
+  // Nothing of the lease will be played any more.
+  void Fail(Lease& lease, const std::string& cause, const std::string& reason);
+  void Settle(uint64_t lease_id);
+  void PublishState();
+
+  Engine& engine_;
+  const Options options_;
+  Clock& clock_;
+  metrics::Registry& registry_;
+  AgentLoop loop_;
+  Queue<Event> inbox_;
+  WorkerClient* client_ = nullptr;  // during Run
+
+  std::map<uint64_t, Lease> leases_;  // oldest first
+  std::optional<weights::PublishedWeights> waiting_;
+  v1::WeightVersion held_;  // no root hash: none
+  std::string run_id_;
+  uint32_t incarnation_ = 0;
+  std::string config_hash_;
+  bool draining_ = false;
+  bool stopped_ = false;
+  absl::Status stop_reason_;
+  absl::Time sync_begin_ = absl::InfinitePast();
+  absl::Time retry_starts_ = absl::InfinitePast();
+};
+
+}  // namespace atod::rollout
