@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/rng.h"
+#include "common/model/head_logprobs.h"
 #include "common/model/packed_score.h"
 #include "common/model/torch_status.h"
 #include "torch/nn/functional/embedding.h"
@@ -266,20 +267,11 @@ SpanLogProbs TorchScoreSpans(Qwen3& model,
   const torch::Tensor hidden =
       model->Forward(torch::tensor(tokens, torch::kInt64), cu_seqlens);
   const torch::Device device = hidden.device();
-  const torch::Tensor logits =
-      model->Logits(hidden.index_select(
-          0, torch::tensor(rows, torch::kInt64).to(device))) /
-      temperature;
-  const torch::Tensor all = torch::log_softmax(logits, -1);
   SpanLogProbs result;
-  result.logprobs =
-      all.gather(1,
-                 torch::tensor(targets, torch::kInt64).to(device).unsqueeze(1))
-          .squeeze(1);
-  if (want_entropy) {
-    const torch::Tensor d = all.detach();
-    result.entropy = -(d.exp() * d).sum(-1);
-  }
+  result.logprobs = HeadLogProbs(
+      hidden.index_select(0, torch::tensor(rows, torch::kInt64).to(device)),
+      model->head(), torch::tensor(targets, torch::kInt64).to(device),
+      temperature, want_entropy ? &result.entropy : nullptr);
   return result;
 }
 

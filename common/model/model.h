@@ -43,6 +43,9 @@ class Qwen3Impl : public torch::nn::Module {
   // [num_rows, vocab_size].
   torch::Tensor Logits(const torch::Tensor& hidden);
 
+  // [vocab_size, hidden_size]: lm_head, or the embedding when tied.
+  const torch::Tensor& head() const { return head_; }
+
   const ModelConfig& config() const { return config_; }
 
   // The parameters in the order of ParameterSpecs.

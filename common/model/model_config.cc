@@ -130,10 +130,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
   }
   if (const Json* eos = r.Find("eos_token_id")) {
     const Json& first = eos->is_array() && !eos->empty() ? (*eos)[0] : *eos;
-    if (!first.is_number_integer() || first.get<int64_t>() < 0 ||
-        first.get<int64_t>() >= c.vocab_size)
-      r.Fail("eos_token_id", eos->dump(), "a token id below vocab_size");
-    else
+    if (!first.is_number_integer())
+      r.Fail("eos_token_id", eos->dump(), "a token id");
+    else if (first.get<int64_t>() < c.vocab_size)  // else it never occurs
       c.eos_token_id = first.get<int64_t>();
   }
   ATOD_RETURN_IF_ERROR(r.status());
@@ -151,6 +150,20 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir) {
   const std::string path = dir + "/config.json";
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   return ParseModelConfig(text, path);
+}
+
+std::vector<int32_t> ReadStopTokens(const std::string& dir) {
+  std::vector<int32_t> ids;
+  for (const char* name : {"config.json", "generation_config.json"}) {
+    const auto text = ReadFile(absl::StrCat(dir, "/", name));
+    if (!text.ok()) continue;
+    const Json json = Json::parse(*text, nullptr, false);
+    if (!json.is_object() || !json.contains("eos_token_id")) continue;
+    const Json& eos = json["eos_token_id"];
+    for (const Json& id : eos.is_array() ? eos : Json::array({eos}))
+      if (id.is_number_integer()) ids.push_back(id.get<int32_t>());
+  }
+  return ids;
 }
 
 std::string ModelConfigJson(const ModelConfig& c, const std::string& dtype) {

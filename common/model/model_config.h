@@ -34,6 +34,10 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir);
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
                                              const std::string& file);
 
+// All ids that end a response: eos_token_id, one or a list, of config.json and
+// generation_config.json.
+std::vector<int32_t> ReadStopTokens(const std::string& dir);
+
 // The text of a config.json that transformers reads back. `dtype` is
 // "float32" or "bfloat16".
 std::string ModelConfigJson(const ModelConfig& config,

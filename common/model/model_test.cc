@@ -1,7 +1,5 @@
 #include "common/model/model.h"
 
-#include <unistd.h>
-
 #include <cmath>
 #include <string>
 #include <vector>
@@ -131,20 +129,6 @@ TEST(Score, GradientsDoNotDependOnThreadsToTheBit) {
   at::set_num_threads(1);
   EXPECT_EQ(seen[0], seen[1]);
   EXPECT_EQ(seen[0], seen[2]);
-}
-
-TEST(Checkpoint, SavedModelIsReadBack) {
-  const std::string dir =
-      testing::TempDir() + "/atod_model_test." + std::to_string(getpid());
-  for (const bool tied : {true, false}) {
-    Qwen3 model = RandomModel(Small(tied), 11);
-    ASSERT_TRUE(SaveModel(model, dir, "float32").ok());
-    auto loaded = LoadModel(dir, "float32");
-    ASSERT_TRUE(loaded.ok()) << loaded.status();
-    EXPECT_EQ(ExportWeights(*loaded, "float32")->root_hash,
-              ExportWeights(model, "float32")->root_hash);
-    EXPECT_EQ(ArchHash((*loaded)->config()), ArchHash(model->config()));
-  }
 }
 
 TEST(Weights, AreInstalledOrRefusedWhole) {

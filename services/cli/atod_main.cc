@@ -7,6 +7,7 @@
 #include "services/cli/env_commands.h"
 #include "services/cli/eval_command.h"
 #include "services/cli/games_commands.h"
+#include "services/cli/model_commands.h"
 #include "services/cli/run_commands.h"
 #include "services/cli/text_commands.h"
 #include "services/cli/up_commands.h"
@@ -51,6 +52,7 @@ int main(int argc, char** argv) {
   atod::cli::AddEvalCommand(app);
   atod::cli::AddRunCommands(app);
   atod::cli::AddGamesCommands(app);
+  atod::cli::AddModelCommands(app);
   atod::cli::AddEnvCommands(app);
   atod::cli::AddTextCommands(app);
   atod::cli::AddVerifyModelCommand(app);

@@ -23,10 +23,7 @@ class SlotEngine : public ModelEngine {
       : model_(std::move(model)),
         max_prefill_tokens_(options.max_prefill_tokens),
         stop_tokens_(options.stop_tokens.begin(), options.stop_tokens.end()),
-        slots_(options.model.max_slots) {
-    if (stop_tokens_.empty() && config().eos_token_id >= 0)
-      stop_tokens_.insert(static_cast<int32_t>(config().eos_token_id));
-  }
+        slots_(options.model.max_slots) {}
 
   const model::ModelConfig& config() const override { return model_->config(); }
   int64_t max_context() const override { return model_->max_context(); }
@@ -164,7 +161,10 @@ absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
     const std::string& model_dir, const EngineOptions& options) {
   ATOD_ASSIGN_OR_RETURN(std::unique_ptr<model::InferenceModel> model,
                         model::OpenInference(model_dir, options.model));
-  return std::make_unique<SlotEngine>(std::move(model), options);
+  EngineOptions resolved = options;
+  if (resolved.stop_tokens.empty())
+    resolved.stop_tokens = model::ReadStopTokens(model_dir);
+  return std::make_unique<SlotEngine>(std::move(model), resolved);
 }
 
 }  // namespace atod::rollout

@@ -71,7 +71,8 @@ struct EngineOptions {
   model::InferenceOptions model;
   // Prompt tokens admitted in one step, except that one prompt always is.
   int64_t max_prefill_tokens = 8192;
-  // Ids that end a response; empty: config.json's eos_token_id.
+  // Ids that end a response; empty: what the model folder says
+  // (ReadStopTokens).
   std::vector<int32_t> stop_tokens;
 };
 

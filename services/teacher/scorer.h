@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/model/model_config.h"
 
 namespace atod::teacher {
 
@@ -40,6 +42,25 @@ class Scorer {
       const std::vector<ScoreRequest>& requests,
       const ScoreOptions& options) = 0;
 };
+
+struct ScorerOptions {
+  std::string dtype = "float32";
+  std::string device = "cpu";  // as torch names it
+  uint32_t max_context = 0;    // longest request; 0: the model's
+  // Tokens of one forward, except that one request always fits.
+  int64_t max_forward_tokens = 16384;
+};
+
+struct LoadedScorer {
+  std::unique_ptr<Scorer> scorer;
+  model::ModelConfig config;
+  std::string weights_hash;  // root hash in the compute dtype
+  uint32_t max_context = 0;
+};
+
+// The model of a Hugging Face folder.
+absl::StatusOr<LoadedScorer> MakeScorer(const std::string& model_dir,
+                                        const ScorerOptions& options);
 
 // Spans inside the tokens, ascending, ids < vocab_size, length <= max_context;
 // INVALID_ARGUMENT names the field otherwise. Defined in validate.cc, which

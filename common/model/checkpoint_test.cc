@@ -1,0 +1,186 @@
+// Model folders: what is read, what is refused, and agreement with Hugging
+// Face transformers on a small checkpoint that it wrote (tests/peers).
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/model/model.h"
+#include "common/model/model_config.h"
+#include "common/model/model_files.h"
+#include "common/model/weights_io.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace atod::model {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr char kGolden[] = "common/model/testdata/golden";
+
+ModelConfig Small(bool tied) {
+  ModelConfig c;
+  c.vocab_size = 50;
+  c.hidden_size = 32;
+  c.intermediate_size = 48;
+  c.num_hidden_layers = 1;
+  c.num_attention_heads = 2;
+  c.num_key_value_heads = 1;
+  c.head_dim = 16;
+  c.max_position_embeddings = 64;
+  c.tie_word_embeddings = tied;
+  c.eos_token_id = 3;
+  return c;
+}
+
+std::string FreshDir(const std::string& name) {
+  const std::string dir = testing::TempDir() + "/atod_checkpoint_test." +
+                          std::to_string(getpid()) + "." + name;
+  std::filesystem::remove_all(dir);
+  return dir;
+}
+
+TEST(Checkpoint, SavedModelIsReadBack) {
+  for (const bool tied : {true, false}) {
+    const std::string dir = FreshDir("saved");
+    Qwen3 model = InitModel(Small(tied), "unit", 11).value();
+    ASSERT_TRUE(SaveModel(model, dir, "float32").ok());
+    auto loaded = LoadModel(dir, "float32");
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_EQ(ExportWeights(*loaded, "float32")->root_hash,
+              ExportWeights(model, "float32")->root_hash);
+    EXPECT_EQ(ArchHash((*loaded)->config()), ArchHash(model->config()));
+    EXPECT_EQ((*loaded)->config().eos_token_id, 3);
+    EXPECT_THAT(ReadStopTokens(dir), testing::ElementsAre(3));
+  }
+}
+
+TEST(Checkpoint, ConvertsBetweenDtypes) {
+  const std::string a = FreshDir("a"), b = FreshDir("b"), c = FreshDir("c");
+  ASSERT_TRUE(CreateModel(Small(true), "hf", 1, a).ok());
+  ASSERT_TRUE(ConvertModel(a, b, "bfloat16").ok());
+  ASSERT_TRUE(ConvertModel(b, c, "").ok());
+  EXPECT_EQ(ReadFile(b + "/model.safetensors").value(),
+            ReadFile(c + "/model.safetensors").value());
+  Qwen3 from_a = LoadModel(a, "bfloat16").value();
+  Qwen3 from_c = LoadModel(c, "bfloat16").value();
+  EXPECT_EQ(ExportWeights(from_a, "bfloat16")->root_hash,
+            ExportWeights(from_c, "bfloat16")->root_hash);
+}
+
+// Rewrites the tensors of a good folder after `change`; the error of loading.
+std::string LoadingFails(
+    const std::function<void(std::vector<TensorView>&)>& change) {
+  const std::string dir = FreshDir("bad");
+  EXPECT_TRUE(CreateModel(Small(true), "hf", 1, dir).ok());
+  const std::string path = dir + "/model.safetensors";
+  auto file = SafetensorsFile::Open(path).value();
+  std::vector<TensorView> tensors = file->tensors();
+  change(tensors);
+  EXPECT_TRUE(WriteSafetensors(path, tensors).ok());
+  const auto model = LoadModel(dir, "float32");
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(model.status().message(), HasSubstr(dir));
+  EXPECT_THAT(model.status().message(), testing::Not(HasSubstr("\n")));
+  return std::string(model.status().message());
+}
+
+TEST(Checkpoint, FaultyTensorsAreNamed) {
+  EXPECT_THAT(LoadingFails([](auto& tensors) {
+                std::erase_if(tensors, [](const TensorView& t) {
+                  return t.name == "model.layers.0.mlp.up_proj.weight";
+                });
+              }),
+              HasSubstr("model.layers.0.mlp.up_proj.weight: found no such "
+                        "tensor, expected shape [48,32]"));
+  EXPECT_THAT(LoadingFails([](auto& tensors) {
+                for (TensorView& t : tensors)
+                  if (t.name == "model.layers.0.mlp.up_proj.weight")
+                    t.shape = {32, 48};
+              }),
+              HasSubstr("found shape [32,48], expected shape [48,32]"));
+  EXPECT_THAT(LoadingFails([](auto& tensors) {
+                tensors.push_back(tensors[0]);
+                tensors.back().name = "model.layers.1.mlp.up_proj.weight";
+              }),
+              HasSubstr("model.layers.1.mlp.up_proj.weight"));
+  EXPECT_THAT(LoadingFails([](auto& tensors) {
+                for (TensorView& t : tensors)
+                  if (t.name == "model.norm.weight") t.dtype = "I32";
+              }),
+              HasSubstr("model.norm.weight: found dtype I32"));
+}
+
+TEST(Checkpoint, TruncatedFilesAreRefused) {
+  const std::string dir = FreshDir("short");
+  ASSERT_TRUE(CreateModel(Small(true), "hf", 1, dir).ok());
+  const std::string path = dir + "/model.safetensors";
+  const std::string bytes = ReadFile(path).value();
+  for (const size_t size :
+       {size_t{0}, size_t{7}, size_t{100}, bytes.size() - 1}) {
+    ASSERT_TRUE(WriteFileAtomic(path, bytes.substr(0, size)).ok());
+    EXPECT_FALSE(LoadModel(dir, "float32").ok()) << size;
+  }
+}
+
+TEST(Config, UnsupportedFeaturesAreRefusedByName) {
+  const std::string good = ModelConfigJson(Small(true), "float32");
+  ASSERT_TRUE(ParseModelConfig(good, "c").ok());
+  const auto error = [&](const char* key, nlohmann::json value) {
+    nlohmann::json json = nlohmann::json::parse(good);
+    json[key] = std::move(value);
+    return std::string(ParseModelConfig(json.dump(), "c").status().message());
+  };
+  EXPECT_THAT(error("model_type", "qwen3_moe"), HasSubstr("c: model_type"));
+  EXPECT_THAT(error("attention_bias", true), HasSubstr("attention_bias"));
+  EXPECT_THAT(error("hidden_act", "gelu"), HasSubstr("hidden_act"));
+  EXPECT_THAT(error("use_sliding_window", true),
+              HasSubstr("use_sliding_window"));
+  EXPECT_THAT(error("rope_scaling", {{"type", "yarn"}}),
+              HasSubstr("rope_scaling"));
+  EXPECT_THAT(error("rope_parameters", {{"rope_type", "yarn"}}),
+              HasSubstr("rope_parameters.rope_type"));
+  EXPECT_THAT(error("layer_types", {"sliding_attention"}),
+              HasSubstr("layer_types"));
+  EXPECT_THAT(error("hidden_size", -4), HasSubstr("hidden_size: found -4"));
+  EXPECT_THAT(error("hidden_size", "x"), HasSubstr("hidden_size"));
+  EXPECT_THAT(error("num_key_value_heads", 3), HasSubstr("divisor"));
+  EXPECT_THAT(error("head_dim", 15), HasSubstr("head_dim"));
+  EXPECT_FALSE(ParseModelConfig("[]", "c").ok());
+  EXPECT_FALSE(ParseModelConfig("{", "c").ok());
+}
+
+TEST(Golden, LogProbsAreThoseOfTransformers) {
+  const auto expected = ParseJson(
+      ReadFile(std::string(kGolden) + "/expected.json").value(), kGolden);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  Qwen3 model = LoadModel(kGolden, "float32").value();
+  torch::NoGradGuard no_grad;
+  double worst = 0;
+  int count = 0;
+  for (const auto& row : (*expected)["rows"]) {
+    ScoredSequence s;
+    s.tokens = row["token_ids"].get<std::vector<int32_t>>();
+    s.spans = {{1, static_cast<uint32_t>(s.tokens.size()) - 1}};
+    const torch::Tensor wanted = torch::tensor(
+        row["logprobs"].get<std::vector<float>>(), torch::kFloat32);
+    for (const auto score : {ScoreSpans, TorchScoreSpans}) {
+      const torch::Tensor got = score(model, {s}, 1, false).logprobs;
+      ASSERT_EQ(got.sizes(), wanted.sizes());
+      worst = std::max(worst, (got - wanted).abs().max().item<double>());
+    }
+    ++count;
+  }
+  EXPECT_EQ(count, 3);
+  EXPECT_LT(worst, 2e-5);
+}
+
+}  // namespace
+}  // namespace atod::model

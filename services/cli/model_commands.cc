@@ -1,0 +1,385 @@
+#include "services/cli/model_commands.h"
+
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "common/model/model_config.h"
+#include "common/model/model_files.h"
+#include "common/model/threads.h"
+#include "common/tokenizer/tokenizer.h"
+#include "services/learner/sft_trainer.h"
+#include "services/rollout/engine.h"
+#include "services/teacher/scorer.h"
+
+namespace atod::cli {
+namespace {
+
+using nlohmann::json;
+
+// JSON objects of a .jsonl file, one line at a time.
+class JsonLines {
+ public:
+  explicit JsonLines(const std::string& path) : path_(path), file_(path) {}
+
+  // False at the end.
+  absl::StatusOr<bool> Next(json& row) {
+    if (!file_.is_open())
+      return BadInput({path_, "", 0, "no readable file", "JSON lines"});
+    std::string line;
+    while (std::getline(file_, line)) {
+      ++number_;
+      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+      auto parsed = ParseJson(line, path_);
+      if (!parsed.ok() || !parsed->is_object())
+        return Bad("", parsed.ok() ? JsonPreview(*parsed) : "broken JSON",
+                   "a JSON object");
+      row = *std::move(parsed);
+      return true;
+    }
+    return false;
+  }
+
+  absl::Status Bad(const std::string& field, const std::string& found,
+                   const std::string& expected) const {
+    return BadInput({path_, field, number_, found, expected});
+  }
+
+  absl::StatusOr<std::vector<int32_t>> Tokens(const json& row) const {
+    const auto it = row.find("token_ids");
+    if (it == row.end() || !it->is_array())
+      return Bad("token_ids", it == row.end() ? "nothing" : JsonPreview(*it),
+                 "a list of token ids");
+    std::vector<int32_t> tokens;
+    for (const json& id : *it) {
+      if (!id.is_number_integer() || id < 0 || id > INT32_MAX)
+        return Bad("token_ids", JsonPreview(id), "a token id");
+      tokens.push_back(id.get<int32_t>());
+    }
+    return tokens;
+  }
+
+  // `path:line: message of status`.
+  absl::Status At(const absl::Status& status, int64_t number) const {
+    return absl::Status(status.code(), absl::StrCat(path_, ":", number, ": ",
+                                                    status.message()));
+  }
+  int64_t number() const { return number_; }
+
+ private:
+  const std::string path_;
+  std::ifstream file_;
+  int64_t number_ = 0;
+};
+
+void PrintLine(const json& row) {
+  std::puts(row.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+}
+
+std::string DtypeOf(const std::string& flag) {
+  return flag == "bf16" ? "bfloat16" : "float32";
+}
+
+struct ScoreFlags {
+  std::string model, input, dtype = "fp32";
+  uint32_t threads = 0;
+  float temperature = 1;
+};
+
+absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
+  if (!(flags.temperature > 0))
+    return BadInput({"score", "--temperature", 0,
+                     absl::StrCat(flags.temperature), "a number above 0"});
+  model::SetComputeThreads(flags.threads);
+  teacher::ScorerOptions options;
+  options.dtype = DtypeOf(flags.dtype);
+  ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer loaded,
+                        teacher::MakeScorer(flags.model, options));
+  JsonLines lines(flags.input);
+  const uint32_t vocab = static_cast<uint32_t>(loaded.config.vocab_size);
+  for (bool more = true; more;) {
+    // A few lines at a time bound memory and share forwards.
+    std::vector<teacher::ScoreRequest> requests;
+    while (requests.size() < 256) {
+      json row;
+      ATOD_ASSIGN_OR_RETURN(more, lines.Next(row));
+      if (!more) break;
+      teacher::ScoreRequest r;
+      ATOD_ASSIGN_OR_RETURN(r.tokens, lines.Tokens(row));
+      const auto spans = row.find("spans");
+      if (spans == row.end() || !spans->is_array())
+        return lines.Bad("spans",
+                         spans == row.end() ? "nothing" : JsonPreview(*spans),
+                         "a list of [begin, length]");
+      for (const json& span : *spans) {
+        if (!span.is_array() || span.size() != 2 ||
+            !span[0].is_number_integer() || !span[1].is_number_integer() ||
+            span[0] < 0 || span[0] > INT32_MAX || span[1] < 0 ||
+            span[1] > INT32_MAX)
+          return lines.Bad("spans", JsonPreview(span), "[begin, length]");
+        r.spans.push_back({span[0].get<uint32_t>(), span[1].get<uint32_t>()});
+      }
+      const absl::Status valid =
+          teacher::Validate(r, vocab, loaded.max_context);
+      if (!valid.ok()) return lines.At(valid, lines.number());
+      requests.push_back(std::move(r));
+    }
+    ATOD_ASSIGN_OR_RETURN(
+        const std::vector<teacher::ScoreResult> results,
+        loaded.scorer->Score(requests, {flags.temperature, false}));
+    for (size_t i = 0; i < requests.size(); ++i) {
+      json spans = json::array();
+      auto next = results[i].logprobs.begin();
+      for (const teacher::TokenSpan& span : requests[i].spans) {
+        spans.push_back(std::vector<double>(next, next + span.length));
+        next += span.length;
+      }
+      PrintLine({{"logprobs", std::move(spans)}});
+    }
+  }
+  return 0;
+}
+
+struct GenerateFlags {
+  std::string model, input, dtype = "fp32";
+  uint64_t seed = 0;
+  uint32_t threads = 0;
+  rollout::SamplingParams sampling;
+  int slots = 64;
+};
+
+// Request number i draws the noise of sample i: a line's answer depends on
+// the seed and its place in the file alone.
+absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
+  model::SetComputeThreads(flags.threads);
+  rollout::EngineOptions options;
+  options.model.dtype = DtypeOf(flags.dtype);
+  options.model.max_slots = flags.slots;
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
+                        rollout::MakeEngine(flags.model, options));
+  JsonLines lines(flags.input);
+  std::vector<json> ids;
+  while (true) {
+    json row;
+    ATOD_ASSIGN_OR_RETURN(const bool more, lines.Next(row));
+    if (!more) break;
+    if (!row.contains("id") || !row["id"].is_string())
+      return lines.Bad("id",
+                       row.contains("id") ? JsonPreview(row["id"]) : "nothing",
+                       "a string");
+    rollout::EngineRequest r;
+    r.id = ids.size();
+    ATOD_ASSIGN_OR_RETURN(r.prompt, lines.Tokens(row));
+    r.sampling = flags.sampling;
+    r.noise.run_seed = flags.seed;
+    r.noise.sample = static_cast<uint32_t>(ids.size());
+    const absl::Status queued = engine->Enqueue(std::move(r));
+    if (!queued.ok()) return lines.At(queued, lines.number());
+    ids.push_back(row["id"]);
+  }
+  std::map<uint64_t, rollout::EngineResult> finished;
+  size_t next = 0;  // to print: results keep the order of the input
+  while (engine->has_work()) {
+    ATOD_ASSIGN_OR_RETURN(std::vector<rollout::EngineResult> results,
+                          engine->Step());
+    for (rollout::EngineResult& r : results) finished[r.id] = std::move(r);
+    for (; finished.contains(next); ++next) {
+      const rollout::EngineResult r = std::move(finished.at(next));
+      finished.erase(next);
+      PrintLine(
+          {{"id", ids[next]},
+           {"token_ids", r.tokens},
+           {"logprobs",
+            std::vector<double>(r.logprobs.begin(), r.logprobs.end())},
+           {"finish",
+            r.finish == rollout::FinishReason::kStop ? "stop" : "length"}});
+    }
+  }
+  return 0;
+}
+
+struct ExportFlags {
+  std::string model, checkpoint, out, dtype;
+};
+
+absl::StatusOr<int> RunExport(const ExportFlags& flags) {
+  if (flags.model.empty() == flags.checkpoint.empty())
+    return BadInput({"export", "--model, --checkpoint", 0,
+                     flags.model.empty() ? "neither" : "both", "one of them"});
+  std::string from = flags.model;
+  if (from.empty()) {
+    // A training checkpoint holds its model in a folder of its own.
+    from = flags.checkpoint;
+    if (ReadFile(from + "/model/config.json").ok()) from += "/model";
+  }
+  ATOD_RETURN_IF_ERROR(model::ConvertModel(
+      from, flags.out, flags.dtype.empty() ? "" : DtypeOf(flags.dtype)));
+  ATOD_RETURN_IF_ERROR(model::CopyTokenizerFiles(from, flags.out));
+  std::printf("exported %s to %s\n", from.c_str(), flags.out.c_str());
+  return 0;
+}
+
+struct InitFlags {
+  std::string config, tokenizer, init = "unit", out;
+  uint64_t seed = 0;
+};
+
+// What the config leaves open comes from the tokenizer.
+absl::StatusOr<model::ModelConfig> ConfigFor(const std::string& path,
+                                             const Tokenizer& tokenizer) {
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  ATOD_ASSIGN_OR_RETURN(json config, ParseJson(text, path));
+  if (config.is_object()) {
+    if (!config.contains("vocab_size"))
+      config["vocab_size"] = tokenizer.vocab_size();
+    if (!config.contains("eos_token_id") && tokenizer.eos_id().has_value())
+      config["eos_token_id"] = *tokenizer.eos_id();
+    if (!config.contains("model_type")) config["model_type"] = "qwen3";
+  }
+  ATOD_ASSIGN_OR_RETURN(const model::ModelConfig c,
+                        model::ParseModelConfig(config.dump(), path));
+  if (c.vocab_size < tokenizer.vocab_size())
+    return BadInput(
+        {path, "vocab_size", 0, absl::StrCat(c.vocab_size),
+         absl::StrCat("at least the tokenizer's ", tokenizer.vocab_size())});
+  return c;
+}
+
+absl::StatusOr<int> RunInit(const InitFlags& flags) {
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                        Tokenizer::Load(flags.tokenizer));
+  ATOD_ASSIGN_OR_RETURN(const model::ModelConfig config,
+                        ConfigFor(flags.config, *tokenizer));
+  ATOD_RETURN_IF_ERROR(
+      model::CreateModel(config, flags.init, flags.seed, flags.out));
+  ATOD_RETURN_IF_ERROR(model::CopyTokenizerFiles(flags.tokenizer, flags.out));
+  int64_t parameters = 0;
+  for (const model::ParameterSpec& spec : model::ParameterSpecs(config)) {
+    int64_t size = 1;
+    for (const int64_t n : spec.shape) size *= n;
+    parameters += size;
+  }
+  std::printf("initialised %s: %lld parameters, vocabulary %lld\n",
+              flags.out.c_str(), static_cast<long long>(parameters),
+              static_cast<long long>(config.vocab_size));
+  return 0;
+}
+
+absl::StatusOr<int> RunSft(const learner::SftOptions& options) {
+  const auto report = [&](const learner::SftProgress& p) {
+    std::printf(
+        "update %lld/%lld loss %.4f lr %.2e grad %.3f %.1f updates/s %.0f "
+        "tokens/s\n",
+        static_cast<long long>(p.update),
+        static_cast<long long>(options.updates), p.loss, p.lr, p.grad_norm,
+        p.updates_per_second, p.tokens_per_second);
+    std::fflush(stdout);
+  };
+  ATOD_RETURN_IF_ERROR(learner::TrainSft(options, report).status());
+  std::printf("wrote %s\n", options.out_dir.c_str());
+  return 0;
+}
+
+}  // namespace
+
+void AddModelCommands(CLI::App& app) {
+  auto score = std::make_shared<ScoreFlags>();
+  CLI::App* command = AddCommand(
+      app, "score", "Log-probs of given tokens, by the teacher's code",
+      [score] { return RunScore(*score); });
+  command->add_option("--model", score->model, "model folder")->required();
+  command
+      ->add_option("--input", score->input,
+                   "lines {\"token_ids\", \"spans\": [[begin, length]]}")
+      ->required();
+  command->add_option("--temperature", score->temperature,
+                      "divides the logits (1)");
+  command->add_option("--dtype", score->dtype, "compute dtype (fp32)")
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+
+  command->add_option("--threads", score->threads,
+                      "compute threads, 0: all (0)");
+
+  auto generate = std::make_shared<GenerateFlags>();
+  command =
+      AddCommand(app, "generate", "Continue token ids, by the rollout engine",
+                 [generate] { return RunGenerate(*generate); });
+  command->add_option("--model", generate->model, "model folder")->required();
+  command
+      ->add_option("--input", generate->input, "lines {\"id\", \"token_ids\"}")
+      ->required();
+  command->add_option("--seed", generate->seed, "of the sampling noise (0)");
+  command->add_option("--temperature", generate->sampling.temperature,
+                      "divides the logits; 0 is greedy (1)");
+  command->add_option("--top-p", generate->sampling.top_p,
+                      "nucleus mass (1: all)");
+  command->add_option("--top-k", generate->sampling.top_k,
+                      "candidates (0: all)");
+  command->add_option("--max-tokens", generate->sampling.max_tokens,
+                      "longest continuation (512)");
+  command
+      ->add_option("--slots", generate->slots, "requests that run at once (64)")
+      ->check(CLI::Range(1, 4096));
+  command->add_option("--dtype", generate->dtype, "compute dtype (fp32)")
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+
+  command->add_option("--threads", generate->threads,
+                      "compute threads, 0: all (0)");
+
+  auto exported = std::make_shared<ExportFlags>();
+  command = AddCommand(app, "export", "Write a model as a Hugging Face folder",
+                       [exported] { return RunExport(*exported); });
+  command->add_option("--model", exported->model, "model folder");
+  command->add_option("--checkpoint", exported->checkpoint,
+                      "training checkpoint");
+  command->add_option("--out", exported->out, "folder to write")->required();
+  command->add_option("--dtype", exported->dtype, "fp32 or bf16 (unchanged)")
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+
+  auto init = std::make_shared<InitFlags>();
+  command = AddCommand(app, "init-model", "Make a model with random weights",
+                       [init] { return RunInit(*init); });
+  command
+      ->add_option("--config", init->config,
+                   "config.json; vocab_size and eos_token_id may be left out")
+      ->required();
+  command->add_option("--tokenizer", init->tokenizer, "tokenizer folder")
+      ->required();
+  command->add_option("--init", init->init, "unit or hf (unit)")
+      ->check(CLI::IsMember({"unit", "hf"}));
+  command->add_option("--seed", init->seed, "of the weights (0)");
+  command->add_option("--out", init->out, "folder to write")->required();
+
+  auto sft = std::make_shared<learner::SftOptions>();
+  command = AddCommand(app, "sft", "Fine-tune a model on demonstrations",
+                       [sft] { return RunSft(*sft); });
+  command->add_option("--model", sft->model_dir, "initial model folder")
+      ->required();
+  command
+      ->add_option("--data", sft->data_path, "lines {\"prompt\", \"response\"}")
+      ->required();
+  command->add_option("--out", sft->out_dir, "folder to write")->required();
+  command->add_option("--updates", sft->updates, "optimiser updates (800)");
+  command->add_option("--batch-rows", sft->batch_rows, "rows an update (32)");
+  command->add_option("--lr", sft->lr, "peak learning rate (3e-3)");
+  command->add_option("--warmup", sft->warmup, "updates of warm-up (30)");
+  command->add_option("--schedule", sft->schedule, "cosine or constant");
+  command->add_option("--weight-decay", sft->weight_decay,
+                      "of matrices (0.01)");
+  command->add_option("--grad-clip", sft->grad_clip,
+                      "largest gradient norm, 0: none (1)");
+  command->add_option("--beta2", sft->beta2, "AdamW's second beta (0.95)");
+  command->add_option("--seed", sft->seed, "of the order of rows (0)");
+  command->add_option("--threads", sft->threads, "compute threads, 0: all (1)");
+}
+
+}  // namespace atod::cli

@@ -1,0 +1,10 @@
+#pragma once
+
+#include "services/cli/command.h"
+
+namespace atod::cli {
+
+// score, generate, export, init-model, sft.
+void AddModelCommands(CLI::App& app);
+
+}  // namespace atod::cli

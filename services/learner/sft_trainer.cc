@@ -1,0 +1,193 @@
+#include "services/learner/sft_trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <numbers>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/problem.h"
+#include "common/base/rng.h"
+#include "common/base/status_macros.h"
+#include "common/model/model.h"
+#include "common/model/model_files.h"
+#include "common/model/threads.h"
+#include "common/model/torch_status.h"
+#include "common/tokenizer/tokenizer.h"
+#include "services/learner/adamw.h"
+
+namespace atod::learner {
+namespace {
+
+using model::Qwen3;
+using model::ScoredSequence;
+
+absl::StatusOr<std::vector<ScoredSequence>> ReadRows(
+    const std::string& path, const Tokenizer& tokenizer,
+    const model::ModelConfig& config) {
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  const int32_t end = tokenizer.eos_id().value();
+  std::vector<ScoredSequence> rows;
+  int64_t number = 0;
+  for (const std::string& line :
+       std::vector<std::string>(absl::StrSplit(text, '\n'))) {
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const auto json = ParseJson(line, path);
+    const auto field = [&](const char* name) {
+      return json.ok() && json->is_object() && json->contains(name) &&
+             (*json)[name].is_string();
+    };
+    for (const char* name : {"prompt", "response"})
+      if (!field(name))
+        return BadInput({path, name, number,
+                         json.ok() ? JsonPreview(*json) : "broken JSON",
+                         R"({"prompt": text, "response": text})"});
+    ScoredSequence row;
+    row.tokens = tokenizer.Encode((*json)["prompt"].get<std::string>());
+    const size_t begin = row.tokens.size();
+    if (begin == 0)
+      return BadInput({path, "prompt", number, "no text", "at least a token"});
+    const std::vector<int32_t> response =
+        tokenizer.Encode((*json)["response"].get<std::string>());
+    row.tokens.insert(row.tokens.end(), response.begin(), response.end());
+    row.tokens.push_back(end);
+    if (static_cast<int64_t>(row.tokens.size()) >
+        config.max_position_embeddings)
+      return BadInput(
+          {path, "prompt", number, absl::StrCat(row.tokens.size(), " tokens"),
+           absl::StrCat("at most ", config.max_position_embeddings)});
+    row.spans = {{static_cast<uint32_t>(begin),
+                  static_cast<uint32_t>(row.tokens.size() - begin)}};
+    rows.push_back(std::move(row));
+  }
+  if (rows.empty()) return BadInput({path, "", 0, "no rows", "JSON lines"});
+  return rows;
+}
+
+// Row numbers for ever, shuffled anew in every epoch.
+class RowOrder {
+ public:
+  RowOrder(size_t rows, uint64_t seed) : order_(rows), rng_(seed) {
+    std::iota(order_.begin(), order_.end(), 0);
+  }
+  size_t Next() {
+    if (next_ == 0) rng_.Shuffle(order_);
+    const size_t row = order_[next_];
+    next_ = (next_ + 1) % order_.size();
+    return row;
+  }
+
+ private:
+  std::vector<size_t> order_;
+  size_t next_ = 0;
+  Rng rng_;
+};
+
+// Adds up what happens between two reports.
+class Meter {
+ public:
+  void Add(double loss, int64_t tokens) {
+    loss_ += loss;
+    tokens_ += tokens;
+    ++updates_;
+  }
+  double seconds() const {
+    return std::chrono::duration<double>(Clock::now() - begin_).count();
+  }
+  void Fill(SftProgress& p) {
+    const double s = seconds();
+    p.loss = loss_ / static_cast<double>(updates_);
+    p.updates_per_second = static_cast<double>(updates_) / s;
+    p.tokens_per_second = static_cast<double>(tokens_) / s;
+    *this = Meter();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  double loss_ = 0;
+  int64_t tokens_ = 0, updates_ = 0;
+  Clock::time_point begin_ = Clock::now();
+};
+
+}  // namespace
+
+double SftLearningRate(const SftOptions& o, int64_t i) {
+  if (i < o.warmup)
+    return o.lr * static_cast<double>(i + 1) / static_cast<double>(o.warmup);
+  if (o.schedule == "constant" || o.updates <= o.warmup) return o.lr;
+  const double done = static_cast<double>(i - o.warmup) /
+                      static_cast<double>(o.updates - o.warmup);
+  return o.lr * (0.1 + 0.45 * (1 + std::cos(std::numbers::pi * done)));
+}
+
+absl::StatusOr<SftProgress> TrainSft(
+    const SftOptions& o,
+    const std::function<void(const SftProgress&)>& report) {
+  if (o.schedule != "cosine" && o.schedule != "constant")
+    return BadInput({"sft", "schedule", 0, o.schedule, "cosine or constant"});
+  if (o.updates < 1 || o.batch_rows < 1)
+    return BadInput({"sft", "updates, batch-rows", 0,
+                     absl::StrCat(o.updates, ", ", o.batch_rows),
+                     "at least 1"});
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                        Tokenizer::Load(o.model_dir));
+  if (!tokenizer->eos_id().has_value())
+    return BadInput({o.model_dir + "/tokenizer_config.json", "eos_token", 0,
+                     "none", "the token that ends a response"});
+  ATOD_ASSIGN_OR_RETURN(Qwen3 model, model::LoadModel(o.model_dir, "float32"));
+  if (tokenizer->vocab_size() > model->config().vocab_size)
+    return BadInput(
+        {o.model_dir + "/tokenizer.json", "vocabulary", 0,
+         absl::StrCat(tokenizer->vocab_size(), " tokens"),
+         absl::StrCat("at most the model's ", model->config().vocab_size)});
+  ATOD_ASSIGN_OR_RETURN(const std::vector<ScoredSequence> rows,
+                        ReadRows(o.data_path, *tokenizer, model->config()));
+  return model::CatchTorch("sft", [&]() -> absl::StatusOr<SftProgress> {
+    model::SetComputeThreads(o.threads);
+    AdamW optimizer(model->OrderedParameters(),
+                    {0.9, o.beta2, 1e-8, o.weight_decay});
+    RowOrder order(rows.size(), o.seed);
+    Meter meter;
+    SftProgress progress;
+    while (progress.update < o.updates) {
+      std::vector<ScoredSequence> batch;
+      int64_t tokens = 0;
+      for (int64_t i = 0; i < o.batch_rows; ++i) {
+        batch.push_back(rows[order.Next()]);
+        tokens += static_cast<int64_t>(batch.back().tokens.size());
+      }
+      model->zero_grad();
+      const torch::Tensor loss =
+          -model::ScoreSpans(model, batch, 1, false).logprobs.mean();
+      loss.backward();
+      progress.grad_norm =
+          ClipGradNorm(model->OrderedParameters(), o.grad_clip);
+      const double value = loss.item<double>();
+      if (!std::isfinite(value) || !std::isfinite(progress.grad_norm))
+        return absl::InternalError(absl::StrCat(
+            "sft: update ", progress.update + 1, ": found loss ", value,
+            " and gradient norm ", progress.grad_norm,
+            ", expected finite numbers (lower the learning rate)"));
+      progress.lr = SftLearningRate(o, progress.update);
+      optimizer.Step(progress.lr);
+      meter.Add(value, tokens);
+      ++progress.update;
+      if (meter.seconds() >= 1 || progress.update == o.updates) {
+        meter.Fill(progress);
+        report(progress);
+      }
+    }
+    ATOD_RETURN_IF_ERROR(model::SaveModel(model, o.out_dir, "float32"));
+    ATOD_RETURN_IF_ERROR(model::CopyTokenizerFiles(o.model_dir, o.out_dir));
+    return progress;
+  });
+}
+
+}  // namespace atod::learner

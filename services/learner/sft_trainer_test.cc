@@ -1,0 +1,169 @@
+#include "services/learner/sft_trainer.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+
+#include "common/base/file.h"
+#include "common/model/model.h"
+#include "common/model/weights_io.h"
+#include "common/tokenizer/tokenizer.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace atod::learner {
+namespace {
+
+// The 256 bytes as GPT-2 spells them, and the end token: no merges.
+void WriteTokenizer(const std::string& dir) {
+  nlohmann::json vocab;
+  int next = 256;
+  for (int b = 0; b < 256; ++b) {
+    const bool printable =
+        (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+    const int code = printable ? b : next++;
+    std::string spelled;
+    if (code < 0x80) {
+      spelled = static_cast<char>(code);
+    } else {
+      spelled = {static_cast<char>(0xC0 | code >> 6),
+                 static_cast<char>(0x80 | (code & 0x3F))};
+    }
+    vocab[spelled] = b;
+  }
+  const nlohmann::json tokenizer = {{"version", "1.0"},
+                                    {"added_tokens",
+                                     {{{"id", 256},
+                                       {"content", "<|im_end|>"},
+                                       {"single_word", false},
+                                       {"lstrip", false},
+                                       {"rstrip", false},
+                                       {"normalized", false},
+                                       {"special", true}}}},
+                                    {"normalizer", nullptr},
+                                    {"pre_tokenizer",
+                                     {{"type", "ByteLevel"},
+                                      {"add_prefix_space", false},
+                                      {"trim_offsets", true},
+                                      {"use_regex", true}}},
+                                    {"decoder",
+                                     {{"type", "ByteLevel"},
+                                      {"add_prefix_space", false},
+                                      {"trim_offsets", true},
+                                      {"use_regex", true}}},
+                                    {"model",
+                                     {{"type", "BPE"},
+                                      {"vocab", vocab},
+                                      {"merges", nlohmann::json::array()}}}};
+  ASSERT_TRUE(WriteFileAtomic(dir + "/tokenizer.json", tokenizer.dump()).ok());
+}
+
+class Sft : public testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = testing::TempDir() + "/atod_sft_test." + std::to_string(getpid());
+    std::filesystem::remove_all(dir_);
+    ASSERT_TRUE(MakeDirs(dir_ + "/init").ok());
+    WriteTokenizer(dir_ + "/init");
+    model::ModelConfig c;
+    c.vocab_size = 257;
+    c.hidden_size = 32;
+    c.intermediate_size = 64;
+    c.num_hidden_layers = 2;
+    c.num_attention_heads = 2;
+    c.num_key_value_heads = 2;
+    c.head_dim = 16;
+    c.max_position_embeddings = 64;
+    c.rope_theta = 1e4;
+    c.tie_word_embeddings = true;
+    c.eos_token_id = 256;
+    model::Qwen3 m = model::InitModel(c, "unit", 1).value();
+    ASSERT_TRUE(model::SaveModel(m, dir_ + "/init", "float32").ok());
+    options_.model_dir = dir_ + "/init";
+    options_.data_path = dir_ + "/demos.jsonl";
+    options_.out_dir = dir_ + "/out";
+    options_.updates = 60;
+    options_.batch_rows = 8;
+    options_.warmup = 5;
+  }
+  void WriteData(const std::string& text) {
+    ASSERT_TRUE(WriteFileAtomic(options_.data_path, text).ok());
+  }
+
+  std::string dir_;
+  SftOptions options_;
+};
+
+constexpr char kDemos[] = R"({"prompt": "apple>", "response": " red"}
+{"prompt": "leaf>", "response": " green"}
+
+{"prompt": "sky at noon>", "response": " blue"}
+)";
+
+TEST_F(Sft, LearnsItsDemonstrationsAndWritesACompleteFolder) {
+  WriteData(kDemos);
+  std::vector<SftProgress> reports;
+  const auto done =
+      TrainSft(options_, [&](const SftProgress& p) { reports.push_back(p); });
+  ASSERT_TRUE(done.ok()) << done.status();
+  EXPECT_EQ(reports.back().update, 60);
+  EXPECT_EQ(done->update, 60);
+  const auto tokenizer = Tokenizer::Load(options_.out_dir).value();
+  auto m = model::LoadModel(options_.out_dir, "float32");
+  ASSERT_TRUE(m.ok()) << m.status();
+  model::ScoredSequence s;
+  s.tokens = tokenizer->Encode("leaf> green");
+  s.tokens.push_back(256);
+  s.spans = {{5, 7}};
+  torch::NoGradGuard no_grad;
+  EXPECT_GT(model::ScoreSpans(*m, {s}, 1, false).logprobs.mean().item<float>(),
+            -0.1);
+}
+
+TEST_F(Sft, IsDeterministicForAnyNumberOfThreads) {
+  WriteData(kDemos);
+  options_.updates = 10;
+  std::vector<std::string> hashes;
+  for (const uint32_t threads : {1, 2}) {
+    options_.threads = threads;
+    ASSERT_TRUE(TrainSft(options_, [](const SftProgress&) {}).ok());
+    auto m = model::LoadModel(options_.out_dir, "float32").value();
+    hashes.push_back(model::ExportWeights(m, "float32")->root_hash);
+  }
+  EXPECT_EQ(hashes[0], hashes[1]);
+}
+
+TEST_F(Sft, BadRowsAreNamedByLine) {
+  const auto message = [&](const std::string& data) {
+    WriteData(data);
+    return std::string(
+        TrainSft(options_, [](const SftProgress&) {}).status().message());
+  };
+  using testing::HasSubstr;
+  EXPECT_THAT(message("{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\"}"),
+              HasSubstr("demos.jsonl:2: prompt"));
+  EXPECT_THAT(message("{\"prompt\": \"a\", \"response\": 3}"),
+              HasSubstr("demos.jsonl:1: response"));
+  EXPECT_THAT(message("{\"prompt\": \"" + std::string(80, 'a') +
+                      "\", \"response\": \"b\"}"),
+              HasSubstr("at most 64"));
+  EXPECT_THAT(message(""), HasSubstr("no rows"));
+}
+
+TEST(SftLearningRate, WarmsUpAndEndsAtATenth) {
+  SftOptions o;
+  o.lr = 1;
+  o.warmup = 10;
+  o.updates = 110;
+  EXPECT_NEAR(SftLearningRate(o, 0), 0.1, 1e-9);
+  EXPECT_NEAR(SftLearningRate(o, 9), 1, 1e-9);
+  EXPECT_NEAR(SftLearningRate(o, 60), 0.55, 1e-9);
+  EXPECT_NEAR(SftLearningRate(o, 110), 0.1, 1e-9);
+  o.schedule = "constant";
+  EXPECT_NEAR(SftLearningRate(o, 100), 1, 1e-9);
+}
+
+}  // namespace
+}  // namespace atod::learner
