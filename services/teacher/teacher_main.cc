@@ -1,0 +1,93 @@
+// atod-teacher: scores token ids with a frozen model.
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "common/config/program_args.h"
+#include "common/metrics/metrics.h"
+#include "common/model/model_config.h"
+#include "common/model/threads.h"
+#include "common/rpc/address.h"
+#include "common/rpc/server.h"
+#include "common/rpc/signal.h"
+#include "common/tokenizer/tokenizer.h"
+#include "services/teacher/batcher.h"
+#include "services/teacher/scorer.h"
+#include "services/teacher/teacher_service.h"
+
+namespace atod::teacher {
+namespace {
+
+// Requests under way are answered; streams of workers end after it.
+constexpr absl::Duration kDrain = absl::Seconds(1);
+
+absl::Status Serve(const config::ProgramArgs& args,
+                   rpc::ShutdownSignals& signals) {
+  const v1::RunConfig& config = args.loaded.config;
+  if (config.teachers().empty() || config.teachers(0).path().empty()) {
+    return BadInput({.file = "",
+                     .field = "teachers.0.path",
+                     .line = 0,
+                     .found = "nothing",
+                     .expected = "the folder of a model"});
+  }
+  const v1::TeacherConfig& teacher = config.teachers(0);
+  ATOD_ASSIGN_OR_RETURN(
+      const std::string listen,
+      rpc::ListenAddress(config.rpc().bind(), config.rpc().teacher(),
+                         "rpc.teacher"));
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                        Tokenizer::Load(teacher.path()));
+  model::SetComputeThreads(config.threads().teacher());
+  ATOD_ASSIGN_OR_RETURN(
+      LoadedScorer loaded,
+      MakeScorer(teacher.path(),
+                 {.dtype = config.model().dtype(),
+                  .device = config.device(),
+                  .max_context = config.model().max_context()}));
+  v1::ModelInfo info;
+  info.set_name(teacher.name());
+  info.set_arch_hash(model::ArchHash(loaded.config));
+  info.set_tokenizer_hash(tokenizer->hash());
+  info.set_template_hash(tokenizer->template_hash());
+  info.set_weights_hash(loaded.weights_hash);
+  info.set_vocab_size(static_cast<uint32_t>(loaded.config.vocab_size));
+  info.set_dtype(config.model().dtype());
+  info.set_max_context(loaded.max_context);
+  if (args.dry_run) return absl::OkStatus();
+
+  metrics::Registry registry;
+  Batcher batcher(std::move(loaded.scorer), {}, registry);
+  TeacherServiceImpl service(info, batcher, {}, registry);
+  ATOD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<metrics::MetricsServer> metrics_server,
+      metrics::MetricsServer::Start(
+          config.rpc().bind(),
+          static_cast<uint16_t>(config.metrics().teacher_port()), registry));
+  ATOD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<rpc::RpcServer> server,
+      rpc::RpcServer::Start({.address = listen,
+                             .services = {&service},
+                             .insecure = config.rpc().insecure()}));
+  spdlog::info("serving {} ({}) on {}", info.name(), info.weights_hash(),
+               server->address());
+  signals.Wait();
+  server->SetServing(false);
+  server->Shutdown(kDrain);
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace atod::teacher
+
+int main(int argc, char** argv) {
+  atod::rpc::ShutdownSignals signals;
+  atod::InitLogging("teacher");
+  const atod::config::ProgramStart start = atod::config::ParseProgramArgs(
+      "atod-teacher", "Score tokens with a frozen model", argc, argv);
+  if (!start.args.has_value()) return start.exit_status;
+  return atod::config::ExitStatus(atod::teacher::Serve(*start.args, signals));
+}
