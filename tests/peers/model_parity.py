@@ -7,7 +7,7 @@ several shapes, grouped queries): `atod score` against log_softmax of the
 peer's logits in float32, `atod generate` greedy against generate(), and
 `atod export` read back by transformers. Prints one line a check and a verdict;
 exit status 1 if a check failed. With --golden writes the small checkpoint that
-common/model/golden_test.cc reads.
+common/model/checkpoint_test.cc reads.
 """
 
 import json
@@ -151,6 +151,7 @@ def main():
         write_golden(pathlib.Path(sys.argv[sys.argv.index("--golden") + 1]))
         return
     torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
     failed = False
     for name in SHAPES:
