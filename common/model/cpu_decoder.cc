@@ -197,8 +197,8 @@ CpuDecoder::CpuDecoder(const ModelConfig& config,
   FloatBuffer frequency(half);
   for (int64_t j = 0; j < half; ++j)
     frequency[j] =
-        std::pow(static_cast<float>(config.rope_theta),
-                 -2.0f * static_cast<float>(j) / static_cast<float>(dim_));
+        1.0f / std::pow(static_cast<float>(config.rope_theta),
+                        static_cast<float>(2 * j) / static_cast<float>(dim_));
   cos_.resize(max_positions * half);
   sin_.resize(max_positions * half);
   for (int64_t p = 0; p < max_positions; ++p) {

@@ -198,10 +198,10 @@ torch::Tensor Qwen3Impl::Run(const torch::Tensor& tokens,
   const int64_t n = tokens.size(0), dim = config_.head_dim;
   const torch::Device device = embed_.device();
   // As transformers: angles in float32.
-  const torch::Tensor frequency =
+  const torch::Tensor frequency = torch::reciprocal(
       torch::pow(config_.rope_theta,
                  torch::arange(0, dim, 2, torch::kInt64).to(torch::kFloat32) /
-                     static_cast<double>(-dim));
+                     static_cast<double>(dim)));
   const torch::Tensor half =
       torch::outer(torch::tensor(positions, torch::kInt64).to(torch::kFloat32),
                    frequency)
