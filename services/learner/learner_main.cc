@@ -138,6 +138,15 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   }
   if (args.dry_run) return absl::OkStatus();
 
+  // A port that is taken is found before the folder is touched.
+  RealClock clock;
+  metrics::Registry registry;
+  ATOD_ASSIGN_OR_RETURN(
+      std::unique_ptr<metrics::MetricsServer> metrics_server,
+      metrics::MetricsServer::Start(
+          config.rpc().bind(),
+          static_cast<uint16_t>(config.metrics().learner_port()), registry));
+
   // The folder.
   const std::string yaml = config::ResolvedYaml(config);
   for (const char* folder : {"checkpoints", "evals", "logs"})
@@ -157,16 +166,9 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<TrajectoryStore> store,
                         TrajectoryStore::Open(run_dir + "/trajectories"));
 
-  RealClock clock;
-  metrics::Registry registry;
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<metrics::StepRecorder> recorder,
                         metrics::StepRecorder::Open(run_dir, config.name(),
                                                     last, &registry, clock));
-  ATOD_ASSIGN_OR_RETURN(
-      const std::unique_ptr<metrics::MetricsServer> metrics_server,
-      metrics::MetricsServer::Start(
-          config.rpc().bind(),
-          static_cast<uint16_t>(config.metrics().learner_port()), registry));
 
   // The core.
   CoordinatorOptions options;
@@ -259,6 +261,8 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
                            : std::string(status.message()));
 
   stop.Attach(nullptr);
+  // It takes a second to stop; workers that left should not wait for us.
+  metrics_server.reset();
   coordinator.Drain();
   coordinator.WaitEmpty(kDrain);
   learner_service.EndStreams();

@@ -8,7 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "common/base/file.h"
+#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
 #include "common/base/rng.h"
@@ -113,6 +115,28 @@ absl::Status LearnerRun::Prepare() {
   parts_.registry->Gauge(metrics::kLearnerSteps, {{"run", config_.name()}})
       .Set(config_.steps());
   parts_.registry->Gauge(metrics::kLearnerIncarnation).Set(parts_.incarnation);
+  return absl::OkStatus();
+}
+
+absl::Status LearnerRun::ReadRecords() {
+  const std::string path = parts_.run_dir + "/metrics.jsonl";
+  if (!fs::exists(path)) return absl::OkStatus();
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  for (const auto piece : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    ATOD_ASSIGN_OR_RETURN(const nlohmann::json json,
+                          ParseJson({piece.data(), piece.size()}, path));
+    Scalars scalars;
+    for (const auto& [tag, value] : json.items())
+      if (tag != "step" && tag != "time" && value.is_number())
+        scalars[tag] = value.get<double>();
+    v1::StepRecord record;
+    record.set_step(json.value("step", 0u));
+    record.mutable_scalars()->insert(scalars.begin(), scalars.end());
+    parts_.state->AddRecord(record);
+    dead_signals_.Observe(scalars);
+  }
+  Scalars pending = checkpoint_.pending;
+  if (!pending.empty()) dead_signals_.Observe(pending);
   return absl::OkStatus();
 }
 
@@ -337,6 +361,7 @@ absl::Status LearnerRun::FinishStep(uint32_t step, Scalars scalars) {
 
 absl::Status LearnerRun::Run() {
   ATOD_RETURN_IF_ERROR(Prepare());
+  ATOD_RETURN_IF_ERROR(ReadRecords());
   uint32_t next = checkpoint_.step + 1;
   parts_.state->SetStep(next, config_.steps());
   ATOD_RETURN_IF_ERROR(Publish());

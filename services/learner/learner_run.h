@@ -58,6 +58,9 @@ class LearnerRun {
   using Scalars = std::map<std::string, double>;
 
   absl::Status Prepare();
+  // What earlier lives recorded: for those who watch, and for the gauges that
+  // look back.
+  absl::Status ReadRecords();
   // The weights of `checkpoint_.version` go out.
   absl::Status Publish();
   absl::StatusOr<Scalars> TrainStep(uint32_t step);
