@@ -5,7 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,7 +14,6 @@
 #include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
-#include "common/metrics/metrics.h"
 #include "common/model/threads.h"
 #include "common/tokenizer/tokenizer.h"
 #include "nlohmann/json.hpp"
@@ -23,8 +22,8 @@
 #include "services/envs/games/policies.h"
 #include "services/envs/local_caller.h"
 #include "services/learner/task_source.h"
-#include "services/rollout/agent_loop.h"
 #include "services/rollout/engine.h"
+#include "services/rollout/evaluate.h"
 
 namespace atod::cli {
 namespace {
@@ -48,14 +47,14 @@ struct Flags {
   double temperature = 0.4;
 };
 
-struct GameResult {
-  envs::TaskInfo task;
-  bool success = false;
-  uint32_t length = 0;
-  float reward = 0;
-};
+using Tasks = std::vector<rollout::EvalTask>;
+using Results = std::vector<rollout::EvalResult>;
 
-using Tasks = std::vector<envs::TaskInfo>;
+// Noise and scripted choices of a task depend on the task, not on its place in
+// the list or on what is played beside it.
+uint64_t TaskSeed(uint64_t seed, size_t i) {
+  return MixSeed(seed, i, 0x6576616c);
+}
 
 absl::StatusOr<Tasks> ChooseTasks(const envs::Environment& env,
                                   const Flags& flags) {
@@ -66,7 +65,8 @@ absl::StatusOr<Tasks> ChooseTasks(const envs::Environment& env,
          learner::MakePanel(flags.seed, split.size, flags.count)) {
       ATOD_ASSIGN_OR_RETURN(envs::TaskInfo task,
                             env.GetTask(flags.split, index));
-      tasks.push_back(std::move(task));
+      tasks.push_back(
+          {std::move(task.task_id), TaskSeed(flags.seed, tasks.size())});
     }
     if (!tasks.empty()) return tasks;
   }
@@ -74,38 +74,34 @@ absl::StatusOr<Tasks> ChooseTasks(const envs::Environment& env,
       {flags.games, "--split", 0, flags.split, "a sub-folder with games"});
 }
 
-// Noise and scripted choices of a task depend on the task, not on its place in
-// the list or on what is played beside it.
-uint64_t TaskSeed(uint64_t seed, size_t i) {
-  return MixSeed(seed, i, 0x6576616c);
+rollout::EvalOptions OptionsOf(const envs::Environment& env,
+                               const Flags& flags) {
+  rollout::EvalOptions options;
+  options.env = env.description().name;
+  options.split = flags.split;
+  options.max_turns = flags.max_turns;
+  options.sampling = {static_cast<float>(flags.temperature), 1, 0,
+                      flags.max_tokens};
+  options.run_seed = flags.seed;
+  options.slots = flags.slots;
+  options.max_context = flags.max_context;
+  return options;
 }
 
-absl::StatusOr<std::vector<GameResult>> PlayScripted(
-    const envs::Environment& env, const Tasks& tasks, const Flags& flags) {
-  std::vector<GameResult> results;
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    ATOD_ASSIGN_OR_RETURN(
-        const std::unique_ptr<games::Policy> policy,
-        games::MakePolicy(flags.policy, TaskSeed(flags.seed, i)));
-    ATOD_ASSIGN_OR_RETURN(
-        const std::unique_ptr<envs::Episode> episode,
-        env.Start({flags.split, tasks[i].task_id, TaskSeed(flags.seed, i),
-                   flags.max_turns}));
-    GameResult result{tasks[i]};
-    while (!episode->observation().done) {
-      const std::string action = policy->Act(episode->observation());
-      result.reward += episode->StepAction(action).observation.reward;
-    }
-    result.success = episode->observation().success;
-    result.length = episode->observation().turn_index;
-    results.push_back(std::move(result));
-  }
-  return results;
+absl::StatusOr<Results> PlayScripted(const envs::Environment& env,
+                                     const Tasks& tasks, const Flags& flags) {
+  ATOD_RETURN_IF_ERROR(games::MakePolicy(flags.policy, 0).status());
+  const auto make = [&flags](size_t i) -> rollout::Player {
+    std::shared_ptr<games::Policy> policy =
+        *games::MakePolicy(flags.policy, TaskSeed(flags.seed, i));
+    return
+        [policy](const envs::Observation& seen) { return policy->Act(seen); };
+  };
+  return rollout::EvaluatePlayers(env, make, tasks, OptionsOf(env, flags));
 }
 
-absl::StatusOr<std::vector<GameResult>> PlayModel(
-    std::shared_ptr<const envs::Environment> env, const Tasks& tasks,
-    const Flags& flags) {
+absl::StatusOr<Results> PlayModel(std::shared_ptr<const envs::Environment> env,
+                                  const Tasks& tasks, const Flags& flags) {
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(flags.model));
   rollout::EngineOptions engine_options;
@@ -114,43 +110,9 @@ absl::StatusOr<std::vector<GameResult>> PlayModel(
   if (tokenizer->eos_id()) engine_options.stop_tokens = {*tokenizer->eos_id()};
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
                         rollout::MakeEngine(flags.model, engine_options));
-  const std::string name = env->description().name;
-  envs::LocalCaller caller({{name, std::move(env)}});
-  RealClock clock;
-  metrics::Registry registry;
-  rollout::AgentLoop loop(*engine, caller, *tokenizer, nullptr, clock, registry,
-                          {.slots = flags.slots,
-                           .max_context = flags.max_context,
-                           .nonce = "eval"});
-  std::vector<GameResult> results(tasks.size());
-  size_t started = 0, finished = 0;
-  while (finished < tasks.size()) {
-    for (; started < tasks.size() && loop.free_slots() > 0; ++started) {
-      rollout::EpisodeSpec spec;
-      spec.run_id = "eval";
-      spec.group = static_cast<uint32_t>(started);
-      spec.purpose = rollout::Purpose::kEval;
-      spec.env = name;
-      spec.split = flags.split;
-      spec.task_id = tasks[started].task_id;
-      spec.env_seed = TaskSeed(flags.seed, started);
-      spec.run_seed = flags.seed;
-      spec.sampling = {static_cast<float>(flags.temperature), 1, 0,
-                       flags.max_tokens};
-      spec.max_turns = flags.max_turns;
-      ATOD_RETURN_IF_ERROR(loop.Add(std::move(spec)));
-    }
-    ATOD_ASSIGN_OR_RETURN(std::vector<rollout::EpisodeRecord> records,
-                          loop.Poll(absl::Seconds(10)));
-    for (const rollout::EpisodeRecord& record : records) {
-      ATOD_RETURN_IF_ERROR(record.status);
-      results[record.spec.group] = {tasks[record.spec.group], record.success,
-                                    static_cast<uint32_t>(record.turns.size()),
-                                    record.reward};
-      ++finished;
-    }
-  }
-  return results;
+  const rollout::EvalOptions options = OptionsOf(*env, flags);
+  envs::LocalCaller caller({{options.env, std::move(env)}});
+  return rollout::EvaluateModel(*engine, caller, *tokenizer, tasks, options);
 }
 
 // 95 % interval of a proportion (Wilson).
@@ -162,13 +124,12 @@ std::pair<double, double> Wilson(double wins, double n) {
   return {mid - half, mid + half};
 }
 
-absl::Status WriteResults(const std::vector<GameResult>& results,
-                          const std::string& path) {
+absl::Status WriteResults(const Results& results, const std::string& path) {
   std::string out;
-  for (const GameResult& r : results)
+  for (const rollout::EvalResult& r : results)
     absl::StrAppend(&out,
-                    nlohmann::json{{"task_id", r.task.task_id},
-                                   {"category", r.task.category},
+                    nlohmann::json{{"task_id", r.task_id},
+                                   {"category", r.category},
                                    {"success", r.success},
                                    {"length", r.length},
                                    {"reward", r.reward}}
@@ -191,16 +152,16 @@ absl::StatusOr<int> Eval(const Flags& flags) {
                         envs::AlfworldEnvironment::Open(env_options));
   const std::shared_ptr<const envs::Environment> env = std::move(opened);
   ATOD_ASSIGN_OR_RETURN(const Tasks tasks, ChooseTasks(*env, flags));
-  ATOD_ASSIGN_OR_RETURN(const std::vector<GameResult> results,
+  ATOD_ASSIGN_OR_RETURN(const Results results,
                         flags.model.empty() ? PlayScripted(*env, tasks, flags)
                                             : PlayModel(env, tasks, flags));
   double wins = 0, turns = 0;
   std::map<std::string, std::pair<int, int>> by_type;  // wins, games
-  for (const GameResult& r : results) {
+  for (const rollout::EvalResult& r : results) {
     wins += r.success;
     turns += r.length;
-    by_type[r.task.category].first += r.success;
-    by_type[r.task.category].second += 1;
+    by_type[r.category].first += r.success;
+    by_type[r.category].second += 1;
   }
   const double n = static_cast<double>(results.size());
   const auto [low, high] = Wilson(wins, n);
