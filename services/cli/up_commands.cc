@@ -158,8 +158,9 @@ class Box {
       }
       if (event.kind == SupervisorEvent::Kind::kExited) {
         if (event.name == kLearner && event.exit_code == 0) break;
-        ATOD_RETURN_IF_ERROR(Restart(supervisor, event));
+        ATOD_RETURN_IF_ERROR(OnExit(supervisor, event));
       }
+      ATOD_RETURN_IF_ERROR(StartDrained(supervisor));
       screen_.Bottom(absl::StrFormat("%s running, %d restarts",
                                      ShortDuration(absl::Now() - start),
                                      restarts_));
@@ -193,9 +194,14 @@ class Box {
                          [&](const ProcessSpec& s) { return s.name == name; });
   }
 
-  absl::Status Restart(Supervisor& supervisor, const SupervisorEvent& event) {
+  absl::Status OnExit(Supervisor& supervisor, const SupervisorEvent& event) {
     const ProcessSpec& spec = Spec(event.name);
     const absl::Time now = absl::Now();
+    if (event.exit_code == 0) {
+      // The learner sends workers home when the run is over; it ends next.
+      drained_[event.name] = now + absl::Seconds(10);
+      return absl::OkStatus();
+    }
     std::deque<absl::Time>& ends = ends_[event.name];
     ends.push_back(now);
     while (now - ends.front() > absl::Minutes(1)) ends.pop_front();
@@ -215,6 +221,21 @@ class Box {
     return supervisor.Start(spec);
   }
 
+  // A service that ended by itself although the run goes on is started again.
+  absl::Status StartDrained(Supervisor& supervisor) {
+    for (auto it = drained_.begin(); it != drained_.end();) {
+      if (absl::Now() < it->second) {
+        ++it;
+        continue;
+      }
+      ++restarts_;
+      screen_.Line(absl::StrCat(it->first, " ended; starting it again"));
+      ATOD_RETURN_IF_ERROR(supervisor.Start(Spec(it->first)));
+      it = drained_.erase(it);
+    }
+    return absl::OkStatus();
+  }
+
   void WaitForLearner(Supervisor& supervisor) {
     const absl::Time deadline = absl::Now() + absl::Seconds(60);
     while (supervisor.running(kLearner) && absl::Now() < deadline) {
@@ -227,6 +248,7 @@ class Box {
   const std::string run_dir_;
   std::vector<ProcessSpec> specs_;
   std::map<std::string, std::deque<absl::Time>> ends_;
+  std::map<std::string, absl::Time> drained_;  // to when it may stay away
   int restarts_ = 0;
   Screen screen_;
 };
