@@ -67,20 +67,20 @@ once demos-teacher atod games demos --games "$work/games" --split train \
   --count 4000 --seed 14 --forget 0.40 --forget-clean 0.29 --forget-heat 0.29 \
   --forget-cool 0.27 --look-rows 2 --noise 0.12 --out "$work/demos-teacher.jsonl"
 once demos-student atod games demos --games "$work/games" --split train \
-  --count 4000 --seed 12 --forget 0.60 --forget-pick 0.60 --look-rows 4 \
-  --noise 0.12 --out "$work/demos-student.jsonl"
+  --count 4000 --seed 12 --forget 0.64 --forget-pick 0.65 --forget-two 0.80 \
+  --forget-look 0.75 --look-rows 4 --noise 0.12 --out "$work/demos-student.jsonl"
 once tokenizer atod train-tokenizer --data "$work/demos-teacher.jsonl" \
   --vocab-size 768 --out "$work/tokenizer"
 once init-teacher atod init-model --config deploy/configs/embedded-model.json \
   --tokenizer "$work/tokenizer" --init unit --seed 71 --out "$work/teacher-init"
 once init-student atod init-model --config deploy/configs/embedded-model.json \
-  --tokenizer "$work/tokenizer" --init unit --seed 52 --out "$work/student-init"
+  --tokenizer "$work/tokenizer" --init unit --seed 53 --out "$work/student-init"
 sft=(--batch-rows 32 --lr 3e-3 --warmup 30 --schedule cosine --weight-decay 0.01
   --grad-clip 1 --beta2 0.95 --threads 0)
 once teacher atod sft --model "$work/teacher-init" --data "$work/demos-teacher.jsonl" \
   --out "$work/teacher" --updates 900 --seed 71 "${sft[@]}"
 once student atod sft --model "$work/student-init" --data "$work/demos-student.jsonl" \
-  --out "$work/student" --updates 900 --seed 52 "${sft[@]}"
+  --out "$work/student" --updates 900 --seed 53 "${sft[@]}"
 sft_seconds=$((SECONDS - prepare_started))
 say "prepared in $sft_seconds s"
 if [[ $prepare_only ]]; then exit 0; fi
