@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tables and curves from run folders; every number is read from their files.
 
-  deploy/report.py RUN_DIR                 the report of one run: RUN_DIR/report/
+  deploy/report.py RUN_DIR [OUT]           the report of one run: OUT.md and OUT.svg (default RUN_DIR/report)
   deploy/report.py --compare OUT RUN_DIR…  runs side by side, grouped by recipe: OUT.md, OUT.svg
 
 Needs Python's standard library and gnuplot.
@@ -147,19 +147,18 @@ def config_value(run, key):
     return m.group(1).strip('"') if m else "?"
 
 
-def report(run):
+def report(run, out):
     steps = read_jsonl(run / "metrics.jsonl")
-    out = run / "report"
-    out.mkdir(exist_ok=True)
-    curve(run, steps, out / "curve.svg")
+    curve(run, steps, f"{out}.svg")
     trained = [s for s in steps if s.get("timing/step_seconds")]
-    lines = [f"# Run {run.name}", "",
-             f"Made by `deploy/report.py {os.path.relpath(run)}` from the run's files.", "",
-             *success_table(run), "", "![learning curve](curve.svg)", "",
-             f"{len(trained)} steps of training, "
-             f"{sum(s['timing/step_seconds'] for s in trained):.0f} s in steps.", "",
-             "## The games", "", (run / "games.txt").read_text().rstrip(), ""]
-    (out / "report.md").write_text("\n".join(lines))
+    seconds = json.loads((run / "seconds.json").read_text())
+    lines = [f"# The embedded default: run {run.name}", "",
+             f"Made by `deploy/up.sh`, table and curve by `deploy/report.py {os.path.relpath(run)}` from the run's files.", "",
+             *success_table(run), "", f"![learning curve]({os.path.basename(out)}.svg)", "",
+             f"On {seconds['cores']} cores: {seconds['prepare']} s for games, demonstrations, tokenizer and SFT of teacher and student "
+             f"(as measured when they were made), {seconds['train']} s for {len(trained)} steps of training with their evaluations.", "",
+             "## The games", "", "```", (run / "games.txt").read_text().rstrip(), "```", ""]
+    pathlib.Path(f"{out}.md").write_text("\n".join(lines))
     print("\n".join(lines[4:]))
 
 
@@ -211,11 +210,11 @@ plot {", ".join(plots)}
 def main(args):
     if len(args) >= 3 and args[0] == "--compare":
         compare(args[1], [pathlib.Path(a) for a in args[2:]])
-    elif len(args) == 1 and not args[0].startswith("-"):
+    elif len(args) in (1, 2) and not args[0].startswith("-"):
         run = pathlib.Path(args[0])
         if not run.is_dir():
             fail(f"{run}: found no such folder, expected a run folder")
-        report(run.resolve())
+        report(run, args[1] if len(args) == 2 else str(run / "report"))
     else:
         print(__doc__, file=sys.stderr)
         sys.exit(2)

@@ -46,12 +46,13 @@ export OMP_WAIT_POLICY=passive
 
 # once STEP COMMAND…: runs the command unless it, and all before it, ran with
 # the same words.
-chain=
+chain= made=
 once() {
   local stamp=$work/$1.done; shift
   chain+="$*"$'\n'
   if [[ -e $stamp && $(<"$stamp") == "${chain%$'\n'}" ]]; then return; fi
   rm -f "$stamp"
+  made=1
   "$@"
   printf '%s' "${chain%$'\n'}" >"$stamp"
 }
@@ -81,8 +82,8 @@ once teacher atod sft --model "$work/teacher-init" --data "$work/demos-teacher.j
   --out "$work/teacher" --updates 900 --seed 71 "${sft[@]}"
 once student atod sft --model "$work/student-init" --data "$work/demos-student.jsonl" \
   --out "$work/student" --updates 900 --seed 53 "${sft[@]}"
-sft_seconds=$((SECONDS - prepare_started))
-say "prepared in $sft_seconds s"
+if [[ $made ]]; then echo $((SECONDS - prepare_started)) >"$work/seconds"; fi
+say "prepared in $((SECONDS - prepare_started)) s"
 if [[ $prepare_only ]]; then exit 0; fi
 
 if [[ -z $name ]]; then
@@ -98,7 +99,9 @@ train_started=$SECONDS
 atod up --config deploy/configs/embedded.yaml --set "name=$name" --set "seed=$seed" \
   --set "model.path=$work/student" --set "teachers.0.path=$work/teacher" \
   --set "env.data=$work/games" "${extra[@]}"
-say "trained in $((SECONDS - train_started)) s"
+train_seconds=$((SECONDS - train_started))
+say "trained in $train_seconds s"
+echo "{\"cores\": $(nproc), \"prepare\": $(<"$work/seconds"), \"train\": $train_seconds}" >"$run/seconds.json"
 
 say "evaluating on 300 held-out games of each split"
 evals=$run/evals
@@ -111,8 +114,10 @@ play() {  # play NAME SPLIT OUT ARGUMENTS…
 for split in valid_unseen valid_seen; do
   # The same for every run: kept beside the models they belong to.
   once "eval-random-$split" play random $split "$work/evals/random-$split.jsonl" --policy random
-  once "eval-untrained-$split" play untrained $split "$work/evals/untrained-$split.jsonl" --model "$work/student"
-  once "eval-teacher-$split" play teacher $split "$work/evals/teacher-$split.jsonl" --model "$work/teacher"
+  once "eval-untrained-$split" play untrained $split \
+    "$work/evals/untrained-$split.jsonl" --model "$work/student"
+  once "eval-teacher-$split" play teacher $split \
+    "$work/evals/teacher-$split.jsonl" --model "$work/teacher"
   once "eval-planner-$split" play planner $split "$work/evals/planner-$split.jsonl" --policy planner
   cp "$work"/evals/*-$split.jsonl "$evals/"
   for which in last best; do
@@ -122,4 +127,4 @@ for split in valid_unseen valid_seen; do
 done
 atod games stats "$work/games" >"$run/games.txt"
 deploy/report.py "$run"
-say "all done in $((SECONDS - started)) s; report in $run/report"
+say "all done in $((SECONDS - started)) s; report in $run/report.md, curve in $run/report.svg"
