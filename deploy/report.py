@@ -119,7 +119,7 @@ def curve(run, steps, out):
     teacher = read_jsonl(run / "evals" / "teacher-valid_seen.jsonl")
     level = 100 * sum(r["success"] for r in teacher) / len(teacher)
     script += f"""
-set terminal svg size 900,620 font "sans,13" background "white"
+set terminal svg noenhanced size 900,620 font "sans,13" background "white"
 set output "{out}"
 set multiplot layout 2,1
 set grid
@@ -189,7 +189,7 @@ def compare(out, runs):
             plots.append(f'${name} with linespoints pt 7 ps 0.3 lw 1.5 lc rgb "{colours.get(recipe, "#333333")}" {title}')
         means.append(f"| {recipe} | {len(members)} | {pct(sum(lasts) / len(lasts))} | {pct(min(lasts))} - {pct(max(lasts))} |")
     gnuplot(script + f"""
-set terminal svg size 900,420 font "sans,13" background "white"
+set terminal svg noenhanced size 900,420 font "sans,13" background "white"
 set output "{out}.svg"
 set grid
 set key top left
