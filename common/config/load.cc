@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/base/edit_distance.h"
 #include "common/base/file.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
@@ -48,20 +49,6 @@ std::string Quote(const std::string& text) {
   std::string out = absl::Utf8SafeCEscape(text);
   if (out.size() > 80) out = absl::StrCat(out.substr(0, 77), "...");
   return absl::StrCat("\"", out, "\"");
-}
-
-size_t EditDistance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replace = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({replace, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row.back();
 }
 
 // The name that was probably meant: one of `section` that is close, else a key

@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <string>
 
+#include "common/base/edit_distance.h"
 #include "common/base/log.h"
 #include "services/cli/advantages_command.h"
 #include "services/cli/command.h"
@@ -17,6 +18,32 @@ namespace atod::cli {
 namespace {
 
 int exit_status = 0;
+
+// What is wrong with the command line: the first word that names no command,
+// or what CLI11 says.
+std::string Explain(CLI::App& app, int argc, char** argv,
+                    const CLI::ParseError& error) {
+  CLI::App* group = &app;
+  for (int i = 1; i < argc && argv[i][0] != '-'; ++i) {
+    CLI::App* called = nullptr;
+    std::string nearest;
+    for (CLI::App* sub :
+         group->get_subcommands([](CLI::App*) { return true; })) {
+      const std::string& name = sub->get_name();
+      if (name == argv[i]) called = sub;
+      if (nearest.empty() ||
+          EditDistance(name, argv[i]) < EditDistance(nearest, argv[i]))
+        nearest = name;
+    }
+    if (nearest.empty()) break;  // it has no commands of its own
+    if (called == nullptr) {
+      return group->get_name() + ": command: found '" + argv[i] +
+             "', expected a command (nearest: " + nearest + ")";
+    }
+    group = called;
+  }
+  return error.what();
+}
 
 }  // namespace
 
@@ -46,7 +73,8 @@ int main(int argc, char** argv) {
   atod::InitLogging("atod", "warn");
   CLI::App app{
       "ATOD: train small language-model agents by annealed on-policy "
-      "distillation and reinforcement learning"};
+      "distillation and reinforcement learning",
+      "atod"};
   app.require_subcommand(1);
   atod::cli::AddUpCommands(app);
   atod::cli::AddEvalCommand(app);
@@ -62,7 +90,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
     std::fprintf(stderr, "error: %s (atod --help lists what there is)\n",
-                 e.what());
+                 atod::cli::Explain(app, argc, argv, e).c_str());
     return 2;
   }
   return atod::cli::exit_status;

@@ -16,6 +16,7 @@
 #include "common/rpc/channel.h"
 #include "services/cli/command.h"
 #include "services/cli/golden_replay.h"
+#include "services/cli/json_lines.h"
 #include "services/envs/alfworld/projection.h"
 #include "services/envs/env_client.h"
 
@@ -131,22 +132,19 @@ struct ProjectFlags {
 
 absl::StatusOr<int> RunProject(const ProjectFlags& flags) {
   ATOD_RETURN_IF_ERROR(CheckEnv("project", flags.env));
-  std::string line;
-  for (int number = 1; std::getline(std::cin, line); ++number) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    absl::StatusOr<nlohmann::json> json = ParseJson(line, "stdin");
-    if (!json.ok() || !json->is_object() || !json->contains("text") ||
-        !(*json)["text"].is_string())
-      return BadInput({"stdin", "text", number,
-                       json.ok() ? JsonPreview(*json) : "broken JSON",
-                       R"({"text": MODEL OUTPUT})"});
-    const envs::Projected projected = envs::Project(
-        flags.prompt_set, (*json)["text"].get_ref<const std::string&>());
-    const nlohmann::json out = {{"action", projected.action},
-                                {"valid", projected.valid}};
-    std::puts(out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
-                  .c_str());
-  }
+  ATOD_RETURN_IF_ERROR(ForEachLine(
+      std::cin, "stdin", [&](const nlohmann::json& row) -> absl::Status {
+        if (!row.is_object() || !row.contains("text") ||
+            !row["text"].is_string()) {
+          return BadInput({.field = "text",
+                           .found = JsonPreview(row),
+                           .expected = R"({"text": MODEL OUTPUT})"});
+        }
+        const envs::Projected projected = envs::Project(
+            flags.prompt_set, row["text"].get_ref<const std::string&>());
+        PrintLine({{"action", projected.action}, {"valid", projected.valid}});
+        return absl::OkStatus();
+      }));
   return 0;
 }
 

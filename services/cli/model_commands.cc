@@ -1,7 +1,6 @@
 #include "services/cli/model_commands.h"
 
 #include <cstdio>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,6 +16,7 @@
 #include "common/model/model_files.h"
 #include "common/model/threads.h"
 #include "common/tokenizer/tokenizer.h"
+#include "services/cli/json_lines.h"
 #include "services/learner/sft_trainer.h"
 #include "services/rollout/engine.h"
 #include "services/teacher/scorer.h"
@@ -26,63 +26,44 @@ namespace {
 
 using nlohmann::json;
 
-// JSON objects of a .jsonl file, one line at a time.
-class JsonLines {
- public:
-  explicit JsonLines(const std::string& path) : path_(path), file_(path) {}
-
-  // False at the end.
-  absl::StatusOr<bool> Next(json& row) {
-    if (!file_.is_open())
-      return BadInput({path_, "", 0, "no readable file", "JSON lines"});
-    std::string line;
-    while (std::getline(file_, line)) {
-      ++number_;
-      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-      auto parsed = ParseJson(line, path_);
-      if (!parsed.ok() || !parsed->is_object())
-        return Bad("", parsed.ok() ? JsonPreview(*parsed) : "broken JSON",
-                   "a JSON object");
-      row = *std::move(parsed);
-      return true;
+absl::StatusOr<std::vector<int32_t>> TokensOf(const json& row) {
+  const json ids = row.is_object() ? row.value("token_ids", json()) : row;
+  if (!row.is_object() || !ids.is_array()) {
+    return BadInput({.field = "token_ids",
+                     .found = JsonPreview(ids),
+                     .expected = "an object with a list of token ids"});
+  }
+  std::vector<int32_t> tokens;
+  for (const json& id : ids) {
+    if (!id.is_number_integer() || id < 0 || id > INT32_MAX) {
+      return BadInput({.field = "token_ids",
+                       .found = JsonPreview(id),
+                       .expected = "a token id"});
     }
-    return false;
+    tokens.push_back(id.get<int32_t>());
   }
+  return tokens;
+}
 
-  absl::Status Bad(const std::string& field, const std::string& found,
-                   const std::string& expected) const {
-    return BadInput({path_, field, number_, found, expected});
+absl::StatusOr<std::vector<teacher::TokenSpan>> SpansOf(const json& row) {
+  const json list = row.value("spans", json());
+  if (!list.is_array()) {
+    return BadInput({.field = "spans",
+                     .found = JsonPreview(list),
+                     .expected = "a list of [begin, length]"});
   }
-
-  absl::StatusOr<std::vector<int32_t>> Tokens(const json& row) const {
-    const auto it = row.find("token_ids");
-    if (it == row.end() || !it->is_array())
-      return Bad("token_ids", it == row.end() ? "nothing" : JsonPreview(*it),
-                 "a list of token ids");
-    std::vector<int32_t> tokens;
-    for (const json& id : *it) {
-      if (!id.is_number_integer() || id < 0 || id > INT32_MAX)
-        return Bad("token_ids", JsonPreview(id), "a token id");
-      tokens.push_back(id.get<int32_t>());
+  std::vector<teacher::TokenSpan> spans;
+  for (const json& span : list) {
+    if (!span.is_array() || span.size() != 2 || !span[0].is_number_integer() ||
+        !span[1].is_number_integer() || span[0] < 0 || span[0] > INT32_MAX ||
+        span[1] < 0 || span[1] > INT32_MAX) {
+      return BadInput({.field = "spans",
+                       .found = JsonPreview(span),
+                       .expected = "[begin, length]"});
     }
-    return tokens;
+    spans.push_back({span[0].get<uint32_t>(), span[1].get<uint32_t>()});
   }
-
-  // `path:line: message of status`.
-  absl::Status At(const absl::Status& status, int64_t number) const {
-    return absl::Status(status.code(), absl::StrCat(path_, ":", number, ": ",
-                                                    status.message()));
-  }
-  int64_t number() const { return number_; }
-
- private:
-  const std::string path_;
-  std::ifstream file_;
-  int64_t number_ = 0;
-};
-
-void PrintLine(const json& row) {
-  std::puts(row.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+  return spans;
 }
 
 std::string DtypeOf(const std::string& flag) {
@@ -104,35 +85,9 @@ absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
   options.dtype = DtypeOf(flags.dtype);
   ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer loaded,
                         teacher::MakeScorer(flags.model, options));
-  JsonLines lines(flags.input);
   const uint32_t vocab = static_cast<uint32_t>(loaded.config.vocab_size);
-  for (bool more = true; more;) {
-    // A few lines at a time bound memory and share forwards.
-    std::vector<teacher::ScoreRequest> requests;
-    while (requests.size() < 256) {
-      json row;
-      ATOD_ASSIGN_OR_RETURN(more, lines.Next(row));
-      if (!more) break;
-      teacher::ScoreRequest r;
-      ATOD_ASSIGN_OR_RETURN(r.tokens, lines.Tokens(row));
-      const auto spans = row.find("spans");
-      if (spans == row.end() || !spans->is_array())
-        return lines.Bad("spans",
-                         spans == row.end() ? "nothing" : JsonPreview(*spans),
-                         "a list of [begin, length]");
-      for (const json& span : *spans) {
-        if (!span.is_array() || span.size() != 2 ||
-            !span[0].is_number_integer() || !span[1].is_number_integer() ||
-            span[0] < 0 || span[0] > INT32_MAX || span[1] < 0 ||
-            span[1] > INT32_MAX)
-          return lines.Bad("spans", JsonPreview(span), "[begin, length]");
-        r.spans.push_back({span[0].get<uint32_t>(), span[1].get<uint32_t>()});
-      }
-      const absl::Status valid =
-          teacher::Validate(r, vocab, loaded.max_context);
-      if (!valid.ok()) return lines.At(valid, lines.number());
-      requests.push_back(std::move(r));
-    }
+  std::vector<teacher::ScoreRequest> requests;
+  const auto score = [&]() -> absl::Status {
     ATOD_ASSIGN_OR_RETURN(
         const std::vector<teacher::ScoreResult> results,
         loaded.scorer->Score(requests, {flags.temperature, false}));
@@ -145,7 +100,20 @@ absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
       }
       PrintLine({{"logprobs", std::move(spans)}});
     }
-  }
+    requests.clear();
+    return absl::OkStatus();
+  };
+  ATOD_RETURN_IF_ERROR(
+      ForEachLineOf(flags.input, [&](const json& row) -> absl::Status {
+        teacher::ScoreRequest r;
+        ATOD_ASSIGN_OR_RETURN(r.tokens, TokensOf(row));
+        ATOD_ASSIGN_OR_RETURN(r.spans, SpansOf(row));
+        ATOD_RETURN_IF_ERROR(teacher::Validate(r, vocab, loaded.max_context));
+        requests.push_back(std::move(r));
+        // A few lines at a time bound memory and share forwards.
+        return requests.size() < 256 ? absl::OkStatus() : score();
+      }));
+  ATOD_RETURN_IF_ERROR(score());
   return 0;
 }
 
@@ -166,26 +134,24 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
   options.model.max_slots = flags.slots;
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
                         rollout::MakeEngine(flags.model, options));
-  JsonLines lines(flags.input);
   std::vector<json> ids;
-  while (true) {
-    json row;
-    ATOD_ASSIGN_OR_RETURN(const bool more, lines.Next(row));
-    if (!more) break;
-    if (!row.contains("id") || !row["id"].is_string())
-      return lines.Bad("id",
-                       row.contains("id") ? JsonPreview(row["id"]) : "nothing",
-                       "a string");
-    rollout::EngineRequest r;
-    r.id = ids.size();
-    ATOD_ASSIGN_OR_RETURN(r.prompt, lines.Tokens(row));
-    r.sampling = flags.sampling;
-    r.noise.run_seed = flags.seed;
-    r.noise.sample = static_cast<uint32_t>(ids.size());
-    const absl::Status queued = engine->Enqueue(std::move(r));
-    if (!queued.ok()) return lines.At(queued, lines.number());
-    ids.push_back(row["id"]);
-  }
+  ATOD_RETURN_IF_ERROR(
+      ForEachLineOf(flags.input, [&](const json& row) -> absl::Status {
+        rollout::EngineRequest r;
+        r.id = ids.size();
+        ATOD_ASSIGN_OR_RETURN(r.prompt, TokensOf(row));
+        const json id = row.value("id", json());
+        if (!id.is_string()) {
+          return BadInput({.field = "id",
+                           .found = JsonPreview(id),
+                           .expected = "a string"});
+        }
+        r.sampling = flags.sampling;
+        r.noise.run_seed = flags.seed;
+        r.noise.sample = static_cast<uint32_t>(ids.size());
+        ids.push_back(id);
+        return engine->Enqueue(std::move(r));
+      }));
   std::map<uint64_t, rollout::EngineResult> finished;
   size_t next = 0;  // to print: results keep the order of the input
   while (engine->has_work()) {

@@ -1,11 +1,9 @@
 #include "services/cli/text_commands.h"
 
 #include <cstdio>
-#include <functional>
 #include <iostream>
 #include <map>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -21,37 +19,13 @@
 #include "common/tokenizer/chat_template.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/cli/command.h"
+#include "services/cli/json_lines.h"
 #include "services/envs/alfworld/agent_view.h"
 
 namespace atod::cli {
 namespace {
 
 using nlohmann::json;
-
-void PrintLine(const json& value) {
-  std::cout << value.dump(-1, ' ', false, json::error_handler_t::replace)
-            << '\n';
-}
-
-// Calls `use` with the JSON value of every line that is not empty; errors name
-// `file` and the line.
-absl::Status ForEachLine(
-    std::istream& in, const std::string& file,
-    const std::function<absl::Status(const json& value)>& use) {
-  std::string line;
-  for (int number = 1; std::getline(in, line); ++number) {
-    if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    const absl::StatusOr<json> value = ParseJson(line, file);
-    const absl::Status status = value.ok() ? use(*value) : value.status();
-    if (!status.ok()) {
-      Problem problem = ProblemOf(status);
-      problem.file = file;
-      problem.line = number;
-      return BadInput(problem);
-    }
-  }
-  return absl::OkStatus();
-}
 
 // A string at `key`; the empty one when it is absent and not required.
 absl::StatusOr<std::string> StringAt(const json& object, const char* key,
@@ -241,10 +215,8 @@ absl::StatusOr<int> Prompt(const std::string& env,
                            const std::string& prompt_set,
                            const std::string& input) {
   ATOD_ASSIGN_OR_RETURN(const PromptSpec spec, FindPromptSpec(env, prompt_set));
-  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(input));
-  std::istringstream lines(text);
   ATOD_RETURN_IF_ERROR(
-      ForEachLine(lines, input, [&](const json& row) -> absl::Status {
+      ForEachLineOf(input, [&](const json& row) -> absl::Status {
         ATOD_ASSIGN_OR_RETURN(PromptInputs inputs, ReadPromptInputs(row));
         if (spec.name == "compact" && !row.contains("fields")) {
           inputs.fields = HouseholdFields(inputs);
@@ -260,10 +232,8 @@ absl::StatusOr<int> TrainTokenizer(const std::vector<std::string>& data,
                                    const std::string& out) {
   BpeTrainer trainer(options);
   for (const std::string& path : data) {
-    ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-    std::istringstream lines(text);
     ATOD_RETURN_IF_ERROR(
-        ForEachLine(lines, path, [&](const json& row) -> absl::Status {
+        ForEachLineOf(path, [&](const json& row) -> absl::Status {
           const bool plain = row.is_object() && row.contains("text");
           // Prompt and response are tokenized apart from each other.
           for (const char* key : {"text", "prompt", "response"}) {

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <functional>
+#include <istream>
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/base/json.h"
+
+namespace atod::cli {
+
+// Calls `use` with the JSON value of every line that is not empty. Bad input,
+// of the line or as `use` finds it, is said with `file` and the line.
+absl::Status ForEachLine(
+    std::istream& in, const std::string& file,
+    const std::function<absl::Status(const nlohmann::json& value)>& use);
+
+// The same for the file at `path`.
+absl::Status ForEachLineOf(
+    const std::string& path,
+    const std::function<absl::Status(const nlohmann::json& value)>& use);
+
+// One line on stdout.
+void PrintLine(const nlohmann::json& value);
+
+}  // namespace atod::cli

@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Broken files and wrong flags: each is refused with exit status 2 and one line
+# `error: …`.   tests/cli/bad_input.sh [BUILD]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+atod=$(realpath "${1:-build/release}")/bin/atod
+tokenizer=$PWD/common/tokenizer/testdata/gpt2 goldens=$PWD/tests/goldens
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+cd "$work"
+cases=0
+# refused TEXT COMMAND…: the line holds TEXT.
+refused() {
+  local status=0
+  timeout 60 "${@:2}" >out 2>error </dev/null || status=$?
+  if [[ $status != 2 || $(wc -l <error) != 1 ]] || ! grep -q '^error: ' error ||
+    ! grep -qF -- "$1" error; then
+    echo "${*:2}: status $status, expected 2 and: $1"; cat error; exit 1
+  fi
+  cases=$((cases + 1))
+}
+
+# Configurations.
+yaml() {
+  printf '%b' "$2" >c.yaml
+  refused "$1" "$atod" up --config c.yaml --dry-run
+}
+yaml 'c.yaml:1: found broken YAML' 'steps: ['
+yaml 'c.yaml:1: found broken YAML' '"unclosed'
+yaml 'c.yaml:2: found a tab' 'algorithm:\n\trecipe: x'
+yaml 'c.yaml:2: steps: found the key again' 'steps: 3\nsteps: 4'
+yaml 'c.yaml:2: found a second YAML document' 'steps: 3\n---\nsteps: 4'
+yaml 'c.yaml:1: found a list' '- a'
+yaml 'c.yaml:2: stepz: found an unknown key, expected steps' 'seed: 1\nstepz: 3'
+yaml 'c.yaml:1: steps: found "-1"' 'steps: -1'
+yaml 'c.yaml:1: seed: found "99999999999999999999"' 'seed: 99999999999999999999'
+yaml 'optimizer.lr: found ".nan"' 'optimizer: {lr: .nan}'
+yaml 'algorithm.recipe: found "zzz"' 'algorithm: {recipe: zzz}'
+yaml 'model.path: found nothing' ''
+refused 'none.yaml' "$atod" up --config none.yaml --dry-run
+refused 'is a folder' "$atod" up --config . --dry-run
+refused '--set: foo: found an unknown key' "$atod" up --set foo=1 --dry-run
+
+# Commands and flags.
+refused "command: found 'upp', expected a command (nearest: up)" "$atod" upp
+refused "(nearest: list)" "$atod" trajectories lst
+refused "(nearest: stats)" "$atod" games stat x
+refused 'subcommand is required' "$atod"
+refused '--bogus' "$atod" up --bogus
+refused '--model is required' "$atod" score
+
+# Models.
+cat >config.json <<'JSON'
+{"model_type": "qwen3", "hidden_size": 32, "intermediate_size": 64,
+ "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+ "head_dim": 16, "max_position_embeddings": 64, "rms_norm_eps": 1e-6,
+ "rope_theta": 1e4, "tie_word_embeddings": true}
+JSON
+"$atod" init-model --config config.json --tokenizer "$tokenizer" --out model >/dev/null
+echo '{"token_ids": [1, 2, 3], "spans": [[1, 2]]}' >spans.jsonl
+"$atod" score --model model --input spans.jsonl | grep -q '^{"logprobs":\[\['
+broken() {  # broken TEXT PYTHON: after PYTHON changed bytes `b`, header `h`
+  rm -rf broken; cp -r model broken
+  python3 - "$2" <<'PYTHON'
+import json, sys
+path = "broken/model.safetensors"
+b = open(path, "rb").read()
+n = int.from_bytes(b[:8], "little")
+h, data = json.loads(b[8:8 + n]), b[8 + n:]
+scope = {"b": b, "h": h, "first": next(k for k in h if k != "__metadata__")}
+exec(sys.argv[1], scope)
+if scope["b"] is b:
+    head = json.dumps(scope["h"]).encode()
+    head += b" " * (-len(head) % 8)
+    scope["b"] = len(head).to_bytes(8, "little") + head + data
+open(path, "wb").write(scope["b"])
+PYTHON
+  refused "$1" "$atod" score --model broken --input spans.jsonl
+  local status=0
+  "$atod" verify-model broken >out || status=$?
+  [[ $status == 1 ]] && grep -q '^fault: ' out || { cat out; exit 1; }
+}
+broken 'header size' 'b = b[:100]'
+broken 'data_offsets' 'b = b[:-8]'
+broken 'header size' 'b = (2**62).to_bytes(8, "little") + b[8:]'
+broken 'safetensors' 'b = b""'
+broken 'data_offsets' 'h[first]["shape"] = [1, 1]'
+broken 'data_offsets' 'h[first]["data_offsets"] = [-4, 4]'
+broken 'dtype' 'h[first]["dtype"] = "Q7"'
+broken 'no such tensor' 'h["x"] = h.pop(first)'
+rm -rf broken; cp -r model broken
+for text in '{' '[]' '{"model": {"type": "BPE", "vocab": {"a": 5}, "merges": [["q"]]}}'; do
+  echo "$text" >broken/tokenizer.json
+  refused 'tokenizer.json' "$atod" tokenize --model broken
+done
+for text in '[]' '{' '{"model_type": "llama"}' "$(sed 's/32/-3/' config.json)"; do
+  echo "$text" >broken/config.json
+  refused 'config.json' "$atod" score --model broken --input spans.jsonl
+done
+
+# Lines of JSON.
+rows() {
+  printf '{"token_ids": [1, 2, 3], "spans": [[1, 2]]}\n%s\n' "$2" >rows.jsonl
+  refused "rows.jsonl:2: $1" "$atod" score --model model --input rows.jsonl
+}
+rows 'found' '{'
+rows 'token_ids: found' '[1]'
+rows 'token_ids: found' '{"token_ids": [1.5]}'
+rows 'tokens[1]: found 99999' '{"token_ids": [1, 99999], "spans": [[1, 1]]}'
+rows 'spans[0]: found' '{"token_ids": [1, 2], "spans": [[0, 1]]}'
+rows 'spans[0]: found' '{"token_ids": [1, 2], "spans": [[1, 5]]}'
+rows 'spans: found [1,-1]' '{"token_ids": [1, 2], "spans": [[1, -1]]}'
+rows 'tokens: found 0 ids' '{"token_ids": [], "spans": []}'
+for input in none .; do
+  refused "$input" "$atod" score --model model --input $input
+  refused "$input" "$atod" advantages --step 1 --input $input
+  refused "$input" "$atod" prompt --env alfworld --input $input
+  refused "$input" "$atod" replay-env --golden $input
+  refused "$input" "$atod" check-ledger $input
+done
+refused '--temperature: found nan' "$atod" score --model model \
+  --input spans.jsonl --temperature nan
+echo '{"id": "a", "token_ids": [1]}' >ids.jsonl
+refused 'top_p: found 2' "$atod" generate --model model --input ids.jsonl --top-p 2
+for text in '{' '[]' '{"trajectories": 3}' '{"trajectories": [{"id": 1}]}'; do
+  echo "$text" >batch.json
+  refused 'batch.json' "$atod" advantages --step 1 --input batch.json
+done
+
+# Games.
+game=$(basename "$goldens"/pick_and_place_simple-Bowl-*.tw-pddl .tw-pddl)
+cp "$goldens/$game.golden.json" .
+play() {  # play TEXT PYTHON: after PYTHON changed the game `g` or its text `t`
+  python3 - "$goldens/$game.tw-pddl" "$game.tw-pddl" "$2" <<'PYTHON'
+import json, sys
+t = open(sys.argv[1]).read()
+scope = {"t": t, "g": json.loads(t)}
+exec(sys.argv[3], scope)
+open(sys.argv[2], "w").write(scope["t"] if scope["t"] != t else json.dumps(scope["g"]))
+PYTHON
+  refused "$1" "$atod" replay-env --golden "$game.golden.json"
+}
+play "$game.tw-pddl" 't = t[:len(t) // 2]'
+play "$game.tw-pddl" 't = "[]"'
+play 'pddl_domain' 'g["pddl_domain"] = g["pddl_domain"][:-40]'
+play 'pddl_problem' 'g["pddl_problem"] = g["pddl_problem"][:-40]'
+play 'pddl_problem' 'g["pddl_problem"] = "(define (problem"'
+play 'grammar' 'g["grammar"] = g["grammar"][:-40] + "{{"'
+play 'pddl_domain' 'del g["pddl_domain"]'
+echo "bad input: $cases cases, ok"
