@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/file.h"
 #include "common/base/problem.h"
 #include "common/base/rng.h"
@@ -296,6 +297,15 @@ TEST(ProgramArgs, BadOnesAreOneErrorLineAndStatusTwo) {
   EXPECT_EQ(ExitStatus(absl::OkStatus()), 0);
   EXPECT_EQ(ExitStatus(absl::InvalidArgumentError("x")), 2);
   EXPECT_EQ(ExitStatus(absl::UnavailableError("x")), 1);
+}
+
+TEST(RunConfig, ANameThatIsNotAPlainFolderNameIsRefused) {
+  for (const char* name : {"", "../x", "a/b", ".hidden", "a b"}) {
+    const auto loaded =
+        LoadRunConfig("", {absl::StrCat("name=\"", name, "\"")});
+    EXPECT_FALSE(loaded.ok()) << name;
+  }
+  EXPECT_TRUE(LoadRunConfig("", {"name=embedded-1.b_2"}).ok());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <sstream>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -412,12 +413,25 @@ absl::Status Merge(const std::string& yaml, const std::string& file,
   }
 }
 
+// The name becomes a folder below runs_dir and a label of metrics.
+absl::Status CheckName(const LoadedConfig& loaded) {
+  const std::string& name = loaded.config.name();
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+  });
+  if (plain && !name.empty() && name[0] != '.') return absl::OkStatus();
+  return BadInput({loaded.sources.at("name"), "name", 0,
+                   absl::StrCat("'", name, "'"),
+                   "letters, digits, '-', '_' and '.', not '.' first"});
+}
+
 absl::StatusOr<LoadedConfig> Finish(LoadedConfig out,
                                     const std::vector<std::string>& sets) {
   for (const std::string& set : sets) {
     ATOD_RETURN_IF_ERROR(ApplySet(set, out));
   }
   ATOD_RETURN_IF_ERROR(FillDefaults(out.config, "", out));
+  ATOD_RETURN_IF_ERROR(CheckName(out));
   return out;
 }
 
