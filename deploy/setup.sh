@@ -30,7 +30,7 @@ packages=(
   prometheus-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
 )
 if [[ $tests ]]; then
-  packages+=(clang-format prometheus docker-compose python3-venv curl)
+  packages+=(clang-format prometheus docker-compose python3-venv curl procps)
 fi
 
 missing=()
