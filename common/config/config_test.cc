@@ -296,6 +296,7 @@ TEST(ProgramArgs, BadOnesAreOneErrorLineAndStatusTwo) {
   }
   EXPECT_EQ(ExitStatus(absl::OkStatus()), 0);
   EXPECT_EQ(ExitStatus(absl::InvalidArgumentError("x")), 2);
+  EXPECT_EQ(ExitStatus(absl::FailedPreconditionError("x")), 2);
   EXPECT_EQ(ExitStatus(absl::UnavailableError("x")), 1);
 }
 

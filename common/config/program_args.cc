@@ -15,7 +15,11 @@ int Report(const absl::Status& status, std::ostream& err) {
     if (c == '\n') c = ' ';
   }
   err << "error: " << line << std::endl;
-  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? 2 : 1;
+  // A peer or a machine that does not fit fits no better after a restart.
+  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
+                 absl::IsFailedPrecondition(status)
+             ? 2
+             : 1;
 }
 
 }  // namespace

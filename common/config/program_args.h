@@ -41,8 +41,8 @@ ProgramStart ParseProgramArgs(const std::string& name,
                               const char* const* argv);
 
 // Prints `error: MESSAGE` as one line on stderr and returns the exit status:
-// 2 for input that was refused (INVALID_ARGUMENT, NOT_FOUND), else 1; 0 and
-// nothing printed when `status` is OK.
+// 2 for what fails the same way after a restart (INVALID_ARGUMENT, NOT_FOUND,
+// FAILED_PRECONDITION), else 1; 0 and nothing printed when `status` is OK.
 int ExitStatus(const absl::Status& status);
 
 }  // namespace atod::config

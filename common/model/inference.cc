@@ -274,6 +274,7 @@ class TorchInference : public InferenceModel {
 
 absl::StatusOr<std::unique_ptr<InferenceModel>> OpenInference(
     const std::string& dir, const InferenceOptions& options) {
+  ATOD_RETURN_IF_ERROR(CheckDevice(options.device));
   ATOD_ASSIGN_OR_RETURN(Qwen3 model, LoadModel(dir, options.dtype));
   return CatchTorch(
       dir, [&]() -> absl::StatusOr<std::unique_ptr<InferenceModel>> {

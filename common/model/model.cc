@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "ATen/Context.h"
 #include "ATen/ops/scaled_dot_product_attention.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -108,6 +109,14 @@ torch::Tensor Rotate(const torch::Tensor& x, const torch::Tensor& cos,
 }
 
 }  // namespace
+
+absl::Status CheckDevice(const std::string& device) {
+  if (device == "cpu" || at::hasCUDA()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("device: found ", device,
+                   " without a GPU that LibTorch can use, expected a CUDA "
+                   "build and a GPU, or device: cpu"));
+}
 
 absl::StatusOr<torch::Dtype> ParseDtype(const std::string& dtype) {
   if (dtype == "float32") return torch::kFloat32;

@@ -29,6 +29,9 @@ auto CatchTorch(const std::string& what, F&& f) -> decltype(f()) {
   }
 }
 
+// FAILED_PRECONDITION when `device` is "cuda" and torch finds no GPU.
+absl::Status CheckDevice(const std::string& device);
+
 // "float32" / "bfloat16"; INVALID_ARGUMENT otherwise.
 absl::StatusOr<torch::Dtype> ParseDtype(const std::string& dtype);
 std::string DtypeName(torch::Dtype dtype);

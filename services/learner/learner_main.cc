@@ -281,9 +281,7 @@ int Main(int argc, char** argv) {
   if (!program.args.has_value()) return program.exit_status;
   InitLogging("learner");
   const absl::Status status = Serve(*program.args, stop);
-  const int exit_status = config::ExitStatus(status);
-  // A peer that does not fit fits no better after a restart.
-  return absl::IsFailedPrecondition(status) ? 2 : exit_status;
+  return config::ExitStatus(status);
 }
 
 }  // namespace

@@ -53,6 +53,15 @@ class StopSwitch {
   std::optional<absl::Status> reason_ ABSL_GUARDED_BY(mutex_);
 };
 
+// Replicas in containers all have index 0: the host tells them apart. The same
+// after a restart, so that the learner knows who came back.
+std::string WorkerName(uint32_t index) {
+  char host[256] = {};
+  if (gethostname(host, sizeof(host) - 1) != 0 || host[0] == '\0')
+    return absl::StrCat("rollout-", index);
+  return absl::StrCat(host, "-", index);
+}
+
 absl::StatusOr<std::unique_ptr<envs::EnvClient>> ConnectEnvs(
     const v1::RpcConfig& rpc) {
   ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
@@ -95,7 +104,7 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
                      .found = "nothing",
                      .expected = "the folder of a model"});
   }
-  const std::string name = absl::StrCat("rollout-", args.index);
+  const std::string name = WorkerName(args.index);
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(config.model().path()));
   model::SetComputeThreads(config.threads().rollout());

@@ -86,6 +86,7 @@ class ModelScorer : public Scorer {
 
 absl::StatusOr<LoadedScorer> MakeScorer(const std::string& model_dir,
                                         const ScorerOptions& options) {
+  ATOD_RETURN_IF_ERROR(model::CheckDevice(options.device));
   ATOD_ASSIGN_OR_RETURN(model::Qwen3 model,
                         model::LoadModel(model_dir, options.dtype));
   LoadedScorer loaded;
