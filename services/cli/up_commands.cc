@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -65,6 +66,16 @@ std::string Tail(const std::string& path, size_t lines) {
   for (const std::string& line : last)
     absl::StrAppend(&out, "    ", line, "\n");
   return out;
+}
+
+// What the service itself said last: its newest `error: …` line, without that
+// word; empty when it died without one.
+std::string OwnError(const std::string& path) {
+  std::ifstream in(path);
+  std::string last;
+  for (std::string line; std::getline(in, line);)
+    if (absl::StartsWith(line, "error: ")) last = line.substr(7);
+  return last;
 }
 
 // Plays the role of a person at the terminal: one line an event or step, and
@@ -212,8 +223,16 @@ class Box {
       screen_.Line(absl::StrCat(event.name, " ended with ", event.how,
                                 "; the end of ", spec.log_path, ":\n",
                                 Tail(spec.log_path, 8)));
-      return absl::InternalError(absl::StrCat(
-          "service ", event.name, " cannot run: see ", spec.log_path));
+      // A signal leaves no error line; an older one would mislead.
+      const std::string own =
+          event.exit_code < 128 ? OwnError(spec.log_path) : "";
+      const std::string message = absl::StrCat(
+          event.name, ": ",
+          own.empty() ? absl::StrCat("ended with ", event.how) : own,
+          " (log: ", spec.log_path, ")");
+      // Its own exit status: bad input is 2 here, too.
+      return event.exit_code == 2 ? absl::InvalidArgumentError(message)
+                                  : absl::InternalError(message);
     }
     ++restarts_;
     screen_.Line(absl::StrCat(event.name, " ended with ", event.how,
