@@ -4,8 +4,9 @@
 # services as separate processes, and prints a table of what was learned.
 # Run again at will: finished parts are kept, training starts anew.
 #
-#   deploy/up.sh [--name NAME] [--seed N] [--prepare-only] [-- ATOD-UP-ARGUMENTS]
+#   deploy/up.sh [--name NAME] [--resume NAME] [--seed N] [--prepare-only] [-- ATOD-UP-ARGUMENTS]
 #     --name          name of the run (default embedded-1, -2, …)
+#     --resume        go on with a run that was stopped, from its last checkpoint
 #     --seed          seed of the training (default 0)
 #     --prepare-only  stop before training
 #   ATOD_BIN   folder of programs that are built already: nothing is installed or built
@@ -15,14 +16,15 @@ cd "$(dirname "$0")/.."
 say() { printf '\033[1m[up]\033[0m %s\n' "$*" >&2; }
 bad() { echo "error: deploy/up.sh: $*" >&2; exit 2; }
 
-name= seed=0 prepare_only= extra=()
+name= resume= seed=0 prepare_only= extra=()
 while (($#)); do
   case $1 in
     --name) name=${2:?--name needs a value}; shift 2 ;;
+    --resume) name=${2:?--resume needs a value}; resume=1; shift 2 ;;
     --seed) seed=${2:?--seed needs a value}; shift 2 ;;
     --prepare-only) prepare_only=1; shift ;;
     --) shift; extra=("$@"); break ;;
-    *) bad "unknown option $1, expected --name, --seed, --prepare-only or --" ;;
+    *) bad "unknown option $1, expected --name, --resume, --seed, --prepare-only or --" ;;
   esac
 done
 [[ $seed =~ ^[0-9]+$ ]] || bad "--seed: found $seed, expected a whole number"
@@ -92,7 +94,12 @@ if [[ -z $name ]]; then
   name=embedded-$n
 fi
 run=runs/$name
-[[ ! -e $run/metrics.jsonl ]] || bad "--name: $run exists already, expected a new name"
+if [[ $resume ]]; then
+  [[ -e $run/metrics.jsonl ]] || bad "--resume: found no run in $run"
+  extra+=(--resume)
+elif [[ -e $run/metrics.jsonl ]]; then
+  bad "--name: $run exists already, expected a new name (or --resume $name)"
+fi
 
 say "training run $name: metrics on http://127.0.0.1:9701/metrics, files in $run"
 train_started=$SECONDS
