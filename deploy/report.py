@@ -151,12 +151,13 @@ def report(run, out):
     steps = read_jsonl(run / "metrics.jsonl")
     curve(run, steps, f"{out}.svg")
     trained = [s for s in steps if s.get("timing/step_seconds")]
+    spent = sum(s.get(f"timing/{part}_seconds") or 0 for s in steps for part in ("step", "eval"))
     seconds = json.loads((run / "seconds.json").read_text())
     lines = [f"# The embedded default: run {run.name}", "",
              f"Made by `deploy/up.sh`, table and curve by `deploy/report.py {os.path.relpath(run)}` from the run's files.", "",
              *success_table(run), "", f"![learning curve]({os.path.basename(out)}.svg)", "",
              f"On {seconds['cores']} cores: {seconds['prepare']} s for games, demonstrations, tokenizer and SFT of teacher and student "
-             f"(as measured when they were made), {seconds['train']} s for {len(trained)} steps of training with their evaluations.", "",
+             f"(as measured when they were made), {spent:.0f} s for {len(trained)} steps of training and their evaluations (the learner's clock).", "",
              "## The games", "", "```", (run / "games.txt").read_text().rstrip(), "```", ""]
     pathlib.Path(f"{out}.md").write_text("\n".join(lines))
     print("\n".join(lines[4:]))

@@ -106,9 +106,8 @@ train_started=$SECONDS
 atod up --config deploy/configs/embedded.yaml --set "name=$name" --set "seed=$seed" \
   --set "model.path=$work/student" --set "teachers.0.path=$work/teacher" \
   --set "env.data=$work/games" "${extra[@]}"
-train_seconds=$((SECONDS - train_started))
-say "trained in $train_seconds s"
-echo "{\"cores\": $(nproc), \"prepare\": $(<"$work/seconds"), \"train\": $train_seconds}" >"$run/seconds.json"
+say "trained in $((SECONDS - train_started)) s"
+echo "{\"cores\": $(nproc), \"prepare\": $(<"$work/seconds")}" >"$run/seconds.json"
 
 say "evaluating on 300 held-out games of each split"
 evals=$run/evals
