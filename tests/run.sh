@@ -12,6 +12,4 @@ cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log >&
 say "building"
 cmake --build build/release
 say "testing"
-# Debian's gRPC 1.51 rarely aborts when a process closes its last callback
-# queue (grpc_cq_internal_unref), as tests do again and again: a second try.
-exec ctest --repeat until-pass:2 --test-dir build/release --output-on-failure -j "$(nproc)" "$@"
+exec ctest --test-dir build/release --output-on-failure -j "$(nproc)" "$@"

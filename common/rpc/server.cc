@@ -23,12 +23,22 @@ void LogFromGrpc(gpr_log_func_args* args) {
   spdlog::debug("grpc: {}", args->message);
 }
 
+// gRPC 1.51 aborts now and then when the last user of its callback queue goes
+// away (grpc_cq_internal_unref in the queue's thread). A server that listens
+// nowhere and is never destroyed keeps the queue alive.
+void KeepCallbackQueue() {
+  grpc::ServerBuilder builder;
+  builder.RegisterCallbackGenericService(new grpc::CallbackGenericService);
+  builder.BuildAndStart().release();
+}
+
 void InitGrpcOnce() {
   static std::once_flag once;
   std::call_once(once, [] {
     gpr_set_log_function(LogFromGrpc);
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    KeepCallbackQueue();
   });
 }
 
