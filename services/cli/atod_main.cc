@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "services/cli/advantages_command.h"
 #include "services/cli/command.h"
+#include "services/cli/diagnose_command.h"
 #include "services/cli/env_commands.h"
 #include "services/cli/eval_command.h"
 #include "services/cli/games_commands.h"
@@ -78,6 +79,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   atod::cli::AddUpCommands(app);
   atod::cli::AddEvalCommand(app);
+  atod::cli::AddDiagnoseCommand(app);
   atod::cli::AddRunCommands(app);
   atod::cli::AddGamesCommands(app);
   atod::cli::AddModelCommands(app);

@@ -23,6 +23,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "services/cli/command.h"
+#include "services/cli/plan.h"
 #include "services/cli/progress.h"
 #include "services/cli/supervisor.h"
 
@@ -272,29 +273,6 @@ class Box {
   Screen screen_;
 };
 
-// What a run will do, from the configuration alone.
-std::string Plan(const v1::RunConfig& c) {
-  const uint64_t episodes =
-      uint64_t{c.algorithm().tasks_per_step()} * c.algorithm().group_size();
-  const uint32_t evals =
-      c.eval().every() == 0
-          ? 0
-          : 1 + (c.steps() + c.eval().every() - 1) / c.eval().every();
-  return absl::StrFormat(
-      "recipe %s, profile %s: %d steps of %d tasks x %d rollouts = %d episodes "
-      "a step (%d in all)\n"
-      "updates: %d a step (%d in all), %.4g episodes each\n"
-      "longest episode: %d turns x %d response tokens; evaluation: %d times %d "
-      "games of %s\n",
-      c.algorithm().recipe(), c.algorithm().profile(), c.steps(),
-      c.algorithm().tasks_per_step(), c.algorithm().group_size(), episodes,
-      episodes * c.steps(), c.optimizer().updates_per_step(),
-      uint64_t{c.optimizer().updates_per_step()} * c.steps(),
-      static_cast<double>(episodes) / c.optimizer().updates_per_step(),
-      c.env().max_turns(), c.sampling().train().max_tokens(), evals,
-      c.eval().panel_size(), c.eval().split());
-}
-
 // Folders that must exist before anything starts.
 absl::Status CheckPaths(const v1::RunConfig& c) {
   std::vector<std::pair<std::string, std::string>> needed = {
@@ -319,11 +297,10 @@ absl::StatusOr<int> Up(const Flags& flags, bool learner_only) {
     std::fputs(config::PrintConfig(loaded).c_str(), stdout);
     return 0;
   }
+  // The plan comes first: it needs no games, and tells what is missing.
+  if (flags.dry_run) std::fputs(Plan(loaded.config).c_str(), stdout);
   ATOD_RETURN_IF_ERROR(CheckPaths(loaded.config));
-  if (flags.dry_run) {
-    std::fputs(Plan(loaded.config).c_str(), stdout);
-    return 0;
-  }
+  if (flags.dry_run) return 0;
   return Box(loaded, flags, learner_only).Run();
 }
 

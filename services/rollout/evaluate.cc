@@ -11,9 +11,7 @@
 #include "services/rollout/agent_loop.h"
 
 namespace atod::rollout {
-namespace {
-
-EvalResult ToResult(const EpisodeRecord& record) {
+EvalResult ResultOf(const EpisodeRecord& record) {
   EvalResult result;
   result.task_id = record.spec.task_id;
   result.category = record.category;
@@ -27,9 +25,7 @@ EvalResult ToResult(const EpisodeRecord& record) {
   return result;
 }
 
-}  // namespace
-
-absl::StatusOr<std::vector<EvalResult>> EvaluateModel(
+absl::StatusOr<std::vector<EpisodeRecord>> PlayTasks(
     Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options) {
   RealClock clock;
@@ -38,7 +34,7 @@ absl::StatusOr<std::vector<EvalResult>> EvaluateModel(
                  {.slots = options.slots,
                   .max_context = options.max_context,
                   .nonce = "eval"});
-  std::vector<EvalResult> results(tasks.size());
+  std::vector<EpisodeRecord> played(tasks.size());
   size_t next = 0;
   size_t finished = 0;
   while (finished < tasks.size()) {
@@ -57,14 +53,25 @@ absl::StatusOr<std::vector<EvalResult>> EvaluateModel(
       spec.max_turns = options.max_turns;
       ATOD_RETURN_IF_ERROR(loop.Add(std::move(spec)));
     }
-    ATOD_ASSIGN_OR_RETURN(const std::vector<EpisodeRecord> records,
+    ATOD_ASSIGN_OR_RETURN(std::vector<EpisodeRecord> records,
                           loop.Poll(absl::InfiniteDuration()));
-    for (const EpisodeRecord& record : records) {
+    for (EpisodeRecord& record : records) {
       ATOD_RETURN_IF_ERROR(record.status);
-      results[record.spec.group] = ToResult(record);
+      played[record.spec.group] = std::move(record);
       ++finished;
     }
   }
+  return played;
+}
+
+absl::StatusOr<std::vector<EvalResult>> EvaluateModel(
+    Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
+    const std::vector<EvalTask>& tasks, const EvalOptions& options) {
+  ATOD_ASSIGN_OR_RETURN(const std::vector<EpisodeRecord> played,
+                        PlayTasks(engine, envs, tokenizer, tasks, options));
+  std::vector<EvalResult> results;
+  for (const EpisodeRecord& record : played)
+    results.push_back(ResultOf(record));
   return results;
 }
 

@@ -10,6 +10,7 @@
 #include "services/envs/env_caller.h"
 #include "services/envs/environment.h"
 #include "services/rollout/engine.h"
+#include "services/rollout/episode.h"
 
 namespace atod::rollout {
 
@@ -40,8 +41,16 @@ struct EvalResult {
   uint32_t invalid_turns = 0;  // without a well-formed action
 };
 
-// Plays each task once with the model, in this process; results in the order
+// Plays each task once with the model, in this process; records in the order
 // of the tasks. The noise makes them a function of weights and options alone.
+absl::StatusOr<std::vector<EpisodeRecord>> PlayTasks(
+    Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
+    const std::vector<EvalTask>& tasks, const EvalOptions& options);
+
+// What became of the episode of a record.
+EvalResult ResultOf(const EpisodeRecord& record);
+
+// PlayTasks for those who want the results alone.
 absl::StatusOr<std::vector<EvalResult>> EvaluateModel(
     Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options);

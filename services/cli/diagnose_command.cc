@@ -1,0 +1,129 @@
+#include "services/cli/diagnose_command.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/file.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "nlohmann/json.hpp"
+#include "services/cli/command.h"
+#include "services/cli/diagnosis.h"
+#include "services/cli/panel.h"
+#include "services/rollout/evaluate.h"
+#include "services/teacher/scorer.h"
+
+namespace atod::cli {
+namespace {
+
+struct Flags {
+  PanelFlags panel;
+  std::string model;
+  std::string teacher;
+  std::string profile = "default";
+  std::string out;
+};
+
+absl::StatusOr<int> RunDiagnose(const Flags& flags) {
+  if (!(flags.panel.temperature > 0)) {
+    return BadInput({"diagnose", "--temperature", 0,
+                     absl::StrCat(flags.panel.temperature),
+                     "a number above 0"});
+  }
+  ATOD_ASSIGN_OR_RETURN(const Panel panel, OpenPanel(flags.panel));
+  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player,
+                        LoadPlayer(flags.model, panel, flags.panel));
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> other,
+                        Tokenizer::Load(flags.teacher));
+  if (other->hash() != player.tokenizer->hash()) {
+    return BadInput({flags.teacher, "tokenizer", 0, other->hash(),
+                     absl::StrCat(player.tokenizer->hash(),
+                                  " as in --model: a teacher scores the "
+                                  "student's token ids")});
+  }
+  const teacher::ScorerOptions scorer{.max_context = flags.panel.max_context};
+  ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer student,
+                        teacher::MakeScorer(flags.model, scorer));
+  ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer teacher,
+                        teacher::MakeScorer(flags.teacher, scorer));
+  ATOD_ASSIGN_OR_RETURN(
+      const std::vector<rollout::EpisodeRecord> episodes,
+      rollout::PlayTasks(*player.engine, *player.envs, *player.tokenizer,
+                         panel.tasks, panel.options));
+  ATOD_ASSIGN_OR_RETURN(
+      const std::vector<TurnDiagnosis> turns,
+      Diagnose(episodes, *student.scorer, *teacher.scorer, flags.profile));
+
+  double wins = 0, length = 0;
+  for (const rollout::EpisodeRecord& e : episodes) {
+    wins += e.success;
+    length += static_cast<double>(e.turns.size());
+  }
+  const double n = static_cast<double>(episodes.size());
+  absl::PrintF(
+      "%s against %s: %d games of %s (panel %s), T = %g, success %.1f %%, %.1f "
+      "turns\n",
+      flags.model, flags.teacher, episodes.size(), flags.panel.split,
+      panel.hash, flags.panel.temperature, 100 * wins / n, length / n);
+  absl::PrintF("%5s %8s  %-17s  %-17s  %-17s\n", "turn", "samples", "d", "h",
+               "w");
+  nlohmann::ordered_json head;
+  head["model"] = flags.model;
+  head["teacher"] = flags.teacher;
+  head["split"] = flags.panel.split;
+  head["panel"] = panel.hash;
+  head["games"] = episodes.size();
+  head["temperature"] = flags.panel.temperature;
+  head["profile"] = flags.profile;
+  head["success_rate"] = wins / n;
+  head["length"] = length / n;
+  std::string lines = head.dump() + "\n";
+  for (const TurnDiagnosis& t : turns) {
+    absl::PrintF("%5d %8d  %.4f +- %.4f  %.4f +- %.4f  %.4f +- %.4f\n", t.turn,
+                 t.samples, t.d, t.d_stderr, t.h, t.h_stderr, t.w, t.w_stderr);
+    nlohmann::ordered_json line;
+    line["turn"] = t.turn;
+    line["samples"] = t.samples;
+    line["d"] = t.d;
+    line["d_stderr"] = t.d_stderr;
+    line["h"] = t.h;
+    line["h_stderr"] = t.h_stderr;
+    line["w"] = t.w;
+    line["w_stderr"] = t.w_stderr;
+    absl::StrAppend(&lines, line.dump(), "\n");
+  }
+  absl::PrintF("turns from 0; mean +- standard error of the mean, nats\n");
+  if (!flags.out.empty())
+    ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.out, lines));
+  return 0;
+}
+
+}  // namespace
+
+void AddDiagnoseCommand(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  // As training samples: h estimates the entropy at this temperature alone.
+  flags->panel.temperature = 1;
+  CLI::App* sub = AddCommand(
+      app, "diagnose",
+      "d, h and w by turn position of any checkpoint against a teacher",
+      [=] { return RunDiagnose(*flags); });
+  sub->add_option("--model", flags->model, "folder of the model that plays")
+      ->required();
+  sub->add_option("--teacher", flags->teacher,
+                  "folder of the model that scores")
+      ->required();
+  AddPanelFlags(*sub, flags->panel);
+  sub->add_option("--profile", flags->profile, "guards of the turn weights")
+      ->check(CLI::IsMember({"paper", "default"}))
+      ->capture_default_str();
+  sub->add_option("--out", flags->out,
+                  "JSONL: what was played, then one line a turn; `atod report` "
+                  "shows RUN/diagnose/*.jsonl");
+}
+
+}  // namespace atod::cli

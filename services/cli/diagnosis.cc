@@ -1,0 +1,105 @@
+#include "services/cli/diagnosis.h"
+
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "common/device/device.h"
+#include "services/learner/algorithm/advantages.h"
+
+namespace atod::cli {
+namespace {
+
+struct Moments {
+  double sum = 0, squares = 0;
+  void Add(double x) {
+    sum += x;
+    squares += x * x;
+  }
+  double Mean(double n) const { return sum / n; }
+  double Stderr(double n) const {
+    if (n < 2) return 0;
+    const double variance = (squares - sum * sum / n) / (n - 1);
+    return std::sqrt(std::max(0.0, variance) / n);
+  }
+};
+
+// Log-probs of all sampled tokens, in the order of episodes and sequences.
+absl::StatusOr<std::vector<double>> ScoreAll(
+    const std::vector<rollout::EpisodeRecord>& episodes,
+    teacher::Scorer& scorer) {
+  std::vector<double> out;
+  for (const rollout::EpisodeRecord& episode : episodes) {
+    std::vector<teacher::ScoreRequest> requests;
+    for (const rollout::SequenceRecord& s : episode.sequences)
+      if (s.length > 0) requests.push_back({s.tokens, {{s.begin, s.length}}});
+    // Temperature 0 is greedy sampling; log-probs are those of 1 then.
+    const float temperature = episode.spec.sampling.temperature > 0
+                                  ? episode.spec.sampling.temperature
+                                  : 1;
+    ATOD_ASSIGN_OR_RETURN(const std::vector<teacher::ScoreResult> results,
+                          scorer.Score(requests, {.temperature = temperature}));
+    for (const teacher::ScoreResult& r : results)
+      out.insert(out.end(), r.logprobs.begin(), r.logprobs.end());
+  }
+  return out;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<TurnDiagnosis>> Diagnose(
+    const std::vector<rollout::EpisodeRecord>& episodes,
+    teacher::Scorer& student, teacher::Scorer& teacher,
+    const std::string& profile) {
+  learner::StepBatch batch;
+  for (const rollout::EpisodeRecord& episode : episodes) {
+    batch.trajectory_id.push_back(absl::StrCat(batch.num_trajectories()));
+    batch.group.push_back(batch.num_trajectories());
+    batch.reward.push_back(episode.reward);
+    for (const rollout::SequenceRecord& s : episode.sequences) {
+      if (s.length == 0) continue;
+      batch.turn_index.push_back(static_cast<int32_t>(s.turn));
+      batch.valid_action.push_back(1);
+      batch.token_begin.push_back(batch.token_begin.back() +
+                                  static_cast<int32_t>(s.length));
+    }
+    batch.turn_begin.push_back(batch.num_turns());
+  }
+  ATOD_ASSIGN_OR_RETURN(batch.old_logprob, ScoreAll(episodes, student));
+  ATOD_ASSIGN_OR_RETURN(batch.teacher_logprob, ScoreAll(episodes, teacher));
+  batch.rollout_logprob = batch.old_logprob;
+  learner::AlgorithmOptions options;
+  options.recipe = "atod";
+  options.profile = profile;
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBackend> device,
+                        OpenDevice("cpu"));
+  ATOD_ASSIGN_OR_RETURN(
+      const learner::Advantages computed,
+      learner::ComputeAdvantages(batch, options, /*step=*/1, *device));
+
+  struct Sums {
+    uint32_t samples = 0;
+    Moments d, h, w;
+  };
+  std::map<int32_t, Sums> by_turn;
+  for (int k = 0; k < batch.num_turns(); ++k) {
+    Sums& sums = by_turn[batch.turn_index[k]];
+    ++sums.samples;
+    sums.d.Add(computed.d[k]);
+    sums.h.Add(computed.h[k]);
+    sums.w.Add(computed.w[k]);
+  }
+  std::vector<TurnDiagnosis> out;
+  for (const auto& [turn, s] : by_turn) {
+    const double n = s.samples;
+    out.push_back({static_cast<uint32_t>(turn), s.samples, s.d.Mean(n),
+                   s.d.Stderr(n), s.h.Mean(n), s.h.Stderr(n), s.w.Mean(n),
+                   s.w.Stderr(n)});
+  }
+  return out;
+}
+
+}  // namespace atod::cli

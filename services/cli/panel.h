@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/statusor.h"
+#include "common/tokenizer/tokenizer.h"
+#include "services/envs/env_caller.h"
+#include "services/envs/environment.h"
+#include "services/rollout/engine.h"
+#include "services/rollout/evaluate.h"
+
+namespace atod::cli {
+
+// A fixed list of games and how they are played in this process; shared by
+// `eval` and `diagnose`.
+struct PanelFlags {
+  std::string games;
+  std::string split = "valid_seen";
+  std::string prompt_set = "compact";
+  uint32_t count = 300;
+  uint64_t seed = 7;
+  uint32_t max_turns = 20;
+  uint32_t history_length = 2;
+  uint32_t max_tokens = 14;
+  uint32_t max_context = 160;
+  uint32_t slots = 128;
+  uint32_t threads = 0;
+  double temperature = 0.4;
+};
+
+// The flags of `sub` that fill `flags`, which outlives it.
+void AddPanelFlags(CLI::App& sub, PanelFlags& flags);
+
+struct Panel {
+  std::shared_ptr<const envs::Environment> env;
+  std::vector<rollout::EvalTask> tasks;
+  rollout::EvalOptions options;
+  std::string hash;  // split content and chosen games
+};
+
+absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags);
+
+// Noise and scripted choices of a task depend on the task, not on its place in
+// the list or on what is played beside it.
+uint64_t TaskSeed(uint64_t seed, size_t i);
+
+// What a model plays a panel with.
+struct PanelPlayer {
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<rollout::ModelEngine> engine;
+  std::unique_ptr<envs::EnvCaller> envs;
+};
+
+absl::StatusOr<PanelPlayer> LoadPlayer(const std::string& model_dir,
+                                       const Panel& panel,
+                                       const PanelFlags& flags);
+
+}  // namespace atod::cli
