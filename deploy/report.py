@@ -42,6 +42,12 @@ def read_jsonl(path):
         fail(f"{path}:{e.lineno}: found {e.msg}, expected one JSON object a line")
 
 
+def read_steps(run):
+    """metrics.jsonl with the times of timings.jsonl."""
+    times = {t["step"]: t for t in read_jsonl(run / "timings.jsonl")}
+    return [{**times.get(s["step"], {}), **s} for s in read_jsonl(run / "metrics.jsonl")]
+
+
 def wilson(wins, n, z=1.96):
     """95 % interval of a proportion (Wilson)."""
     p = wins / n
@@ -148,7 +154,7 @@ def config_value(run, key):
 
 
 def report(run, out):
-    steps = read_jsonl(run / "metrics.jsonl")
+    steps = read_steps(run)
     curve(run, steps, f"{out}.svg")
     trained = [s for s in steps if s.get("timing/step_seconds")]
     spent = sum(s.get(f"timing/{part}_seconds") or 0 for s in steps for part in ("step", "eval"))

@@ -57,7 +57,7 @@ class Learner {
     std::filesystem::remove_all(dir);
     EXPECT_TRUE(MakeDirs(dir).ok());
     ledger_ = learner::Ledger::Open(dir + "/ledger.db").value();
-    store_ = learner::TrajectoryStore::Open(dir + "/trajectories").value();
+    store_ = learner::TrajectoryStore::Open(dir + "/spool").value();
     learner::CoordinatorOptions options;
     options.run_id = "run";
     options.incarnation = incarnation;

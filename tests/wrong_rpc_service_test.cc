@@ -165,8 +165,7 @@ TEST(WrongRpc, TheLearnerStays) {
   RealClock clock;
   learner::RunState state;
   const auto ledger = learner::Ledger::Open(dir + "/ledger.db").value();
-  const auto store =
-      learner::TrajectoryStore::Open(dir + "/trajectories").value();
+  const auto store = learner::TrajectoryStore::Open(dir + "/spool").value();
   learner::CoordinatorOptions options;
   options.run_id = "run";
   options.model.set_tokenizer_hash("t");

@@ -36,6 +36,11 @@ absl::StatusOr<std::unique_ptr<prometheus::Exposer>> Listen(
 
 }  // namespace
 
+bool MeasuredByClock(std::string_view tag) {
+  return tag.starts_with("timing/") || tag.starts_with("throughput/") ||
+         tag.starts_with("memory/");
+}
+
 std::string PrometheusName(std::string_view tag) {
   std::string out = "atod_";
   for (const char c : tag) {

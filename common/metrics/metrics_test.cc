@@ -137,8 +137,8 @@ class StepRecorderTest : public testing::Test {
     EXPECT_TRUE(recorder.ok()) << recorder.status();
     return *std::move(recorder);
   }
-  std::string Jsonl() const {
-    return *ReadFile(dir_.path() + "/metrics.jsonl");
+  std::string Jsonl(const char* file = "/metrics.jsonl") const {
+    return *ReadFile(dir_.path() + file);
   }
   // Bytes of all event files.
   std::string Events() const {
@@ -158,12 +158,23 @@ TEST_F(StepRecorderTest, FeedsJsonlEventsAndGauges) {
   ASSERT_TRUE(
       recorder->Record(1, {{"hybrid/kl_coef", 0.1}, {"new/tag", 3}}).ok());
   clock_.Advance(absl::Seconds(2));
-  ASSERT_TRUE(recorder->Record(2, {{"hybrid/kl_coef", 1.0 / 3}}).ok());
+  ASSERT_TRUE(recorder
+                  ->Record(2, {{"hybrid/kl_coef", 1.0 / 3},
+                               {"memory/peak_bytes", 4},
+                               {"throughput/tokens_per_second", 5},
+                               {"timing/step_seconds", 6}})
+                  .ok());
   EXPECT_EQ(Jsonl(),
-            "{\"step\":1,\"time\":1000000.0,\"hybrid/kl_coef\":0.1,"
-            "\"new/tag\":3.0}\n"
-            "{\"step\":2,\"time\":1000002.0,"
-            "\"hybrid/kl_coef\":0.3333333333333333}\n");
+            "{\"step\":1,\"hybrid/kl_coef\":0.1,\"new/tag\":3.0}\n"
+            "{\"step\":2,\"hybrid/kl_coef\":0.3333333333333333}\n");
+  EXPECT_EQ(Jsonl("/timings.jsonl"),
+            "{\"step\":1,\"time\":1000000.0}\n"
+            "{\"step\":2,\"time\":1000002.0,\"memory/peak_bytes\":4.0,"
+            "\"throughput/tokens_per_second\":5.0,"
+            "\"timing/step_seconds\":6.0}\n");
+  EXPECT_THAT(Events(), HasSubstr("timing/step_seconds"));
+  EXPECT_THAT(Exposition(registry_),
+              HasSubstr("atod_timing_step_seconds{run=\"r\"} 6"));
   EXPECT_THAT(Events(), HasSubstr("brain.Event:2"));
   EXPECT_THAT(Events(), HasSubstr("hybrid/kl_coef"));
   EXPECT_THAT(Exposition(registry_),
@@ -177,19 +188,24 @@ TEST_F(StepRecorderTest, AResumeDropsLaterStepsAndALineCutShort) {
     for (int step = 0; step <= 5; ++step)
       ASSERT_TRUE(recorder->Record(step, {{"a/b", step * 1.5}}).ok());
   }
-  const std::string before = Events();
+  const std::string before = Events(), unbroken = Jsonl();
   ASSERT_TRUE(WriteFileAtomic(dir_.path() + "/metrics.jsonl",
                               Jsonl() + "{\"step\":6,\"a/")
                   .ok());
   clock_.Advance(absl::Seconds(100));
   {
     const auto recorder = Open(3);
+    ASSERT_EQ(recorder->kept().size(), 4u);
+    EXPECT_EQ(recorder->kept()[3].step, 3u);
+    EXPECT_EQ(recorder->kept()[3].time, 1000000);
+    EXPECT_EQ(recorder->kept()[3].scalars.at("a/b"), 4.5);
     EXPECT_THAT(Exposition(registry_), HasSubstr("atod_a_b{run=\"r\"} 4.5"));
     for (int step = 4; step <= 5; ++step)
       ASSERT_TRUE(recorder->Record(step, {{"a/b", step * 1.5}}).ok());
   }
+  EXPECT_EQ(Jsonl(), unbroken);
   std::vector<int> steps;
-  std::istringstream lines(Jsonl());
+  std::istringstream lines(Jsonl("/timings.jsonl"));
   for (std::string line; std::getline(lines, line);)
     steps.push_back(nlohmann::json::parse(line)["step"]);
   EXPECT_THAT(steps, testing::ElementsAre(0, 1, 2, 3, 4, 5));

@@ -8,9 +8,10 @@
 
 namespace atod::metrics {
 
-// A number of one step: TensorBoard tag, key in metrics.jsonl, and Prometheus
-// gauge PrometheusName(tag){run="NAME"}. A tag that ends in "/*" stands for one
-// tag a task category.
+// A number of one step: TensorBoard tag, key in metrics.jsonl (timings.jsonl
+// when it is MeasuredByClock), and Prometheus gauge
+// PrometheusName(tag){run="NAME"}. A tag that ends in "/*" stands for one tag a
+// task category.
 struct StepTag {
   const char* tag;
   const char* help;  // with the unit when it has one
@@ -89,6 +90,10 @@ inline constexpr StepTag kStepTags[] = {
     {"throughput/episodes_per_second", "Episodes over the step's time"},
     {"memory/peak_bytes", "Peak resident memory of the learner"},
 };
+
+// Whether a tag is a measurement of this machine and hour, which another life
+// of the same run would not repeat: timing/*, throughput/*, memory/*.
+bool MeasuredByClock(std::string_view tag);
 
 // "hybrid/kl_coef" -> "atod_hybrid_kl_coef"; what Prometheus does not allow
 // becomes "_".

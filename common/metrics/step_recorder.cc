@@ -1,11 +1,14 @@
 #include "common/metrics/step_recorder.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/file.h"
@@ -17,35 +20,49 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// One line of metrics.jsonl.
-struct Line {
-  int64_t step = 0;
-  double time = 0;
-  std::map<std::string, double> scalars;
-  std::string text;
-};
+constexpr char kMetrics[] = "/metrics.jsonl";
+constexpr char kTimings[] = "/timings.jsonl";
 
-std::vector<Line> ReadLines(const std::string& text, int64_t keep_through) {
-  std::vector<Line> out;
-  for (const auto piece : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
-    Line line;
-    line.text = std::string(piece);
-    const auto json = nlohmann::json::parse(line.text, nullptr, false);
+// Reads one of the files into `steps` and drops what is not kept from it. Only
+// steps that are there already are added to when `create` is false.
+absl::Status ReadKept(const std::string& path, int64_t keep_through,
+                      bool create, std::map<int64_t, RecordedStep>& steps) {
+  if (!fs::exists(path)) return absl::OkStatus();
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  std::string again;
+  for (const auto line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    const auto json =
+        nlohmann::json::parse(line.begin(), line.end(), nullptr, false);
     // A line that a dying process cut short.
     if (!json.is_object() || !json.contains("step") ||
         !json["step"].is_number_integer()) {
       continue;
     }
-    line.step = json["step"].get<int64_t>();
-    if (line.step > keep_through) continue;
+    const int64_t step = json["step"].get<int64_t>();
+    if (step > keep_through || (!create && !steps.contains(step))) continue;
+    absl::StrAppend(&again, line, "\n");
+    RecordedStep& kept = steps[step];
+    kept.step = static_cast<uint32_t>(step);
     for (const auto& [key, value] : json.items()) {
       if (key == "step") continue;
       const double number = value.is_number() ? value.get<double>() : NAN;
-      (key == "time" ? line.time : line.scalars[key]) = number;
+      (key == "time" ? kept.time : kept.scalars[key]) = number;
     }
-    out.push_back(std::move(line));
   }
-  return out;
+  return again == text ? absl::OkStatus() : WriteFileAtomic(path, again);
+}
+
+absl::Status AppendLine(const std::string& path, const std::string& line) {
+  const auto error = [&](const char* what) {
+    return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot ", what));
+  };
+  const int fd =
+      open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (fd < 0) return error("open");
+  const absl::Cleanup shut = [fd] { close(fd); };
+  if (write(fd, line.data(), line.size()) != static_cast<ssize_t>(line.size()))
+    return error("write");
+  return fdatasync(fd) == 0 ? absl::OkStatus() : error("sync");
 }
 
 }  // namespace
@@ -53,15 +70,11 @@ std::vector<Line> ReadLines(const std::string& text, int64_t keep_through) {
 absl::StatusOr<std::unique_ptr<StepRecorder>> StepRecorder::Open(
     const std::string& run_dir, const std::string& run, int64_t keep_through,
     Registry* registry, Clock& clock) {
-  const std::string path = absl::StrCat(run_dir, "/metrics.jsonl");
-  std::vector<Line> kept;
-  if (fs::exists(path)) {
-    ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-    kept = ReadLines(text, keep_through);
-    std::string again;
-    for (const Line& line : kept) absl::StrAppend(&again, line.text, "\n");
-    if (again != text) ATOD_RETURN_IF_ERROR(WriteFileAtomic(path, again));
-  }
+  std::map<int64_t, RecordedStep> steps;
+  ATOD_RETURN_IF_ERROR(
+      ReadKept(run_dir + kMetrics, keep_through, /*create=*/true, steps));
+  ATOD_RETURN_IF_ERROR(
+      ReadKept(run_dir + kTimings, keep_through, /*create=*/false, steps));
   const std::string events_dir = absl::StrCat(run_dir, "/tb");
   std::error_code ec;
   fs::remove_all(events_dir, ec);
@@ -69,32 +82,29 @@ absl::StatusOr<std::unique_ptr<StepRecorder>> StepRecorder::Open(
   const double now = absl::ToDoubleSeconds(clock.Now() - absl::UnixEpoch());
   ATOD_ASSIGN_OR_RETURN(std::unique_ptr<EventWriter> events,
                         EventWriter::Create(events_dir, now));
-  for (const Line& line : kept) {
-    ATOD_RETURN_IF_ERROR(events->Write(line.step, line.time, line.scalars));
+  std::vector<RecordedStep> kept;
+  for (auto& [step, recorded] : steps) {
+    ATOD_RETURN_IF_ERROR(events->Write(step, recorded.time, recorded.scalars));
+    kept.push_back(std::move(recorded));
   }
-  std::unique_ptr<StepRecorder> recorder(
-      new StepRecorder(path, run, registry, clock, std::move(events)));
-  for (const Line& line : kept) recorder->SetGauges(line.scalars);
+  std::unique_ptr<StepRecorder> recorder(new StepRecorder(
+      run_dir, run, registry, clock, std::move(events), std::move(kept)));
+  for (const RecordedStep& step : recorder->kept_)
+    recorder->SetGauges(step.scalars);
   return recorder;
 }
 
 absl::Status StepRecorder::Record(
     uint32_t step, const std::map<std::string, double>& scalars) {
   const double time = absl::ToDoubleSeconds(clock_.Now() - absl::UnixEpoch());
-  nlohmann::ordered_json json;
-  json["step"] = step;
-  json["time"] = time;
-  for (const auto& [tag, value] : scalars) json[tag] = value;
-  const std::string line = json.dump() + "\n";
-  std::FILE* file = std::fopen(path_.c_str(), "ae");
-  if (file == nullptr) {
-    return absl::ErrnoToStatus(errno, absl::StrCat(path_, ": cannot open"));
-  }
-  const bool written =
-      std::fwrite(line.data(), 1, line.size(), file) == line.size();
-  if (std::fclose(file) != 0 || !written) {
-    return absl::ErrnoToStatus(errno, absl::StrCat(path_, ": cannot write"));
-  }
+  nlohmann::ordered_json metrics, timings;
+  metrics["step"] = timings["step"] = step;
+  timings["time"] = time;
+  for (const auto& [tag, value] : scalars)
+    (MeasuredByClock(tag) ? timings : metrics)[tag] = value;
+  // In this order: who sees a step finds its times.
+  ATOD_RETURN_IF_ERROR(AppendLine(run_dir_ + kTimings, timings.dump() + "\n"));
+  ATOD_RETURN_IF_ERROR(AppendLine(run_dir_ + kMetrics, metrics.dump() + "\n"));
   ATOD_RETURN_IF_ERROR(events_->Write(step, time, scalars));
   SetGauges(scalars);
   return absl::OkStatus();

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,11 +14,20 @@
 
 namespace atod::metrics {
 
+// What was recorded of one step.
+struct RecordedStep {
+  uint32_t step = 0;
+  double time = 0;                        // Unix seconds; 0 when not known
+  std::map<std::string, double> scalars;  // NaN for null
+};
+
 // Where the numbers of a run's steps go: RUN_DIR/metrics.jsonl (one object a
-// line: "step", "time" (Unix seconds), then the tags; null for a value that is
-// not finite), TensorBoard events in RUN_DIR/tb, and gauges in a registry.
-// metrics.jsonl is the truth; the events are made from it again on a resume.
-// Not thread-safe.
+// line: "step", then the tags; null for a value that is not finite),
+// RUN_DIR/timings.jsonl (the same for "time" in Unix seconds and for what is
+// MeasuredByClock), TensorBoard events in RUN_DIR/tb, and gauges in a registry.
+// metrics.jsonl holds only what the run computes, so that a run that was killed
+// and resumed leaves the same bytes as an unbroken one. The two files are the
+// truth; the events are made from them again on a resume. Not thread-safe.
 class StepRecorder {
  public:
   // Starts recording into `run_dir`, which exists. Steps after `keep_through`
@@ -27,26 +37,32 @@ class StepRecorder {
       const std::string& run_dir, const std::string& run, int64_t keep_through,
       Registry* registry, Clock& clock);
 
-  // Records one step. Steps come in ascending order, each once.
+  // Records one step, durably. Steps come in ascending order, each once.
   absl::Status Record(uint32_t step,
                       const std::map<std::string, double>& scalars);
 
+  // What earlier lives recorded and this one kept.
+  const std::vector<RecordedStep>& kept() const { return kept_; }
+
  private:
-  StepRecorder(std::string path, std::string run, Registry* registry,
-               Clock& clock, std::unique_ptr<EventWriter> events)
-      : path_(std::move(path)),
+  StepRecorder(std::string run_dir, std::string run, Registry* registry,
+               Clock& clock, std::unique_ptr<EventWriter> events,
+               std::vector<RecordedStep> kept)
+      : run_dir_(std::move(run_dir)),
         run_(std::move(run)),
         registry_(registry),
         clock_(clock),
-        events_(std::move(events)) {}
+        events_(std::move(events)),
+        kept_(std::move(kept)) {}
 
   void SetGauges(const std::map<std::string, double>& scalars);
 
-  const std::string path_;  // metrics.jsonl
+  const std::string run_dir_;
   const std::string run_;
   Registry* const registry_;
   Clock& clock_;
   std::unique_ptr<EventWriter> events_;
+  const std::vector<RecordedStep> kept_;
   std::map<std::string, prometheus::Gauge*> gauges_;
 };
 

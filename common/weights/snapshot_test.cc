@@ -1,5 +1,6 @@
 #include "common/weights/snapshot.h"
 
+#include "common/weights/snapshot_file.h"
 #include "gtest/gtest.h"
 
 namespace atod::weights {
@@ -40,6 +41,17 @@ TEST(Snapshot, EveryChangeIsNoticed) {
   s = good;
   s.tensors[1].bytes = ~uint64_t{0};
   EXPECT_FALSE(VerifySnapshot(s).ok());
+}
+
+TEST(Snapshot, AFileKeepsTheIdentity) {
+  const WeightSnapshot good = TwoTensors();
+  const std::string path = testing::TempDir() + "snapshot.safetensors";
+  ASSERT_TRUE(WriteSnapshotFile(path, good).ok());
+  const absl::StatusOr<WeightSnapshot> read = ReadSnapshotFile(path);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->root_hash, good.root_hash);
+  EXPECT_TRUE(VerifySnapshot(*read).ok());
+  EXPECT_FALSE(ReadSnapshotFile(path + ".none").ok());
 }
 
 }  // namespace

@@ -10,24 +10,37 @@
 
 namespace atod::cli {
 
-std::vector<StepFollower::Step> StepFollower::Poll() {
+std::vector<StepFollower::Step> StepFollower::File::Poll() {
   std::vector<Step> out;
   std::error_code ec;
-  const uint64_t size = std::filesystem::file_size(path_, ec);
+  const uint64_t size = std::filesystem::file_size(path, ec);
   if (ec) return out;
-  if (size < offset_) offset_ = 0;
-  std::ifstream in(path_, std::ios::binary);
-  in.seekg(static_cast<std::streamoff>(offset_));
+  if (size < offset) offset = 0;
+  std::ifstream in(path, std::ios::binary);
+  in.seekg(static_cast<std::streamoff>(offset));
   std::string line;
   while (std::getline(in, line) && !in.eof()) {
-    offset_ += line.size() + 1;
+    offset += line.size() + 1;
     const auto json = nlohmann::json::parse(line, nullptr, false);
     if (!json.is_object()) continue;
     Step step;
     for (const auto& [key, value] : json.items())
       if (value.is_number()) step[key] = value.get<double>();
-    if (!step.contains("step") || step["step"] <= last_step_) continue;
+    if (step.contains("step")) out.push_back(std::move(step));
+  }
+  return out;
+}
+
+std::vector<StepFollower::Step> StepFollower::Poll() {
+  std::vector<Step> out;
+  // In this order: a step's times are written before it.
+  std::vector<Step> steps = metrics_.Poll();
+  for (Step& times : timings_.Poll()) times_[times["step"]] = std::move(times);
+  for (Step& step : steps) {
+    if (step["step"] <= last_step_) continue;
     last_step_ = step["step"];
+    step.merge(times_[last_step_]);
+    times_.erase(times_.begin(), times_.upper_bound(last_step_));
     out.push_back(std::move(step));
   }
   return out;

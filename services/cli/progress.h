@@ -10,21 +10,28 @@
 
 namespace atod::cli {
 
-// Reads the complete lines that appear in a metrics.jsonl file while a run
-// writes it. A file that shrank (a resume cut later steps) is read anew from
-// the step after the last one seen. Not thread-safe.
+// Reads the complete lines that appear in metrics.jsonl and timings.jsonl while
+// a run writes them. A file that shrank (a resume cut later steps) is read anew
+// from the step after the last one seen. Not thread-safe.
 class StepFollower {
  public:
   using Step = std::map<std::string, double>;  // tags, and "step"
 
-  explicit StepFollower(std::string path) : path_(std::move(path)) {}
+  explicit StepFollower(const std::string& run_dir)
+      : metrics_{run_dir + "/metrics.jsonl"},
+        timings_{run_dir + "/timings.jsonl"} {}
 
   // Steps that are new since the last call, in order.
   std::vector<Step> Poll();
 
  private:
-  std::string path_;
-  uint64_t offset_ = 0;
+  struct File {
+    std::string path;
+    uint64_t offset = 0;
+    std::vector<Step> Poll();
+  };
+  File metrics_, timings_;
+  std::map<double, Step> times_;  // of steps not yet given out
   double last_step_ = -1;
 };
 

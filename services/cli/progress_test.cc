@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "gtest/gtest.h"
@@ -9,17 +10,25 @@
 namespace atod::cli {
 namespace {
 
-std::string Path() {
-  return testing::TempDir() + "/progress." + std::to_string(getpid());
-}
+class StepFollowerTest : public testing::Test {
+ protected:
+  StepFollowerTest() {
+    dir_ = testing::TempDir() + "/progress." + std::to_string(getpid());
+    std::filesystem::create_directories(dir_);
+  }
+  ~StepFollowerTest() override { std::filesystem::remove_all(dir_); }
 
-void Write(const std::string& text, std::ios::openmode mode) {
-  std::ofstream(Path(), mode | std::ios::binary) << text;
-}
+  void Write(const std::string& text, std::ios::openmode mode,
+             const std::string& file = "/metrics.jsonl") {
+    std::ofstream(dir_ + file, mode | std::ios::binary) << text;
+  }
 
-TEST(StepFollower, GivesEachCompleteLineOnceEvenAfterAResumeCutTheFile) {
+  std::string dir_;
+};
+
+TEST_F(StepFollowerTest, GivesEachCompleteLineOnceEvenAfterAResumeCutTheFile) {
   Write("", std::ios::trunc);
-  StepFollower follower(Path());
+  StepFollower follower(dir_);
   EXPECT_TRUE(follower.Poll().empty());
   Write("{\"step\":1,\"a\":2}\n{\"step\":2", std::ios::app);
   auto steps = follower.Poll();
@@ -33,7 +42,18 @@ TEST(StepFollower, GivesEachCompleteLineOnceEvenAfterAResumeCutTheFile) {
   steps = follower.Poll();
   ASSERT_EQ(steps.size(), 1u);
   EXPECT_EQ(steps[0].at("step"), 3);
-  unlink(Path().c_str());
+}
+
+TEST_F(StepFollowerTest, JoinsTheTimesOfAStep) {
+  StepFollower follower(dir_);
+  Write("{\"step\":0,\"t\":5}\n{\"step\":1,\"t\":7}\n", std::ios::app,
+        "/timings.jsonl");
+  EXPECT_TRUE(follower.Poll().empty());
+  Write("{\"step\":1,\"a\":2}\n", std::ios::app);
+  const auto steps = follower.Poll();
+  ASSERT_EQ(steps.size(), 1u);
+  EXPECT_EQ(steps[0].at("a"), 2);
+  EXPECT_EQ(steps[0].at("t"), 7);
 }
 
 TEST(StepLine, ShowsWhatTheStepHas) {

@@ -71,14 +71,10 @@ absl::StatusOr<int> RunStatus(const std::string& address, bool insecure) {
 
 // --- trajectories.
 
-WorkId IdOf(const v1::Trajectory& t) {
-  return {t.purpose(), t.id().step(), t.id().group(), t.id().sample()};
-}
-
 absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
                                      bool eval) {
   ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
-  const std::string dir = run_dir + "/trajectories";
+  const std::string dir = learner::SpoolDir(run_dir);
   const v1::Purpose purpose = eval ? v1::EVAL : v1::TRAIN;
   ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> steps,
                         learner::StoredSteps(dir, purpose));
@@ -87,9 +83,9 @@ absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
     std::map<WorkId, std::string> lines;  // canonical order
     ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(
         learner::TrajectoryFile(dir, purpose, s), [&](v1::Trajectory t) {
-          lines[IdOf(t)] = absl::StrFormat(
+          lines[learner::IdOf(t)] = absl::StrFormat(
               "%s %s %s reward %g %s, %d turns, %s, attempt %d, %s",
-              learner::FormatId(IdOf(t)), t.task().task_id(),
+              learner::FormatId(learner::IdOf(t)), t.task().task_id(),
               t.task().category(), t.outcome().reward(),
               t.outcome().success() ? "success" : "failure",
               t.outcome().length(),
@@ -142,24 +138,10 @@ absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
                                    const std::string& name) {
   ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
   ATOD_ASSIGN_OR_RETURN(const WorkId id, learner::ParseId(name));
-  const std::string dir = run_dir + "/trajectories";
-  const std::string path = learner::TrajectoryFile(dir, id.purpose, id.step);
-  v1::Trajectory found;
-  bool any = false;
-  if (fs::exists(path)) {
-    ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(path, [&](v1::Trajectory t) {
-      if (IdOf(t) != id) return;
-      found = std::move(t);
-      any = true;
-    }));
-  }
-  if (!any) {
-    return BadInput({.file = path,
-                     .field = "trajectory id",
-                     .found = name,
-                     .expected = "an id that `atod trajectories list` shows"});
-  }
-  ATOD_ASSIGN_OR_RETURN(const nlohmann::json computed, Advantages(dir, id));
+  ATOD_ASSIGN_OR_RETURN(const v1::Trajectory found,
+                        learner::FindTrajectory(run_dir, id));
+  ATOD_ASSIGN_OR_RETURN(const nlohmann::json computed,
+                        Advantages(learner::SpoolDir(run_dir), id));
   absl::PrintF("trajectory %s, task %s (%s), worker %s, attempt %d\n", name,
                found.task().task_id(), found.task().category(), found.worker(),
                found.id().attempt());

@@ -143,7 +143,7 @@ class Box {
     screen_.Line(absl::StrCat("run ", config_.name(), ": ", config_.steps(),
                               " steps, ", specs_.size(), " processes, logs in ",
                               run_dir_, "/logs"));
-    StepFollower follower(run_dir_ + "/metrics.jsonl");
+    StepFollower follower(run_dir_);
     const absl::Time start = absl::Now();
     std::optional<double> first_step;
     double last_step = 0;

@@ -96,7 +96,10 @@ void Intake::Handle(std::vector<Item> items) {
     kept.push_back({admission.id, std::move(item)});
   }
   if (kept.empty()) return;
-  const absl::Status entered = ledger_->Submit(rows);
+  // On the disk before the ledger says so, and both before the worker hears.
+  absl::Status entered = store_->Sync();
+  if (entered.ok()) entered = ledger_->Submit(rows);
+  if (!entered.ok()) spdlog::error("{}", std::string(entered.message()));
   for (Kept& k : kept) {
     if (!entered.ok()) {
       coordinator_->Release(k.id);

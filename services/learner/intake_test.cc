@@ -74,7 +74,7 @@ class IntakeTest : public testing::Test {
     std::filesystem::remove_all(dir_);
     EXPECT_TRUE(MakeDirs(dir_).ok());
     ledger_ = Ledger::Open(dir_ + "/ledger.db").value();
-    store_ = TrajectoryStore::Open(dir_ + "/trajectories").value();
+    store_ = TrajectoryStore::Open(dir_ + "/spool").value();
     CoordinatorOptions options;
     options.run_id = "run";
     coordinator_ = std::make_unique<Coordinator>(options, &clock_);
@@ -118,19 +118,18 @@ TEST_F(IntakeTest, AnAcceptedTrajectoryIsOnDiskAndInTheLedger) {
             v1::SubmitReply::ACCEPTED);
   EXPECT_EQ(ledger_->Count()->submitted, 1u);
   std::vector<v1::Trajectory> stored;
-  ASSERT_TRUE(
-      ReadTrajectories(TrajectoryFile(dir_ + "/trajectories", v1::TRAIN, 1),
-                       [&](v1::Trajectory t) { stored.push_back(t); })
-          .ok());
+  ASSERT_TRUE(ReadTrajectories(TrajectoryFile(dir_ + "/spool", v1::TRAIN, 1),
+                               [&](v1::Trajectory t) { stored.push_back(t); })
+                  .ok());
   ASSERT_EQ(stored.size(), 1u);
   EXPECT_EQ(stored[0].task().category(), "pick");
-  EXPECT_EQ(StoredSteps(dir_ + "/trajectories", v1::TRAIN).value(),
+  EXPECT_EQ(StoredSteps(dir_ + "/spool", v1::TRAIN).value(),
             std::vector<uint32_t>{1});
 }
 
 TEST_F(IntakeTest, ATornTailIsIgnoredAndACorruptFrameIsNamed) {
   Submit(Good(lease_, lease_.samples(0)));
-  const std::string path = TrajectoryFile(dir_ + "/trajectories", v1::TRAIN, 1);
+  const std::string path = TrajectoryFile(dir_ + "/spool", v1::TRAIN, 1);
   const std::string bytes = ReadFile(path).value();
   int frames = 0;
   const auto count = [&](v1::Trajectory) { ++frames; };
@@ -138,10 +137,37 @@ TEST_F(IntakeTest, ATornTailIsIgnoredAndACorruptFrameIsNamed) {
       WriteFileAtomic(path, bytes + bytes.substr(0, bytes.size() - 1)).ok());
   EXPECT_TRUE(ReadTrajectories(path, count).ok());
   EXPECT_EQ(frames, 1);
-  std::string corrupt = bytes;
-  corrupt.back() ^= 1;
-  ASSERT_TRUE(WriteFileAtomic(path, corrupt).ok());
-  EXPECT_THAT(ReadTrajectories(path, count).message(), HasSubstr(path));
+  // Any byte: of the header, too, whose length would else hide what follows.
+  for (const size_t at : {size_t{0}, size_t{5}, size_t{9}, size_t{13},
+                          size_t{40}, bytes.size() - 1}) {
+    std::string corrupt = bytes;
+    corrupt[at] ^= 1;
+    EXPECT_THAT(
+        ReadFrames(bytes + corrupt + bytes, path, count).status().message(),
+        HasSubstr(absl::StrCat(path, ": frame at byte ", bytes.size())))
+        << at;
+  }
+  EXPECT_EQ(ReadFrames(bytes + std::string(5000, '\0'), path, count).value(),
+            bytes.size());
+}
+
+TEST_F(IntakeTest, ATornTailGoesBeforeTheNextFrameComes) {
+  Submit(Good(lease_, lease_.samples(0)));
+  const std::string path = TrajectoryFile(dir_ + "/spool", v1::TRAIN, 1);
+  const std::string bytes = ReadFile(path).value();
+  for (const size_t torn : {size_t{1}, size_t{16}, bytes.size() - 1}) {
+    ASSERT_TRUE(WriteFileAtomic(path, bytes + bytes.substr(0, torn)).ok());
+    auto store = TrajectoryStore::Open(dir_ + "/spool").value();
+    ASSERT_TRUE(store->Append(Good(lease_, lease_.samples(0))).ok());
+    ASSERT_TRUE(store->Sync().ok());
+    int frames = 0;
+    ASSERT_TRUE(ReadTrajectories(path, [&](v1::Trajectory) { ++frames; }).ok());
+    EXPECT_EQ(frames, 2) << torn;
+  }
+  ASSERT_TRUE(WriteFileAtomic(path, bytes.substr(1) + bytes).ok());
+  EXPECT_TRUE(absl::IsDataLoss(TrajectoryStore::Open(dir_ + "/spool")
+                                   .value()
+                                   ->Append(Good(lease_, lease_.samples(0)))));
 }
 
 // Each malformation, and the field that the worker is told.

@@ -162,9 +162,9 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   ATOD_ASSIGN_OR_RETURN(const uint32_t incarnation,
                         ledger->StartIncarnation(start.step, last));
   ATOD_RETURN_IF_ERROR(
-      SupersedeAfter(run_dir + "/trajectories", start.step, last, incarnation));
+      SupersedeAfter(SpoolDir(run_dir), start.step, last, incarnation));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<TrajectoryStore> store,
-                        TrajectoryStore::Open(run_dir + "/trajectories"));
+                        TrajectoryStore::Open(SpoolDir(run_dir)));
 
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<metrics::StepRecorder> recorder,
                         metrics::StepRecorder::Open(run_dir, config.name(),

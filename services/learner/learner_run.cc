@@ -8,13 +8,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
 #include "common/base/file.h"
-#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
+#include "common/weights/snapshot_file.h"
 #include "services/learner/algorithm_options.h"
 #include "services/learner/lr_schedule.h"
 #include "services/learner/step_builder.h"
@@ -118,26 +117,17 @@ absl::Status LearnerRun::Prepare() {
   return absl::OkStatus();
 }
 
-absl::Status LearnerRun::ReadRecords() {
-  const std::string path = parts_.run_dir + "/metrics.jsonl";
-  if (!fs::exists(path)) return absl::OkStatus();
-  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  for (const auto piece : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
-    ATOD_ASSIGN_OR_RETURN(const nlohmann::json json,
-                          ParseJson({piece.data(), piece.size()}, path));
-    Scalars scalars;
-    for (const auto& [tag, value] : json.items())
-      if (tag != "step" && tag != "time" && value.is_number())
-        scalars[tag] = value.get<double>();
+void LearnerRun::ReadRecords() {
+  for (const metrics::RecordedStep& step : parts_.recorder->kept()) {
     v1::StepRecord record;
-    record.set_step(json.value("step", 0u));
-    record.mutable_scalars()->insert(scalars.begin(), scalars.end());
+    record.set_step(step.step);
+    record.mutable_scalars()->insert(step.scalars.begin(), step.scalars.end());
     parts_.state->AddRecord(record);
+    Scalars scalars = step.scalars;
     dead_signals_.Observe(scalars);
   }
   Scalars pending = checkpoint_.pending;
   if (!pending.empty()) dead_signals_.Observe(pending);
-  return absl::OkStatus();
 }
 
 absl::Status LearnerRun::Publish() {
@@ -147,6 +137,15 @@ absl::Status LearnerRun::Publish() {
   version_.set_number(checkpoint_.version);
   version_.set_root_hash(snapshot.root_hash);
   checkpoint_.root_hash = snapshot.root_hash;
+  if (config_.checkpoint().keep_weights()) {
+    // By content, so that a resume finds its own and writes nothing.
+    const std::string folder = parts_.run_dir + "/weights";
+    const std::string path =
+        absl::StrCat(folder, "/", snapshot.root_hash, ".safetensors");
+    ATOD_RETURN_IF_ERROR(MakeDirs(folder));
+    if (!fs::exists(path))
+      ATOD_RETURN_IF_ERROR(weights::WriteSnapshotFile(path, snapshot));
+  }
   weights::PublishedWeights published;
   published.incarnation = parts_.incarnation;
   published.number = checkpoint_.version;
@@ -303,8 +302,7 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
   if (absl::IsCancelled(trajectories.status())) return false;
   ATOD_RETURN_IF_ERROR(trajectories.status());
   std::vector<WorkId> ids;
-  for (const v1::Trajectory& t : *trajectories)
-    ids.push_back({v1::EVAL, step, t.id().group(), t.id().sample()});
+  for (const v1::Trajectory& t : *trajectories) ids.push_back(IdOf(t));
   ATOD_RETURN_IF_ERROR(parts_.ledger->Consume(step, {ids}));
   const std::string folder = parts_.run_dir + "/evals";
   ATOD_RETURN_IF_ERROR(MakeDirs(folder));
@@ -361,7 +359,7 @@ absl::Status LearnerRun::FinishStep(uint32_t step, Scalars scalars) {
 
 absl::Status LearnerRun::Run() {
   ATOD_RETURN_IF_ERROR(Prepare());
-  ATOD_RETURN_IF_ERROR(ReadRecords());
+  ReadRecords();
   uint32_t next = checkpoint_.step + 1;
   parts_.state->SetStep(next, config_.steps());
   ATOD_RETURN_IF_ERROR(Publish());
@@ -469,8 +467,7 @@ absl::Status LearnerRun::WriteAdvantages(uint32_t step, const StepData& data,
     }
     absl::StrAppend(&out, line.dump(), "\n");
   }
-  return WriteFileAtomic(AdvantageFile(parts_.run_dir + "/trajectories", step),
-                         out);
+  return WriteFileAtomic(AdvantageFile(SpoolDir(parts_.run_dir), step), out);
 }
 
 }  // namespace atod::learner

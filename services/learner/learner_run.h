@@ -60,7 +60,7 @@ class LearnerRun {
   absl::Status Prepare();
   // What earlier lives recorded: for those who watch, and for the gauges that
   // look back.
-  absl::Status ReadRecords();
+  void ReadRecords();
   // The weights of `checkpoint_.version` go out.
   absl::Status Publish();
   absl::StatusOr<Scalars> TrainStep(uint32_t step);

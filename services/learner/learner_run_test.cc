@@ -14,6 +14,7 @@
 #include "common/checkpoint/safetensors.h"
 #include "common/config/config.h"
 #include "common/model/model_config.h"
+#include "common/weights/snapshot_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/learner/algorithm_options.h"
@@ -146,10 +147,10 @@ class Life {
     const int64_t last = start_.last_recorded();
     ledger_ = Ledger::Open(run_dir_ + "/ledger.db").value();
     incarnation_ = ledger_->StartIncarnation(start_.step, last).value();
-    EXPECT_TRUE(SupersedeAfter(run_dir_ + "/trajectories", start_.step, last,
-                               incarnation_)
-                    .ok());
-    store_ = TrajectoryStore::Open(run_dir_ + "/trajectories").value();
+    EXPECT_TRUE(
+        SupersedeAfter(run_dir_ + "/spool", start_.step, last, incarnation_)
+            .ok());
+    store_ = TrajectoryStore::Open(run_dir_ + "/spool").value();
     recorder_ = metrics::StepRecorder::Open(run_dir_, config.name(), last,
                                             &registry_, clock_)
                     .value();
@@ -275,29 +276,18 @@ eval:
 checkpoint:
   every: 3
   keep: 1
+  keep_weights: true
 )"),
                "test", {"model.path=" + root_ + "/model"})
         ->config;
   }
 
-  // metrics.jsonl without what depends on the time of day.
+  // Of metrics.jsonl, to the byte.
   std::vector<std::string> Lines(const std::string& name) {
-    std::vector<std::string> out;
     // Absent when the run was stopped before anything was recorded.
     const std::string text =
         ReadFile(root_ + "/" + name + "/metrics.jsonl").value_or("");
-    for (const auto piece : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
-      auto json = nlohmann::json::parse(std::string(piece));
-      for (auto it = json.begin(); it != json.end();) {
-        const bool varies = it.key() == "time" ||
-                            it.key().rfind("timing/", 0) == 0 ||
-                            it.key().rfind("throughput/", 0) == 0 ||
-                            it.key().rfind("memory/", 0) == 0;
-        it = varies ? json.erase(it) : std::next(it);
-      }
-      out.push_back(json.dump());
-    }
-    return out;
+    return absl::StrSplit(text, '\n', absl::SkipEmpty());
   }
 
   std::vector<std::string> Checkpoints(const std::string& name) {
@@ -334,11 +324,19 @@ TEST_F(LearnerRunTest, ARunRecordsEveryStepOnceAndItsLedgerHolds) {
        {"checkpoints/last/model/model.safetensors",
         "checkpoints/last/model/config.json",
         "checkpoints/last/model/tokenizer.json", "checkpoints/last/ledger.db",
-        "evals/panel-000004.jsonl", "trajectories/train-000001.pb",
-        "trajectories/train-000001.advantages.jsonl"}) {
+        "evals/panel-000004.jsonl", "spool/train-000001.spool",
+        "spool/train-000001.advantages.jsonl"}) {
     EXPECT_TRUE(fs::exists(root_ + "/a/" + file)) << file;
   }
   EXPECT_TRUE(LoadCheckpoint(root_ + "/a/checkpoints/last").ok());
+  // Every version that was published, by its identity.
+  int kept = 0;
+  for (const auto& file : fs::directory_iterator(root_ + "/a/weights")) {
+    EXPECT_EQ(weights::ReadSnapshotFile(file.path())->root_hash,
+              file.path().stem());
+    ++kept;
+  }
+  EXPECT_EQ(kept, 7);
 }
 
 TEST_F(LearnerRunTest, AnInterruptedRunGoesOnToTheSameLines) {

@@ -24,7 +24,7 @@ class LearnerServiceTest : public testing::Test {
     std::filesystem::remove_all(dir_);
     EXPECT_TRUE(MakeDirs(dir_).ok());
     ledger_ = Ledger::Open(dir_ + "/ledger.db").value();
-    store_ = TrajectoryStore::Open(dir_ + "/trajectories").value();
+    store_ = TrajectoryStore::Open(dir_ + "/spool").value();
     CoordinatorOptions options;
     options.run_id = "run";
     options.config_yaml = "name: run";

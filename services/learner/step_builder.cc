@@ -11,10 +11,6 @@
 namespace atod::learner {
 namespace {
 
-WorkId IdOf(const v1::Trajectory& t) {
-  return {t.purpose(), t.id().step(), t.id().group(), t.id().sample()};
-}
-
 // A span with the sequence it lies in.
 struct PlacedSpan {
   int sequence;

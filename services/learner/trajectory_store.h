@@ -1,10 +1,11 @@
 #pragma once
 
-#include <cstdio>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,42 +15,69 @@
 
 namespace atod::learner {
 
-// RUN_DIR/trajectories: what was accepted, one append-only file a step
-// ("train-000012.pb", "eval-000010.pb"). A frame is the payload's length and
-// the low half of its XXH3-64, both uint32 little-endian, then a serialised
-// Trajectory. Not thread-safe: one thread writes.
+// RUN_DIR/spool: the payloads of what was accepted, one append-only file a step
+// ("train-000012.spool", "eval-000010.spool"). A frame is a header of four
+// little-endian uint32 (magic, length of the payload, CRC-32 of the payload,
+// CRC-32 of the twelve bytes before) and a serialised Trajectory. Not
+// thread-safe: one thread writes.
 class TrajectoryStore {
  public:
   // Creates `dir` when there is none.
   static absl::StatusOr<std::unique_ptr<TrajectoryStore>> Open(
       const std::string& dir);
+  ~TrajectoryStore();
 
-  // Appends and hands the bytes to the operating system; the trajectory
-  // survives the death of this process.
+  // Writes a frame; it may be acknowledged after the next Sync. A file that an
+  // earlier life left loses its torn tail first; DATA_LOSS when it is corrupt.
   absl::Status Append(const v1::Trajectory& trajectory);
+  // Brings all appended frames to the disk. When that fails they are gone.
+  absl::Status Sync();
 
  private:
+  struct File {
+    int fd = -1;  // open between Append and Sync
+    int64_t end = 0;
+    int64_t synced = 0;  // bytes known to be on the disk
+  };
   explicit TrajectoryStore(std::string dir) : dir_(std::move(dir)) {}
+  absl::StatusOr<File*> Opened(const std::string& path);
+
   const std::string dir_;
+  std::map<std::string, File> files_;  // touched in this life
+  bool created_ = false;               // a file, since the last Sync
 };
 
-// RUN_DIR/trajectories/train-000012.pb
+// The frames of one file that is in memory, in order; `name` is for messages.
+// Returns the end of the last whole frame: what follows is the torn tail of a
+// write that was never acknowledged. A frame that was written whole and is not
+// what was written is DATA_LOSS naming `name` and its offset.
+absl::StatusOr<uint64_t> ReadFrames(
+    std::string_view bytes, const std::string& name,
+    const std::function<void(v1::Trajectory)>& each);
+
+// The same for a file; a torn tail ends it quietly.
+absl::Status ReadTrajectories(const std::string& path,
+                              const std::function<void(v1::Trajectory)>& each);
+
+// The trajectory of `id` that a run accepted; an error names the file looked
+// at.
+absl::StatusOr<v1::Trajectory> FindTrajectory(const std::string& run_dir,
+                                              const WorkId& id);
+
+// RUN_DIR/spool.
+std::string SpoolDir(const std::string& run_dir);
+// DIR/train-000012.spool
 std::string TrajectoryFile(const std::string& dir, v1::Purpose purpose,
                            uint32_t step);
 // The side file of what the learner computed: train-000012.advantages.jsonl.
 std::string AdvantageFile(const std::string& dir, uint32_t step);
-
-// Calls `each` for every whole frame in file order; a torn tail ends the file
-// quietly, a wrong checksum is DATA_LOSS.
-absl::Status ReadTrajectories(const std::string& path,
-                              const std::function<void(v1::Trajectory)>& each);
 
 // Steps with a file, ascending.
 absl::StatusOr<std::vector<uint32_t>> StoredSteps(const std::string& dir,
                                                   v1::Purpose purpose);
 
 // Moves files of training steps after `last_step` and evaluations after
-// `last_eval` into DIR/superseded-INCARNATION.
+// `last_eval` into DIR/superseded-INCARNATION, without their torn tails.
 absl::Status SupersedeAfter(const std::string& dir, int64_t last_step,
                             int64_t last_eval, uint32_t incarnation);
 

@@ -9,6 +9,10 @@
 
 namespace atod::learner {
 
+WorkId IdOf(const v1::Trajectory& t) {
+  return {t.purpose(), t.id().step(), t.id().group(), t.id().sample()};
+}
+
 std::string FormatId(const WorkId& id) {
   return absl::StrCat(id.purpose == v1::EVAL ? "eval/" : "", id.step, "/",
                       id.group, "/", id.sample);

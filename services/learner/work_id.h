@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "atod/v1/common.pb.h"
+#include "atod/v1/trajectory.pb.h"
 
 namespace atod::learner {
 
@@ -20,6 +20,8 @@ struct WorkId {
 
   auto operator<=>(const WorkId&) const = default;
 };
+
+WorkId IdOf(const v1::Trajectory& trajectory);
 
 // "STEP/GROUP/SAMPLE", "eval/STEP/GROUP/SAMPLE" for evaluation: how people and
 // the audit commands name a trajectory.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # TensorBoard's own reader against ours: records a run with a resume, reads the
 # event files with the Python package, and compares every value with
-# metrics.jsonl.
+# metrics.jsonl and every time with timings.jsonl.
 #
 #   tests/peers/tensorboard.sh [BUILD_DIR]
 # Exit status 77 (skipped) when the package cannot be installed.
@@ -29,12 +29,13 @@ run = pathlib.Path(sys.argv[1])
 events = EventAccumulator(str(run / "tb"), purge_orphaned_data=False)
 events.Reload()
 lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
-tags = {tag for line in lines for tag in line} - {"step", "time"}
+times = {t["step"]: t["time"] for t in map(json.loads, (run / "timings.jsonl").open())}
+tags = {tag for line in lines for tag in line} - {"step"}
 assert set(events.Tags()["scalars"]) == tags, events.Tags()
 values = 0
 for tag in tags:
     read = [(e.step, e.wall_time, e.value) for e in events.Scalars(tag)]
-    written = [(l["step"], l["time"], struct.unpack("f", struct.pack("f", l[tag]))[0]) for l in lines if tag in l]
+    written = [(l["step"], times[l["step"]], struct.unpack("f", struct.pack("f", l[tag]))[0]) for l in lines if tag in l]
     assert read == written, (tag, read, written)
     values += len(read)
 print(f"tensorboard: {len(tags)} tags, {values} values, 0 differences")

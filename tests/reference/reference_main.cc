@@ -46,7 +46,10 @@ std::string MetricsPage() {
       "## Numbers of a step\n\n"
       "One record a step feeds `runs/NAME/metrics.jsonl`, the TensorBoard "
       "events in\n`runs/NAME/tb` and the learner's `/metrics`, there as gauges "
-      "with the label `run`.\n\n"
+      "with the label `run`.\nWhat a clock measures (`timing/*`, "
+      "`throughput/*`, `memory/*`) goes to\n`runs/NAME/timings.jsonl` instead, "
+      "with the step's `time` in Unix seconds, so that\n`metrics.jsonl` has "
+      "the same bytes when the run is repeated, or killed and resumed.\n\n"
       "| tag | Prometheus | meaning |\n|---|---|---|\n";
   for (const metrics::StepTag& tag : metrics::kStepTags) {
     std::string name(tag.tag);
