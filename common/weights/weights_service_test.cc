@@ -162,8 +162,8 @@ TEST(WeightsService, FlippedByteIsRefusedAndAskedForAgain) {
   EXPECT_EQ(holder.got.size(), 0);
   const auto sound = MakeSnapshot(1);
   learner.Publish(1, sound);
-  // Bytes are fetched by hash, so the repeated request for version 0 may already
-  // be answered with the sound copy; damage never arrives.
+  // Bytes are fetched by hash, so the repeated request for version 0 may
+  // already be answered with the sound copy; damage never arrives.
   uint64_t number = 0;
   do {
     const PublishedWeights got = *holder.got.Pop();
