@@ -1,6 +1,7 @@
 #include "services/learner/coordinator.h"
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
@@ -57,14 +58,22 @@ absl::StatusOr<Coordinator::SessionId> Coordinator::Connect(
     session.free_slots = hello.slots();
     session.held = hello.held();
     session.last_heard = clock_->Now();
-    for (auto& [other_id, other] : sessions_) {
-      if (other_id == id || other.hello.worker() != hello.worker()) continue;
-      other.connected = false;
-      other.broken_at = clock_->Now();
-      if (other.wake) wakes.push_back(std::exchange(other.wake, nullptr));
-      // One heir at a time: an older ghost gives back what it still holds.
-      if (session.heir_of != 0) GiveBackAll(session.heir_of);
-      session.heir_of = other_id;
+    for (auto other = sessions_.begin(); other != sessions_.end();) {
+      if (other->first == id ||
+          other->second.hello.worker() != hello.worker()) {
+        ++other;
+        continue;
+      }
+      for (auto& [lease_id, lease] : leases_) {
+        if (lease.session != other->first) continue;
+        lease.session = id;
+        lease.named = true;
+        session.used += lease.samples.size();
+        session.took_over = true;
+      }
+      if (other->second.wake)
+        wakes.push_back(std::move(other->second.wake));  // its stream ends
+      other = sessions_.erase(other);
     }
     v1::CoordinatorMessage message;
     v1::Welcome& welcome = *message.mutable_welcome();
@@ -95,29 +104,28 @@ void Coordinator::Beat(SessionId id, const v1::Beat& beat) {
     session.last_heard = clock_->Now();
     session.free_slots = beat.free_slots();
     session.held = beat.held();
-    if (const SessionId ghost = std::exchange(session.heir_of, 0); ghost != 0) {
-      // The worker came back: what it still plays it keeps, the rest returns.
-      for (const uint64_t lease_id : beat.lease_ids()) {
-        const auto lease = leases_.find(lease_id);
-        if (lease == leases_.end() || lease->second.session != ghost) continue;
-        lease->second.session = id;
-        session.used += lease->second.samples.size();
+    session.took_over = false;
+    const std::set<uint64_t> named(beat.lease_ids().begin(),
+                                   beat.lease_ids().end());
+    std::vector<uint64_t> lost;
+    for (auto& [lease_id, lease] : leases_) {
+      if (lease.session != id) continue;
+      if (named.contains(lease_id)) {
+        lease.named = true;
+      } else if (lease.named) {
+        lost.push_back(lease_id);
       }
-      GiveBackAll(ghost);
-      sessions_.erase(ghost);
     }
-    for (const uint64_t lease_id : beat.lease_ids()) {
-      const auto lease = leases_.find(lease_id);
-      if (lease != leases_.end() && lease->second.session == id) continue;
-      if (lease_id < next_lease_ && lease == leases_.end()) {
-        // Finished, or taken away while the worker was gone. Finished ones may
-        // be listed until the worker hears the verdict: cancelling what is
-        // over changes nothing.
-        v1::CoordinatorMessage message;
-        message.mutable_cancel()->set_lease_id(lease_id);
-        message.mutable_cancel()->set_reason("no longer leased to this worker");
-        Send(session, std::move(message), wakes);
-      }
+    for (const uint64_t lease_id : lost) GiveBack(lease_id, false);
+    for (const uint64_t lease_id : named) {
+      if (lease_id >= next_lease_ || leases_.contains(lease_id)) continue;
+      // Finished, or taken away while the worker was gone. Finished ones may be
+      // listed until the worker hears the verdict: cancelling what is over
+      // changes nothing.
+      v1::CoordinatorMessage message;
+      message.mutable_cancel()->set_lease_id(lease_id);
+      message.mutable_cancel()->set_reason("no longer leased to this worker");
+      Send(session, std::move(message), wakes);
     }
     Pump(wakes);
   }
@@ -165,15 +173,8 @@ void Coordinator::Tick() {
     const absl::Time now = clock_->Now();
     std::vector<SessionId> gone;
     for (const auto& [id, session] : sessions_) {
-      // A worker that is back claims its leases with its first Beat.
-      const bool has_heir = std::any_of(
-          sessions_.begin(), sessions_.end(),
-          [id = id](const auto& s) { return s.second.heir_of == id; });
-      const absl::Duration grace =
-          has_heir ? options_.grace + absl::Seconds(3 * options_.beat_seconds)
-                   : options_.grace;
       const bool broken =
-          !session.connected && now - session.broken_at >= grace;
+          !session.connected && now - session.broken_at >= options_.grace;
       const bool silent = now - session.last_heard >= options_.silent;
       if (broken || silent) {
         spdlog::warn("worker {} is {}; its {} samples go to others",
@@ -185,8 +186,6 @@ void Coordinator::Tick() {
     for (const SessionId id : gone) {
       GiveBackAll(id);
       if (sessions_.at(id).wake) wakes.push_back(sessions_.at(id).wake);
-      for (auto& [other, session] : sessions_)
-        if (session.heir_of == id) session.heir_of = 0;
       sessions_.erase(id);
     }
     Pump(wakes);
@@ -453,7 +452,7 @@ void Coordinator::Pump(Wakes& wakes) {
     SessionId best_id = 0;
     size_t workers = 0;
     for (auto& [id, session] : sessions_) {
-      if (!session.connected || session.heir_of != 0) continue;
+      if (!session.connected || session.took_over) continue;
       ++workers;
       if (session.used >= session.hello.slots()) continue;
       if (best == nullptr || uint64_t{session.used} * best->hello.slots() <

@@ -79,11 +79,14 @@ class Coordinator {
   Coordinator(CoordinatorOptions options, Clock* clock);
 
   // --- Workers.
-  // A worker's stream begins; a living session of the same name is replaced and
-  // its leases wait for the first Beat to be claimed. FAILED_PRECONDITION when
-  // the worker's model does not fit the run's.
+  // A worker's stream begins. A session of the same name ends, and its leases
+  // pass to the new one; nothing is granted before the first Beat has said
+  // which of them the worker still plays. FAILED_PRECONDITION when the worker's
+  // model does not fit the run's.
   absl::StatusOr<SessionId> Connect(const v1::Hello& hello,
                                     std::function<void()> wake);
+  // What the worker works on. A lease that it named before, or took over, and
+  // names no more is given out again.
   void Beat(SessionId session, const v1::Beat& beat);
   void Return(SessionId session, const v1::ReturnLease& message);
   // The stream broke; leases come back after the grace.
@@ -160,6 +163,7 @@ class Coordinator {
     SessionId session = 0;
     WorkId first;  // the group
     std::vector<uint32_t> samples;
+    bool named = false;  // the worker knows of it
   };
   struct Session {
     v1::Hello hello;
@@ -171,8 +175,7 @@ class Coordinator {
     absl::Time last_heard;
     bool connected = true;
     absl::Time broken_at;
-    // Replaced session whose leases the first Beat may claim; 0: none.
-    SessionId heir_of = 0;
+    bool took_over = false;  // leases, and has not said which it plays
   };
   // Wakes to call once the lock is released.
   using Wakes = std::vector<std::function<void()>>;

@@ -99,10 +99,14 @@ class LearnerServiceImpl::WorkStream final
       }
       spdlog::info("worker {} joined with {} slots", in_.hello().worker(),
                    in_.hello().slots());
+      bool ended = false;
       {
         absl::MutexLock lock(&mutex_);
         session_ = *connected;
+        ended = ended_;
       }
+      // Cancelled meanwhile: End did not know of the session.
+      if (ended) service_.coordinator_.Disconnect(*connected);
       Flush();
       return absl::OkStatus();
     }
