@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "common/base/file.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
@@ -188,11 +189,19 @@ class WorkerProcess {
                                         .retry_max = absl::Milliseconds(50)},
         [this](weights::PublishedWeights w) {
           worker_.OnWeights(std::move(w));
+          absl::MutexLock lock(&mutex_);
+          ++weights_seen_;
         });
     thread_ = std::thread([this] { result_ = worker_.Run(*client_); });
   }
   ~WorkerProcess() {
     if (thread_.joinable()) Stop();
+  }
+  // Until so many versions were handed to the worker.
+  void AwaitWeights(int count) {
+    absl::MutexLock lock(&mutex_);
+    const auto seen = [&] { return weights_seen_ >= count; };
+    mutex_.Await(absl::Condition(&seen));
   }
   void Stop() {
     worker_.Stop();
@@ -216,6 +225,8 @@ class WorkerProcess {
   rollout::FakeEngine engine_{Wanderer};
   rollout::Worker worker_;
   std::unique_ptr<rollout::WorkerClient> client_;
+  absl::Mutex mutex_;
+  int weights_seen_ ABSL_GUARDED_BY(mutex_) = 0;
   std::unique_ptr<weights::WeightsClient> weights_;
   absl::Status result_;
   std::thread thread_;
@@ -271,6 +282,37 @@ TEST(RolloutLearner, WorkerPlaysAStepOnTheWeightsItWasLeasedFor) {
     // The next step's leases are granted before the weights have arrived.
     learner.Publish(1, step, 100 + step);
   }
+}
+
+TEST(RolloutLearner, WeightsThatComeWhileEpisodesPlayWaitForTheirEnd) {
+  Learner learner(Dir("swap"), 1);
+  learner.Publish(1, 0, 100);
+  WorkerProcess worker("rollout-0", learner.port());
+  const v1::WeightVersion first = learner.version();
+  EXPECT_EQ(*worker.installs.Pop(), first.root_hash());
+  worker.envs.Hold();
+  learner.Open(1, 2, 4);  // all eight at once
+  worker.envs.AwaitWaiting(8);
+  learner.Publish(1, 1, 101);
+  const v1::WeightVersion second = learner.version();
+  worker.AwaitWeights(2);
+  // Every episode ends under the weights it began with, one reply at a time.
+  Rng rng(1);
+  for (int i = 0; i < 10; ++i) {
+    worker.envs.AwaitWaiting(1);
+    EXPECT_EQ(worker.installs.size(), 0u) << "swapped while episodes play";
+    worker.envs.ReleaseOne(rng);
+  }
+  worker.envs.Release();
+  for (const v1::Trajectory& t : learner.Collect(1)) {
+    for (const v1::Sequence& s : t.sequences()) {
+      ASSERT_EQ(s.spans(0).versions_size(), 1);
+      EXPECT_EQ(s.spans(0).versions(0).count(), s.spans(0).length());
+      EXPECT_EQ(s.spans(0).versions(0).version().SerializeAsString(),
+                first.SerializeAsString());
+    }
+  }
+  EXPECT_EQ(*worker.installs.Pop(), second.root_hash());
 }
 
 TEST(RolloutLearner, NumberOfWorkersChangesNothing) {

@@ -211,6 +211,11 @@ absl::Status WeightsClient::Follow() {
 }
 
 absl::Status WeightsClient::Deliver(const v1::Manifest& manifest) {
+  if (ManifestChecksum(manifest) != manifest.xxh3()) {
+    return Refuse(Malformed(
+        absl::StrCat("found checksum ", absl::Hex(ManifestChecksum(manifest)),
+                     ", expected ", absl::Hex(manifest.xxh3()))));
+  }
   if (!options_.arch_hash.empty() &&
       manifest.arch_hash() != options_.arch_hash) {
     return Refuse(absl::FailedPreconditionError(
@@ -227,8 +232,6 @@ absl::Status WeightsClient::Deliver(const v1::Manifest& manifest) {
         SnapshotFromManifest(manifest, options_.max_bytes);
     if (!snapshot.ok()) return Refuse(snapshot.status());
     absl::Status status = Fetch(*snapshot, manifest.total_bytes());
-    // Superseded while we asked: the next manifest is on its way.
-    if (absl::IsNotFound(status)) return absl::OkStatus();
     if (status.ok()) status = VerifySnapshot(*snapshot);
     if (absl::IsDataLoss(status)) return Refuse(status);
     ATOD_RETURN_IF_ERROR(status);
@@ -272,11 +275,10 @@ absl::Status WeightsClient::Fetch(WeightSnapshot& snapshot, uint64_t total) {
       fetch_ = nullptr;
     }
     const bool progress = snapshot.data.size() > request.from_offset();
-    if (status.ok() || absl::IsNotFound(status) || absl::IsDataLoss(status)) {
-      return status;
-    }
-    // A stream that broke on the way goes on where it broke; one that gives
-    // nothing is left to the next subscription.
+    if (status.ok() || absl::IsDataLoss(status)) return status;
+    // A stream that broke on the way goes on where it broke. One that gives
+    // nothing, also because other weights came meanwhile, is left to the next
+    // subscription.
     if (!progress) return status;
     spdlog::warn("weights: fetch goes on at {} of {} bytes: {}",
                  snapshot.data.size(), total, status.ToString());

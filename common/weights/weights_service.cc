@@ -33,7 +33,13 @@ v1::Manifest ManifestProto(const PublishedWeights& weights) {
     entry.set_offset(tensor.offset);
     entry.set_xxh3(tensor.xxh3);
   }
+  manifest.set_xxh3(ManifestChecksum(manifest));
   return manifest;
+}
+
+uint64_t ManifestChecksum(v1::Manifest manifest) {
+  manifest.clear_xxh3();
+  return TensorChecksum(manifest.SerializeAsString());
 }
 
 // One subscriber's stream. At most one write is under way; when it is done,
@@ -149,6 +155,13 @@ class FetchReactor final : public grpc::ServerGenericBidiReactor {
     const auto newest = store_.Newest();
     if (!newest.has_value() ||
         newest->snapshot->root_hash != request.root_hash()) {
+      if (request.from_offset() > 0) {
+        return Finish(grpc::Status(
+            grpc::StatusCode::FAILED_PRECONDITION,
+            "from_offset: found " + std::to_string(request.from_offset()) +
+                " bytes of weights " + request.root_hash() +
+                ", which are not held, expected 0"));
+      }
       return Finish(
           grpc::Status(grpc::StatusCode::NOT_FOUND,
                        "root_hash: " + request.root_hash() + " is not held"));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <unordered_set>
@@ -20,6 +21,8 @@ inline constexpr size_t kFetchChunk = 1 << 20;
 // Proto form of a version and of the stream that carries it.
 v1::WeightVersion VersionProto(const PublishedWeights& weights);
 v1::Manifest ManifestProto(const PublishedWeights& weights);
+// What Manifest.xxh3 must be.
+uint64_t ManifestChecksum(v1::Manifest manifest);
 
 // Subscribe and Installed. A subscriber that is slow skips versions: it always
 // gets the newest next.

@@ -5,11 +5,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "common/base/queue.h"
 #include "common/base/rng.h"
 #include "common/weights/weights_client.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
@@ -220,6 +222,42 @@ TEST(WeightsService, ClientWithoutALearnerStopsAtOnce) {
   Learner learner;
   learner.Stop();
   Holder holder(learner);
+}
+
+TEST(WeightsService, AStreamOfOtherWeightsDoesNotGoOn) {
+  Learner learner;
+  const auto first = MakeSnapshot(1, {100}), second = MakeSnapshot(2, {100});
+  learner.Publish(0, first);
+  const auto fetch = [&](const std::string& hash, uint64_t from) {
+    v1::FetchRequest request;
+    request.set_root_hash(hash);
+    request.set_from_offset(from);
+    grpc::GenericStub stub(learner.Connect());
+    grpc::ClientContext context;
+    bool own = false;
+    grpc::ByteBuffer bytes, reply;
+    EXPECT_TRUE(grpc::SerializationTraits<v1::FetchRequest>::Serialize(
+                    request, &bytes, &own)
+                    .ok());
+    absl::Notification done;
+    grpc::Status status;
+    stub.UnaryCall(&context, kFetchMethod, {}, &bytes, &reply,
+                   [&](grpc::Status s) {
+                     status = std::move(s);
+                     done.Notify();
+                   });
+    done.WaitForNotification();
+    return status;
+  };
+  EXPECT_TRUE(fetch(first->root_hash, 100).ok());
+  learner.Publish(1, second);
+  const grpc::Status refused = fetch(first->root_hash, 100);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.error_message(), HasSubstr(first->root_hash));
+  EXPECT_EQ(fetch(first->root_hash, 0).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(fetch(second->root_hash, 401).error_code(),
+            grpc::StatusCode::OUT_OF_RANGE);
 }
 
 TEST(SnapshotFromManifest, RefusesWhatDoesNotFit) {

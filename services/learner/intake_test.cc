@@ -170,6 +170,30 @@ TEST_F(IntakeTest, ATornTailGoesBeforeTheNextFrameComes) {
                                    ->Append(Good(lease_, lease_.samples(0)))));
 }
 
+TEST_F(IntakeTest, AMixedVersionSequenceIsToldByItsSpans) {
+  v1::Trajectory t = Good(lease_, lease_.samples(0));
+  v1::Span& span = *t.mutable_sequences(0)->mutable_spans(0);
+  span.mutable_versions(0)->set_count(1);
+  v1::VersionRun& later = *span.add_versions();
+  later.set_count(1);
+  later.mutable_version()->set_number(8);
+  later.mutable_version()->set_root_hash("later");
+  const v1::SubmitReply reply = Submit(t);
+  EXPECT_EQ(reply.verdict(), v1::SubmitReply::REJECTED);
+  EXPECT_EQ(reply.problem().found(), "1 tokens of version 8 (later)");
+}
+
+TEST_F(IntakeTest, TheSameWeightsUnderAnotherNumberAreTheSame) {
+  v1::Trajectory t = Good(lease_, lease_.samples(0));
+  v1::Span& span = *t.mutable_sequences(0)->mutable_spans(0);
+  span.mutable_versions(0)->set_count(1);
+  v1::VersionRun& later = *span.add_versions();
+  later.set_count(1);
+  later.mutable_version()->set_number(8);
+  later.mutable_version()->set_root_hash("w");
+  EXPECT_EQ(Submit(t).verdict(), v1::SubmitReply::ACCEPTED);
+}
+
 // Each malformation, and the field that the worker is told.
 struct Malformation {
   const char* field;
@@ -240,6 +264,13 @@ INSTANTIATE_TEST_SUITE_P(
                      [](v1::Trajectory& t) {
                        SpanOf(t).mutable_versions(0)->set_count(1);
                      }},
+        Malformation{"versions",
+                     [](v1::Trajectory& t) {
+                       v1::VersionRun& none = *SpanOf(t).add_versions();
+                       none.mutable_version()->set_root_hash("w");
+                     }},
+        Malformation{"versions",
+                     [](v1::Trajectory& t) { SpanOf(t).clear_versions(); }},
         Malformation{
             "task.task_id",
             [](v1::Trajectory& t) { t.mutable_task()->set_task_id("t2"); }},

@@ -44,19 +44,18 @@ absl::Status CheckLogProbs(const std::string& field, const Values& values,
   return absl::OkStatus();
 }
 
+// The same weights are those of the same hash, whatever their number.
 absl::Status CheckVersions(const std::string& field, const v1::Span& span,
                            const v1::Lease& lease) {
   uint64_t count = 0;
   for (const v1::VersionRun& run : span.versions()) {
     count += run.count();
     const v1::WeightVersion& v = run.version();
-    const bool known = v.root_hash() == lease.weight_max().root_hash() ||
-                       v.root_hash() == lease.weight_min().root_hash() ||
-                       (v.number() > lease.weight_min().number() &&
-                        v.number() < lease.weight_max().number());
-    if (!known) {
+    if (run.count() == 0 || (v.root_hash() != lease.weight_max().root_hash() &&
+                             v.root_hash() != lease.weight_min().root_hash())) {
       return Bad(absl::StrCat(field, ".versions"),
-                 absl::StrCat("version ", v.number(), " (", v.root_hash(), ")"),
+                 absl::StrCat(run.count(), " tokens of version ", v.number(),
+                              " (", v.root_hash(), ")"),
                  absl::StrCat("version ", lease.weight_min().number(), " to ",
                               lease.weight_max().number(), " (",
                               lease.weight_max().root_hash(), ")"));

@@ -173,6 +173,22 @@ class FakeEnvs final : public envs::EnvCaller {
     absl::MutexLock lock(&mutex_);
     hold_ = true;
   }
+  // Until so many calls wait.
+  void AwaitWaiting(size_t count) {
+    absl::MutexLock lock(&mutex_);
+    const auto enough = [&] { return held_.size() >= count; };
+    mutex_.Await(absl::Condition(&enough));
+  }
+  // Ends Hold and answers what waits.
+  void Release() {
+    {
+      absl::MutexLock lock(&mutex_);
+      hold_ = false;
+    }
+    Rng rng(0);
+    while (ReleaseOne(rng)) {
+    }
+  }
   // Answers one waiting call; false when none waits.
   bool ReleaseOne(Rng& rng) {
     std::function<void()> call;

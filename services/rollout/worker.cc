@@ -175,9 +175,6 @@ Worker::Fit Worker::FitOf(const v1::Lease& lease) const {
   const std::string& held = held_.root_hash();
   if (held.empty()) return Fit::kWait;
   if (held == min.root_hash() || held == max.root_hash()) return Fit::kPlay;
-  if (held_.number() > min.number() && held_.number() < max.number()) {
-    return Fit::kPlay;
-  }
   // An older life of the run may have counted further.
   if (held_.incarnation() == max.incarnation() &&
       held_.number() > max.number()) {
