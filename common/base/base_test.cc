@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "common/base/disk.h"
 #include "common/base/file.h"
 #include "common/base/problem.h"
 #include "common/base/queue.h"
@@ -68,6 +69,30 @@ TEST(File, WriteIsReadBackAndMissingFilesAreNamed) {
   const auto gone = ReadFile(path);
   EXPECT_EQ(gone.status().code(), absl::StatusCode::kNotFound);
   EXPECT_NE(gone.status().message().find(path), std::string::npos);
+}
+
+TEST(Disk, NetworkFileSystemsAreToldByTheirMount) {
+  constexpr char kMounts[] =
+      "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+      "30 22 0:40 / /home rw shared:7 master:2 - nfs4 host:/export rw\n"
+      "31 30 0:41 / /home/me/my\\040disk rw - ext4 /dev/sdb1 rw\n"
+      "32 22 0:42 / /mnt rw - fuse.sshfs me@host: rw\n"
+      "33 32 0:43 / /mnt rw - fuse.fuse-overlayfs overlay rw\n";
+  EXPECT_EQ(FileSystemType("/var/runs", kMounts), "ext4");
+  EXPECT_EQ(FileSystemType("/homestead", kMounts), "ext4");
+  EXPECT_EQ(FileSystemType("/home/me/runs", kMounts), "nfs4");
+  EXPECT_EQ(FileSystemType("/home/me/my disk/runs", kMounts), "ext4");
+  EXPECT_EQ(FileSystemType("/mnt/x", kMounts), "fuse.fuse-overlayfs");
+  EXPECT_EQ(FileSystemType("/x", "nonsense\n- -\n"), "");
+  for (const char* type : {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs"}) {
+    const absl::Status status = RefuseNetworkType("/home/run", type);
+    EXPECT_TRUE(absl::IsFailedPrecondition(status)) << type;
+    EXPECT_NE(status.message().find("/home/run"), std::string::npos);
+    EXPECT_NE(status.message().find(type), std::string::npos);
+  }
+  for (const char* type : {"ext4", "xfs", "overlay", "tmpfs", "fuseblk", ""})
+    EXPECT_TRUE(RefuseNetworkType("/home/run", type).ok()) << type;
+  EXPECT_TRUE(RequireLocalDisk(testing::TempDir()).ok());
 }
 
 }  // namespace

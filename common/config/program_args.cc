@@ -51,7 +51,12 @@ ProgramStart ParseProgramArgs(const std::string& name,
   app.add_option("--resume", args.resume,
                  "Learner: go on from `latest` checkpoint (from the start when "
                  "there is none) or from this one")
-      ->type_name("latest|DIR");
+      ->type_name("latest|DIR")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  app.add_option("--fork", args.fork,
+                 "Learner: start where another run stood at its checkpoint of "
+                 "a step")
+      ->type_name("RUN@STEP");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

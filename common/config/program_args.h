@@ -20,6 +20,9 @@ struct ProgramArgs {
   // --resume: "latest" (the newest checkpoint, or the start when there is none)
   // or a checkpoint's folder; empty for a new run. The learner's alone.
   std::string resume;
+  // --fork: RUN@STEP that the new run starts from; ignored when there is
+  // something to resume. The learner's alone.
+  std::string fork;
 };
 
 // What main() does next: run with `args`, or, without them, end with

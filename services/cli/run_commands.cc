@@ -17,7 +17,7 @@
 #include "common/base/status_macros.h"
 #include "services/cli/command.h"
 #include "services/learner/control_client.h"
-#include "services/learner/ledger.h"
+#include "services/learner/ledger_check.h"
 #include "services/learner/trajectory_store.h"
 
 namespace atod::cli {
@@ -39,11 +39,22 @@ absl::Status CheckRunDir(const std::string& dir) {
 absl::StatusOr<int> RunCheckLedger(const std::string& run_dir) {
   ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
   ATOD_ASSIGN_OR_RETURN(const learner::LedgerReport report,
-                        learner::CheckLedger(run_dir + "/ledger.db"));
+                        learner::CheckRun(run_dir));
+  const learner::Ledger::Counts& c = report.counts;
   absl::PrintF("issued %d = consumed %d + dropped %d + in flight %d\n",
-               report.counts.issued, report.counts.consumed,
-               report.counts.dropped, report.counts.in_flight);
-  for (const auto& lines : {report.duplicates, report.gaps})
+               c.issued, c.consumed, c.dropped, c.in_flight);
+  absl::PrintF(
+      "in %d lives: issued %d = consumed %d + dropped %d + in flight %d + "
+      "superseded %d\n",
+      report.incarnation, c.issued_ever, c.consumed, c.dropped, c.in_flight,
+      c.superseded);
+  absl::PrintF("%d digests of updates, %d payloads in the spool\n",
+               report.updates, report.payloads);
+  if (!report.forked_from.empty())
+    absl::PrintF("forked from %s, whose ledger has the steps before\n",
+                 report.forked_from);
+  for (const auto& lines :
+       {report.duplicates, report.gaps, report.digests, report.missing})
     for (const std::string& line : lines) absl::PrintF("%s\n", line);
   return report.ok() ? 0 : 1;
 }

@@ -37,7 +37,8 @@ struct Flags {
   std::vector<std::string> sets;
   bool print_config = false;
   bool dry_run = false;
-  bool resume = false;
+  std::string resume;  // as the learner takes it
+  std::string fork;
 };
 
 constexpr char kLearner[] = "learner";
@@ -121,11 +122,11 @@ class Box {
     Add("teacher", "atod-teacher", args, {}, config_.threads().teacher(),
         learner_only || config_.teachers().empty());
     std::vector<std::string> learner_args = args;
-    if (flags.resume)
-      learner_args.insert(learner_args.end(), {"--resume", "latest"});
-    Add(kLearner, "atod-learner", learner_args,
-        flags.resume ? std::vector<std::string>{}
-                     : std::vector<std::string>{"--resume", "latest"},
+    if (!flags.resume.empty())
+      learner_args.insert(learner_args.end(), {"--resume", flags.resume});
+    if (!flags.fork.empty())
+      learner_args.insert(learner_args.end(), {"--fork", flags.fork});
+    Add(kLearner, "atod-learner", learner_args, {"--resume", "latest"},
         config_.threads().learner(), false);
     for (uint32_t i = 0; i < config_.rollout().workers(); ++i) {
       std::vector<std::string> rollout_args = args;
@@ -317,8 +318,16 @@ void Add(CLI::App& app, const std::string& name, const std::string& summary,
                 "print every value and where it came from, then end");
   sub->add_flag("--dry-run", flags->dry_run,
                 "check the inputs and print what would happen, then end");
-  sub->add_flag("--resume", flags->resume,
-                "go on from the newest checkpoint of the run");
+  sub->add_option("--resume", flags->resume,
+                  "go on from the newest checkpoint of the run, or from the "
+                  "checkpoint in a folder")
+      ->type_name("[latest|DIR]")
+      ->expected(0, 1)
+      ->default_str("latest");
+  sub->add_option("--fork", flags->fork,
+                  "a new run that starts where another one stood at its "
+                  "checkpoint of a step")
+      ->type_name("RUN@STEP");
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
 
@@ -247,7 +248,13 @@ void Coordinator::Accept(const WorkId& id, v1::Trajectory trajectory) {
     if (sample == nullptr || sample->state != State::kReserved) return;
     sample->state = State::kDone;
     sample->result = std::make_unique<v1::Trajectory>(std::move(trajectory));
-    --orders_.at({id.purpose, id.step}).open;
+    Order& order = orders_.at({id.purpose, id.step});
+    --order.open;
+    const std::vector<Sample>& group = order.groups[id.group].samples;
+    if (std::all_of(group.begin(), group.end(),
+                    [](const Sample& s) { return s.state == State::kDone; })) {
+      KillPoint(KillLabel::kGroupComplete);
+    }
     Pump(wakes);  // the worker has a free slot
   }
   Call(wakes);
@@ -513,6 +520,7 @@ bool Coordinator::GrantOne(Session& session, SessionId id, size_t most,
                      lease.samples.front()};
       leases_[lease_id] = std::move(lease);
       ++totals_.granted;
+      KillPoint(KillLabel::kLeaseGranted);
       Send(session, std::move(message), wakes);
       return true;
     }

@@ -1,5 +1,6 @@
 #include "services/learner/intake.h"
 
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
 
@@ -38,6 +39,7 @@ Intake::~Intake() {
 }
 
 void Intake::Submit(v1::Trajectory trajectory, Done done) {
+  KillPoint(KillLabel::kSubmitReceived);
   Item item{std::move(trajectory), std::move(done)};
   if (!queue_.Push(std::move(item)))
     item.done(absl::UnavailableError("the learner is stopping"));
@@ -98,7 +100,11 @@ void Intake::Handle(std::vector<Item> items) {
   if (kept.empty()) return;
   // On the disk before the ledger says so, and both before the worker hears.
   absl::Status entered = store_->Sync();
-  if (entered.ok()) entered = ledger_->Submit(rows);
+  if (entered.ok()) {
+    KillPoint(KillLabel::kSpoolWritten);
+    entered = ledger_->Submit(rows);
+    KillPoint(KillLabel::kLedgerCommitted);
+  }
   if (!entered.ok()) spdlog::error("{}", std::string(entered.message()));
   for (Kept& k : kept) {
     if (!entered.ok()) {

@@ -6,7 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/base/clock.h"
+#include "common/base/disk.h"
 #include "common/base/file.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
@@ -33,6 +35,7 @@
 #include "services/learner/peers_client.h"
 #include "services/learner/policy_trainer.h"
 #include "services/learner/run_checkpoint.h"
+#include "services/learner/run_fork.h"
 #include "services/learner/run_state.h"
 #include "services/learner/trajectory_store.h"
 
@@ -102,6 +105,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   const std::string run_dir =
       (fs::path(config.runs_dir()) / config.name()).string();
   ATOD_RETURN_IF_ERROR(CheckFolder(run_dir, args.resume));
+  ATOD_RETURN_IF_ERROR(RequireLocalDisk(run_dir));
   if (!fs::is_directory(config.model().path())) {
     return BadInput({.file = "configuration",
                      .field = "model.path",
@@ -118,9 +122,14 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   RunCheckpoint start;
   if (!args.resume.empty()) {
     ATOD_ASSIGN_OR_RETURN(checkpoint_dir, FindCheckpoint(run_dir, args.resume));
-    if (!checkpoint_dir.empty()) {
-      ATOD_ASSIGN_OR_RETURN(start, LoadCheckpoint(checkpoint_dir));
-    }
+  }
+  if (!args.fork.empty() && checkpoint_dir.empty() && !args.dry_run) {
+    ATOD_RETURN_IF_ERROR(ForkRun(args.fork, config.runs_dir(), run_dir));
+    ATOD_ASSIGN_OR_RETURN(checkpoint_dir, FindCheckpoint(run_dir, "latest"));
+  }
+  ATOD_ASSIGN_OR_RETURN(const ForkOrigin origin, ReadForkOrigin(run_dir));
+  if (!checkpoint_dir.empty()) {
+    ATOD_ASSIGN_OR_RETURN(start, LoadCheckpoint(checkpoint_dir));
   }
   model::SetComputeThreads(config.threads().learner());
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBackend> device,
@@ -155,12 +164,27 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
       WriteFileAtomic(run_dir + "/config.resolved.yaml", yaml));
   if (!checkpoint_dir.empty())
     ATOD_RETURN_IF_ERROR(PointLast(run_dir, checkpoint_dir));
+  const std::string ledger_path = run_dir + "/ledger.db";
+  const bool own_checkpoint = origin.run.empty() || start.step > origin.step;
+  if (!checkpoint_dir.empty() && own_checkpoint && !fs::exists(ledger_path)) {
+    spdlog::warn("{} is gone: going on with the checkpoint's", ledger_path);
+    ATOD_ASSIGN_OR_RETURN(const std::string bytes,
+                          ReadFile(checkpoint_dir + "/ledger.db"));
+    ATOD_RETURN_IF_ERROR(WriteFileAtomic(ledger_path, bytes));
+  }
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Ledger> ledger,
-                        Ledger::Open(run_dir + "/ledger.db"));
+                        Ledger::Open(ledger_path));
   // The checkpoint's step was trained, but its evaluation may be missing.
   const int64_t last = start.last_recorded();
+  Continuation from;
+  from.last_step = start.step;
+  from.last_eval = last;
+  if (!checkpoint_dir.empty()) from.snapshot = checkpoint_dir + "/ledger.db";
+  from.forked_from = origin.ToString();
+  from.fork_step = origin.step;
   ATOD_ASSIGN_OR_RETURN(const uint32_t incarnation,
-                        ledger->StartIncarnation(start.step, last));
+                        ledger->StartIncarnation(from));
+  KillPoint(KillLabel::kIncarnationStarted);
   ATOD_RETURN_IF_ERROR(
       SupersedeAfter(SpoolDir(run_dir), start.step, last, incarnation));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<TrajectoryStore> store,
@@ -228,20 +252,22 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
     return !stop.stopping.WaitForNotificationWithTimeout(kRetry);
   };
   absl::Status status = [&]() -> absl::Status {
+    RunParts parts;
     ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<EnvPeers> envs,
                           EnvPeers::Connect(config, keep_trying));
     ATOD_ASSIGN_OR_RETURN(const Recipe recipe,
                           MakeRecipe(AlgorithmOptionsOf(config.algorithm())));
     if (recipe.needs_teacher) {
-      ATOD_RETURN_IF_ERROR(
+      ATOD_ASSIGN_OR_RETURN(
+          parts.teacher_hashes,
           CheckTeacher(config, tokenizer->hash(), keep_trying));
     }
-    RunParts parts;
     parts.config = &config;
     parts.run_dir = run_dir;
     parts.incarnation = incarnation;
     parts.tokenizer_hash = tokenizer->hash();
     parts.config_hash = HashHex(yaml);
+    parts.world_size = communicator->world_size();
     parts.coordinator = &coordinator;
     parts.ledger = ledger.get();
     parts.trainer = trainer.get();

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/file.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
 #include "common/base/rng.h"
@@ -80,8 +81,8 @@ absl::Status LearnerRun::Prepare() {
                        config_.eval().panel_size());
     panel_hash = PanelHash(panel_split_.content_hash(), panel_);
   }
-  // Another set of games, panel or tokenizer is another run.
-  const auto same = [](const char* field, const std::string& found,
+  // Another set of games, panel, tokenizer or teacher is another run.
+  const auto same = [](const std::string& field, const std::string& found,
                        const std::string& expected) {
     if (expected.empty() || found == expected) return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat(field, ": found ", found,
@@ -94,6 +95,24 @@ absl::Status LearnerRun::Prepare() {
       same("evaluation panel", panel_hash, checkpoint_.panel_hash));
   ATOD_RETURN_IF_ERROR(same("tokenizer_hash", parts_.tokenizer_hash,
                             checkpoint_.tokenizer_hash));
+  for (const auto& [name, hash] : parts_.teacher_hashes) {
+    const auto before = checkpoint_.teacher_hashes.find(name);
+    if (before != checkpoint_.teacher_hashes.end()) {
+      ATOD_RETURN_IF_ERROR(same(absl::StrCat("weights_hash of teacher ", name),
+                                hash, before->second));
+    }
+  }
+  if (checkpoint_.step > 0 && checkpoint_.config_hash != parts_.config_hash) {
+    spdlog::warn("the configuration differs from the checkpoint's");
+  }
+  if (checkpoint_.world_size != parts_.world_size) {
+    spdlog::warn(
+        "{} learner ranks, {} before: sums round otherwise, results differ in "
+        "the last bits",
+        parts_.world_size, checkpoint_.world_size);
+  }
+  checkpoint_.teacher_hashes = parts_.teacher_hashes;
+  checkpoint_.world_size = parts_.world_size;
   checkpoint_.train_hash = train_.content_hash();
   checkpoint_.panel_hash = panel_hash;
   checkpoint_.tokenizer_hash = parts_.tokenizer_hash;
@@ -155,6 +174,7 @@ absl::Status LearnerRun::Publish() {
   parts_.versions->Publish(std::move(published));
   parts_.state->SetVersion(version_);
   parts_.coordinator->Announce(version_);
+  KillPoint(KillLabel::kVersionPublished);
   parts_.registry->Gauge(metrics::kLearnerWeightVersion)
       .Set(static_cast<double>(checkpoint_.version));
   return absl::OkStatus();
@@ -230,6 +250,7 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   const double lr = LearningRate(config_.optimizer(), config_.steps(), step);
   ATOD_ASSIGN_OR_RETURN(const TrainedStep trained,
                         parts_.trainer->TrainStep(step, lr, data));
+  KillPoint(KillLabel::kUpdateDone);
   std::vector<std::vector<WorkId>> updates;
   for (const std::vector<int32_t>& update : trained.updates) {
     std::vector<WorkId>& ids = updates.emplace_back();
@@ -240,6 +261,7 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
     }
   }
   ATOD_RETURN_IF_ERROR(parts_.ledger->Consume(step, updates));
+  KillPoint(KillLabel::kStepConsumed);
   ATOD_RETURN_IF_ERROR(WriteAdvantages(step, data, trained));
 
   Scalars scalars = trained.metrics;
@@ -331,6 +353,7 @@ absl::Status LearnerRun::FinishStep(uint32_t step, Scalars scalars) {
   }
   checkpoint_.pending.clear();
   ATOD_RETURN_IF_ERROR(parts_.recorder->Record(step, scalars));
+  KillPoint(KillLabel::kStepRecorded);
   v1::StepRecord record;
   record.set_step(step);
   record.set_incarnation(parts_.incarnation);

@@ -31,6 +31,8 @@ struct RunParts {
   uint32_t incarnation = 1;
   std::string tokenizer_hash;
   std::string config_hash;
+  std::map<std::string, std::string> teacher_hashes;  // weights, by name
+  int world_size = 1;
   Coordinator* coordinator = nullptr;
   Ledger* ledger = nullptr;
   PolicyTrainer* trainer = nullptr;
@@ -51,7 +53,7 @@ class LearnerRun {
   // one for a new run.
   LearnerRun(RunParts parts, RunCheckpoint start);
 
-  // FAILED_PRECONDITION when the checkpoint is of other tasks.
+  // FAILED_PRECONDITION when the checkpoint is of other tasks or teachers.
   absl::Status Run();
 
  private:

@@ -19,6 +19,8 @@
 #include "gtest/gtest.h"
 #include "services/learner/algorithm_options.h"
 #include "services/learner/intake.h"
+#include "services/learner/ledger_check.h"
+#include "services/learner/run_fork.h"
 
 namespace atod::learner {
 namespace {
@@ -146,7 +148,13 @@ class Life {
     }
     const int64_t last = start_.last_recorded();
     ledger_ = Ledger::Open(run_dir_ + "/ledger.db").value();
-    incarnation_ = ledger_->StartIncarnation(start_.step, last).value();
+    const ForkOrigin origin = ReadForkOrigin(run_dir_).value();
+    Continuation go_on{start_.step, last};
+    if (!resume.empty())
+      go_on.snapshot = fs::path(optimizer_).parent_path() / "ledger.db";
+    go_on.forked_from = origin.ToString();
+    go_on.fork_step = origin.step;
+    incarnation_ = ledger_->StartIncarnation(go_on).value();
     EXPECT_TRUE(
         SupersedeAfter(run_dir_ + "/spool", start_.step, last, incarnation_)
             .ok());
@@ -173,6 +181,8 @@ class Life {
         std::make_unique<Intake>(coordinator_.get(), ledger_.get(),
                                  store_.get(), TrajectoryLimits{kVocab, 64});
   }
+
+  std::string teacher_hash = "weights of the teacher";
 
   // Stops the run when `stop_at` work is granted ("train 4", "eval 2").
   absl::Status Run(const std::string& stop_at = "") {
@@ -211,6 +221,7 @@ class Life {
     parts.run_dir = run_dir_;
     parts.incarnation = incarnation_;
     parts.tokenizer_hash = "tokenizer";
+    parts.teacher_hashes = {{"teacher", teacher_hash}};
     parts.coordinator = coordinator_.get();
     parts.ledger = ledger_.get();
     parts.trainer = trainer_.get();
@@ -314,7 +325,7 @@ TEST_F(LearnerRunTest, ARunRecordsEveryStepOnceAndItsLedgerHolds) {
   }
   EXPECT_DOUBLE_EQ(nlohmann::json::parse(lines[1])["hybrid/kl_coef"],
                    1 - 0.9 / 4);
-  const LedgerReport report = CheckLedger(root_ + "/a/ledger.db").value();
+  const LedgerReport report = CheckRun(root_ + "/a").value();
   EXPECT_TRUE(report.ok());
   EXPECT_EQ(report.counts.issued, 6 * 12u);
   EXPECT_EQ(report.counts.consumed, 6 * 12u);
@@ -347,11 +358,10 @@ TEST_F(LearnerRunTest, AnInterruptedRunGoesOnToTheSameLines) {
       if (c == ' ') c = '-';
     ASSERT_TRUE(Life(Config(safe), "").Run(stop_at).ok()) << stop_at;
     EXPECT_LT(Lines(safe).size(), 7u) << stop_at;
-    ASSERT_TRUE(CheckLedger(root_ + "/" + safe + "/ledger.db")->ok());
+    ASSERT_TRUE(CheckRun(root_ + "/" + safe)->ok());
     ASSERT_TRUE(Life(Config(safe), "latest").Run().ok()) << stop_at;
     EXPECT_EQ(Lines(safe), Lines("unbroken")) << stop_at;
-    const LedgerReport report =
-        CheckLedger(root_ + "/" + safe + "/ledger.db").value();
+    const LedgerReport report = CheckRun(root_ + "/" + safe).value();
     EXPECT_TRUE(report.ok()) << stop_at;
     EXPECT_EQ(report.counts.consumed, 6 * 12u) << stop_at;
   }
@@ -368,7 +378,48 @@ TEST_F(LearnerRunTest, AnEarlierCheckpointCanBeGoneOnFrom) {
                   .Run()
                   .ok());
   EXPECT_EQ(Lines("again"), lines);
-  EXPECT_TRUE(CheckLedger(root_ + "/again/ledger.db")->ok());
+  EXPECT_TRUE(CheckRun(root_ + "/again")->ok());
+}
+
+TEST_F(LearnerRunTest, AForkGoesOnAsTheRunItCameFrom) {
+  ASSERT_TRUE(Life(Config("parent"), "").Run("train 5").ok());
+  EXPECT_THAT(ForkRun("parent@9", root_, root_ + "/fork").message(),
+              testing::HasSubstr("found no checkpoint of step 9, expected one "
+                                 "of "));
+  EXPECT_FALSE(ForkRun("parent", root_, root_ + "/fork").ok());
+  ASSERT_TRUE(ForkRun("parent@4", root_, root_ + "/fork").ok());
+  ASSERT_TRUE(Life(Config("fork"), "latest").Run("train 6").ok());
+  ASSERT_TRUE(Life(Config("fork"), "latest").Run().ok());
+  ASSERT_TRUE(Life(Config("parent"), "latest").Run().ok());
+  EXPECT_EQ(Lines("fork"), Lines("parent"));
+  const std::string model = "/checkpoints/last/model/model.safetensors";
+  EXPECT_EQ(ReadFile(root_ + "/fork" + model).value(),
+            ReadFile(root_ + "/parent" + model).value());
+  // A lineage of its own: the steps up to the fork are the parent's.
+  const LedgerReport report = CheckRun(root_ + "/fork").value();
+  EXPECT_TRUE(report.ok());
+  EXPECT_EQ(report.forked_from, root_ + "/parent@4");
+  EXPECT_EQ(report.counts.consumed, 2 * 12u);
+  EXPECT_EQ(CheckRun(root_ + "/parent")->counts.consumed, 6 * 12u);
+}
+
+TEST_F(LearnerRunTest, AnotherTeacherIsRefused) {
+  ASSERT_TRUE(Life(Config("teacher"), "").Run("train 4").ok());
+  Life life(Config("teacher"), "latest");
+  life.teacher_hash = "other weights";
+  EXPECT_THAT(life.Run().message(),
+              testing::HasSubstr("weights_hash of teacher teacher: found other "
+                                 "weights, expected weights of the teacher"));
+}
+
+TEST_F(LearnerRunTest, ACheckpointWhoseReplacementDiedIsPutBack) {
+  ASSERT_TRUE(Life(Config("moved"), "").Run().ok());
+  const std::string folder = root_ + "/moved/checkpoints";
+  fs::rename(folder + "/step-6", folder + "/.step-6.old");
+  fs::create_directories(folder + "/.step-6.part/model");
+  EXPECT_EQ(FindCheckpoint(root_ + "/moved", "latest").value(),
+            folder + "/step-6");
+  EXPECT_FALSE(fs::exists(folder + "/.step-6.part"));
 }
 
 TEST_F(LearnerRunTest, ADamagedCheckpointIsRefusedByFile) {

@@ -129,9 +129,10 @@ absl::StatusOr<v1::Task> EnvPeers::GetTask(const std::string& split,
   return tasks_[{split, index}] = task;
 }
 
-absl::Status CheckTeacher(const v1::RunConfig& config,
-                          const std::string& tokenizer_hash,
-                          const KeepTrying& keep_trying) {
+absl::StatusOr<std::map<std::string, std::string>> CheckTeacher(
+    const v1::RunConfig& config, const std::string& tokenizer_hash,
+    const KeepTrying& keep_trying) {
+  std::map<std::string, std::string> hashes;
   const std::string& address = config.rpc().teacher();
   ATOD_ASSIGN_OR_RETURN(
       const std::shared_ptr<grpc::Channel> channel,
@@ -156,8 +157,9 @@ absl::Status CheckTeacher(const v1::RunConfig& config,
                        ".tokenizer_hash: found ", model->tokenizer_hash(),
                        ", expected ", tokenizer_hash, ", the student's"));
     }
+    hashes[teacher.name()] = model->weights_hash();
   }
-  return absl::OkStatus();
+  return hashes;
 }
 
 }  // namespace atod::learner

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,9 +42,9 @@ class EnvPeers final : public TaskDirectory {
 };
 
 // Waits for the teacher of rpc.teacher and checks that it has every configured
-// teacher, with the student's tokenizer.
-absl::Status CheckTeacher(const v1::RunConfig& config,
-                          const std::string& tokenizer_hash,
-                          const KeepTrying& keep_trying);
+// teacher, with the student's tokenizer. Returns their weights_hash by name.
+absl::StatusOr<std::map<std::string, std::string>> CheckTeacher(
+    const v1::RunConfig& config, const std::string& tokenizer_hash,
+    const KeepTrying& keep_trying);
 
 }  // namespace atod::learner

@@ -111,10 +111,10 @@ TEST(CheckTeacherTest, NamesAndTokenizersMustFit) {
   const auto server = Start(service);
   v1::RunConfig config = Config("127.0.0.1:1", server->address());
   EXPECT_TRUE(CheckTeacher(config, "t", Never).ok());
-  EXPECT_THAT(CheckTeacher(config, "other", Never).message(),
+  EXPECT_THAT(CheckTeacher(config, "other", Never).status().message(),
               HasSubstr("tokenizer_hash: found t, expected other"));
   config.add_teachers()->set_name("second");
-  EXPECT_THAT(CheckTeacher(config, "t", Never).message(),
+  EXPECT_THAT(CheckTeacher(config, "t", Never).status().message(),
               HasSubstr("no model 'second'"));
 }
 

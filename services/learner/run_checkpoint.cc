@@ -1,14 +1,17 @@
 #include "services/learner/run_checkpoint.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/manifest.h"
@@ -20,6 +23,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr char kPrefix[] = "step-";
+constexpr char kOld[] = ".old";
 
 std::string Folder(const std::string& run_dir) {
   return run_dir + "/checkpoints";
@@ -44,6 +48,45 @@ absl::Status Link(const std::string& folder, const std::string& link,
 std::string Target(const std::string& folder, const std::string& link) {
   std::error_code ec;
   return fs::read_symlink(absl::StrCat(folder, "/", link), ec).string();
+}
+
+std::string Part(const std::string& folder, const std::string& name) {
+  return absl::StrCat(folder, "/.", name, ".part");
+}
+
+// A finished checkpoint gets its name, from one moment to the next unless a
+// checkpoint of the same step, from an earlier life, makes way.
+absl::Status PutInPlace(const std::string& folder, const std::string& name) {
+  const std::string place = absl::StrCat(folder, "/", name);
+  const std::string old = absl::StrCat(folder, "/.", name, kOld);
+  std::error_code ec;
+  fs::remove_all(old, ec);
+  fs::rename(place, old, ec);
+  fs::rename(Part(folder, name), place, ec);
+  ATOD_RETURN_IF_ERROR(
+      FsError(ec, absl::StrCat(place, ": cannot put in place")));
+  ATOD_RETURN_IF_ERROR(SyncPath(folder));
+  fs::remove_all(old, ec);
+  return absl::OkStatus();
+}
+
+// After a life that died while it saved: a checkpoint that made way for another
+// that did not get its place is put back, what was not finished goes.
+void Tidy(const fs::path& folder) {
+  std::error_code ec;
+  std::vector<fs::path> left;
+  for (const auto& entry : fs::directory_iterator(folder, ec))
+    if (entry.path().filename().string().starts_with(
+            absl::StrCat(".", kPrefix)))
+      left.push_back(entry.path());
+  for (const fs::path& path : left) {
+    const fs::path place = folder / path.stem().string().substr(1);
+    if (path.extension() == kOld && !fs::exists(place)) {
+      fs::rename(path, place, ec);
+    } else {
+      fs::remove_all(path, ec);
+    }
+  }
 }
 
 // Complete checkpoints by step.
@@ -84,7 +127,9 @@ json ToJson(const RunCheckpoint& s) {
           {"config_hash", s.config_hash},
           {"tokenizer_hash", s.tokenizer_hash},
           {"train_hash", s.train_hash},
-          {"panel_hash", s.panel_hash}};
+          {"panel_hash", s.panel_hash},
+          {"teacher_hashes", s.teacher_hashes},
+          {"world_size", s.world_size}};
 }
 
 }  // namespace
@@ -95,23 +140,17 @@ absl::Status SaveCheckpoint(
     const std::function<absl::Status(const std::string& dir)>& write) {
   const std::string folder = Folder(run_dir);
   const std::string name = absl::StrCat(kPrefix, state.step);
-  const std::string part = absl::StrCat(folder, "/.", name, ".part");
-  const std::string final_dir = absl::StrCat(folder, "/", name);
+  const std::string part = Part(folder, name);
   std::error_code ec;
   fs::remove_all(part, ec);
   ATOD_RETURN_IF_ERROR(MakeDirs(part));
   ATOD_RETURN_IF_ERROR(write(part));
   ATOD_RETURN_IF_ERROR(
       WriteFileAtomic(part + "/state.json", ToJson(state).dump(1) + "\n"));
+  KillPoint(KillLabel::kCheckpointDataWritten);
   ATOD_RETURN_IF_ERROR(WriteManifest(part, ToJson(state)));
-  // A checkpoint of the same step from an earlier life makes way.
-  const std::string old = absl::StrCat(folder, "/.", name, ".old");
-  fs::remove_all(old, ec);
-  fs::rename(final_dir, old, ec);
-  fs::rename(part, final_dir, ec);
-  ATOD_RETURN_IF_ERROR(
-      FsError(ec, absl::StrCat(final_dir, ": cannot put in place")));
-  fs::remove_all(old, ec);
+  ATOD_RETURN_IF_ERROR(PutInPlace(folder, name));
+  KillPoint(KillLabel::kManifestRenamed);
   ATOD_RETURN_IF_ERROR(Link(folder, "last", name));
   if (best) ATOD_RETURN_IF_ERROR(Link(folder, "best", name));
   Prune(folder, keep);
@@ -129,12 +168,13 @@ absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
          .expected = "`latest` or the folder of a checkpoint"});
   }
   const std::string folder = Folder(run_dir);
+  Tidy(folder);
+  const std::map<uint32_t, std::string> all = List(folder);
   const std::string last = Target(folder, "last");
   if (!last.empty() &&
       fs::exists(absl::StrCat(folder, "/", last, "/", kManifestName))) {
     return absl::StrCat(folder, "/", last);
   }
-  const std::map<uint32_t, std::string> all = List(folder);
   return all.empty() ? std::string()
                      : absl::StrCat(folder, "/", all.rbegin()->second);
 }
@@ -154,11 +194,14 @@ absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
     s.evals = j.at("evals").get<std::vector<double>>();
     s.best_step = j.at("best_step");
     for (const auto& [tag, value] : j.at("pending").items())
-      if (value.is_number()) s.pending[tag] = value.get<double>();
+      s.pending[tag] = value.is_null() ? NAN : value.get<double>();
     s.config_hash = j.at("config_hash");
     s.tokenizer_hash = j.at("tokenizer_hash");
     s.train_hash = j.at("train_hash");
     s.panel_hash = j.at("panel_hash");
+    s.teacher_hashes =
+        j.at("teacher_hashes").get<std::map<std::string, std::string>>();
+    s.world_size = j.at("world_size");
   } catch (const json::exception& e) {
     return BadInput({.file = path,
                      .field = "state",
@@ -166,6 +209,40 @@ absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
                      .expected = "what a learner writes"});
   }
   return s;
+}
+
+absl::Status CopyCheckpoint(const std::string& from_run, uint32_t step,
+                            const std::string& to_run) {
+  const std::string from = Folder(from_run), to = Folder(to_run);
+  const std::map<uint32_t, std::string> all = List(from);
+  const auto chosen = all.find(step);
+  if (chosen == all.end()) {
+    return BadInput(
+        {.file = from,
+         .field = "--fork",
+         .found = absl::StrCat("no checkpoint of step ", step),
+         .expected = absl::StrCat(
+             "one of ",
+             absl::StrJoin(all, ", ", [](std::string* out, const auto& c) {
+               absl::StrAppend(out, c.first);
+             }))});
+  }
+  ATOD_ASSIGN_OR_RETURN(const RunCheckpoint state,
+                        LoadCheckpoint(from + "/" + chosen->second));
+  ATOD_RETURN_IF_ERROR(MakeDirs(to));
+  const auto best = all.find(state.best_step);
+  for (const auto& it : {chosen, best}) {
+    if (it == all.end()) continue;
+    const std::string part = Part(to, it->second);
+    std::error_code ec;
+    fs::remove_all(part, ec);
+    fs::copy(from + "/" + it->second, part, fs::copy_options::recursive, ec);
+    ATOD_RETURN_IF_ERROR(FsError(ec, absl::StrCat(part, ": cannot copy")));
+    ATOD_RETURN_IF_ERROR(VerifyManifest(part).status());
+    ATOD_RETURN_IF_ERROR(PutInPlace(to, it->second));
+    ATOD_RETURN_IF_ERROR(Link(to, it == chosen ? "last" : "best", it->second));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PointLast(const std::string& run_dir, const std::string& dir) {

@@ -11,7 +11,9 @@
 
 namespace atod::learner {
 
-// state.json of a checkpoint: where a run is after a step.
+// state.json of a checkpoint: where a run is after a step. The order of tasks
+// and all schedules are functions of seed and step; weights, moments and the
+// ledger, with the digest of every update, lie beside it.
 struct RunCheckpoint {
   uint32_t step = 0;     // done
   uint64_t updates = 0;  // optimiser updates so far
@@ -24,6 +26,8 @@ struct RunCheckpoint {
   // interrupted; empty otherwise.
   std::map<std::string, double> pending;
   std::string config_hash, tokenizer_hash, train_hash, panel_hash;
+  std::map<std::string, std::string> teacher_hashes;  // weights, by name
+  int world_size = 1;
 
   // The last step that was evaluated (if due) and recorded; -1 for a new run.
   int64_t last_recorded() const {
@@ -41,14 +45,19 @@ absl::Status SaveCheckpoint(
     uint32_t keep,
     const std::function<absl::Status(const std::string& dir)>& write);
 
-// The folder that `resume` means: "latest" is the one that `last` points at, or
-// else the newest complete one, or "" when there is none; anything else is a
-// checkpoint's folder.
+// The folder that `resume` means, of a run that nobody else runs: "latest" is
+// the one that `last` points at, or else the newest complete one, or "" when
+// there is none; anything else is a checkpoint's folder.
 absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
                                            const std::string& resume);
 
 // Verifies every file and reads state.json.
 absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir);
+
+// Copies the run's checkpoint of `step`, and the best one before it, into
+// another run's folder, where `last` and `best` point at them.
+absl::Status CopyCheckpoint(const std::string& from_run, uint32_t step,
+                            const std::string& to_run);
 
 // Makes `last` point at `dir` when this is one of the run's checkpoints.
 absl::Status PointLast(const std::string& run_dir, const std::string& dir);

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/file.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "services/rollout/episode_convert.h"
@@ -151,6 +152,7 @@ absl::Status Worker::MaybeInstall() {
     const absl::Time begin = clock_.Now();
     // Verified bytes that do not fit the model: no later version will either.
     ATOD_RETURN_IF_ERROR(options_.install(*next.snapshot));
+    KillPoint(KillLabel::kSwapInstalled);
     registry_.Histogram(metrics::kRolloutWeightSyncSeconds)
         .Observe(
             absl::ToDoubleSeconds(clock_.Now() - std::min(begin, sync_begin_)));

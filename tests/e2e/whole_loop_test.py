@@ -15,7 +15,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,62 +23,11 @@ import urllib.parse
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+from loop import check, children, free_ports, make_inputs, run_atod, steps_of, wait_for  # noqa: E402
+
 BIN = pathlib.Path(sys.argv[1]).resolve()
 STEPS, ANNEAL = 24, 20
-MODEL = {
-    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64,
-    "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": True,
-}
-
-
-def check(condition, message):
-    if not condition:
-        raise AssertionError(message)
-    print(f"ok: {message}", flush=True)
-
-
-def atod(*args):
-    done = subprocess.run([BIN / "atod", *map(str, args)], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise AssertionError(f"atod {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def free_ports(n):
-    sockets = [socket.socket() for _ in range(n)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def children(pid):
-    """Programs that `atod up` runs: name -> pid."""
-    out = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True).stdout
-    found = {}
-    for line in out.splitlines():
-        child, args = line.split(None, 1)
-        found[os.path.basename(args.split()[0])] = int(child)
-    return found
-
-
-def steps_of(run):
-    path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def wait_for(what, condition, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"timed out after {seconds} s: {what}")
 
 
 class Prometheus:
@@ -113,25 +61,12 @@ def dashboard_expressions():
         yield from walk(json.loads(path.read_text())["panels"])
 
 
-def prepare(work):
-    atod("games", "--out", work / "games", "--seed", 5, "--train", 200, "--valid-seen", 12, "--valid-unseen", 12)
-    atod("games", "demos", "--games", work / "games", "--split", "train", "--count", 600, "--seed", 1, "--forget", 0.4,
-         "--noise", 0.12, "--out", work / "demos.jsonl")
-    atod("train-tokenizer", "--data", work / "demos.jsonl", "--vocab-size", 600, "--out", work / "tokenizer")
-    (work / "model.json").write_text(json.dumps(MODEL))
-    for name, seed, updates in (("teacher", 1, 300), ("student", 2, 220)):
-        atod("init-model", "--config", work / "model.json", "--tokenizer", work / "tokenizer", "--init", "unit", "--seed", seed,
-             "--out", work / f"{name}-init")
-        atod("sft", "--model", work / f"{name}-init", "--data", work / "demos.jsonl", "--out", work / name, "--updates", updates,
-             "--batch-rows", 16, "--lr", 3e-3, "--warmup", 5, "--seed", seed)
-
-
 def main():
     if not shutil.which("prometheus"):
         print("SKIPPED: prometheus: not installed, expected Debian's package (deploy/setup.sh --tests)")
         sys.exit(77)
     work = pathlib.Path(tempfile.mkdtemp(prefix="atod-e2e."))
-    prepare(work)
+    make_inputs(BIN, work, train=200, valid=12, demos=600, vocab=600, teacher_updates=300, student_updates=220)
     print("ok: games, tokenizer and models made", flush=True)
     learner, teacher, envs, m_learner, m_teacher, m_envs, m_rollout, prom = free_ports(8)
     sets = {
@@ -158,10 +93,10 @@ def main():
             wait_for(f"step {step}", lambda: up.poll() is not None or any(s["step"] >= step for s in steps_of(run)), 180)
             check(up.poll() is None, f"the run goes on at step {step}")
             before = children(up.pid)[program]
-            os.kill(before, signal.SIGKILL)
+            os.kill(before[0], signal.SIGKILL)
             wait_for(f"new {program}", lambda: children(up.pid).get(program, before) != before, 30)
             print(f"ok: {program} killed at step {step} and started again", flush=True)
-        status = atod("status", "--learner", f"127.0.0.1:{learner}")
+        status = run_atod(BIN, "status", "--learner", f"127.0.0.1:{learner}")
         check("e2e" in status, "atod status answers while the run goes on")
         wait_for("the last scrapes", lambda: up.poll() is not None or steps_of(run)[-1]["step"] >= STEPS - 1, 180)
         empty = []
@@ -175,10 +110,10 @@ def main():
 
         steps = [s["step"] for s in steps_of(run) if "hybrid/kl_coef" in s]
         check(steps == list(range(1, STEPS + 1)), "metrics.jsonl has each step once")
-        ledger = atod("check-ledger", run)
+        ledger = run_atod(BIN, "check-ledger", run)
         n = STEPS * 64
         check(re.search(rf"issued {n} = consumed {n} \+ dropped 0 \+ in flight 0", ledger), f"the ledger holds: {ledger.splitlines()[0]}")
-        check(len(atod("trajectories", "list", run).splitlines()) >= n, "atod trajectories lists them")
+        check(len(run_atod(BIN, "trajectories", "list", run).splitlines()) >= n, "atod trajectories lists them")
 
         end, start = time.time(), time.time() - 900
         for name, first, last, sign in (("kl", 1.0, 0.1, -1), ("rl", 1.0, 2.0, 1)):

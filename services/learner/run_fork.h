@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace atod::learner {
+
+// Where a run began that is a fork of another; RUN_DIR/fork.json.
+struct ForkOrigin {
+  std::string run;  // its folder
+  uint32_t step = 0;
+
+  std::string ToString() const;  // "RUN@STEP", nothing when it is no fork
+};
+
+// Makes `run_dir` a run that stands where `from`, "RUN@STEP", stood at its
+// checkpoint of that step: the checkpoint (and the best one before it), and the
+// record of the steps up to there. RUN is a folder, or a name in `runs_dir`.
+// From then on it resumes like any other. May be repeated after a crash.
+absl::Status ForkRun(const std::string& from, const std::string& runs_dir,
+                     const std::string& run_dir);
+
+// What ForkRun noted; an empty run when the folder is no fork.
+absl::StatusOr<ForkOrigin> ReadForkOrigin(const std::string& run_dir);
+
+}  // namespace atod::learner
