@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "ATen/Parallel.h"
 #include "gtest/gtest.h"
 #include "torch/types.h"
 
@@ -36,6 +37,24 @@ TEST(AdamW, FollowsThePublishedUpdate) {
     }
   }
   EXPECT_EQ(optimizer.updates(), 5);
+}
+
+TEST(AdamW, TheNormDoesNotDependOnThreads) {
+  torch::Tensor p = torch::empty({400, 301}).requires_grad_();
+  torch::Tensor g = torch::empty({400, 301});
+  double square = 0;
+  for (int64_t i = 0; i < g.numel(); ++i) {
+    g.data_ptr<float>()[i] = std::sin(static_cast<float>(i)) * 1e-3f;
+    square += std::pow(double{g.data_ptr<float>()[i]}, 2);
+  }
+  p.mutable_grad() = g;
+  const double one = ClipGradNorm({p}, 0);
+  EXPECT_NEAR(one, std::sqrt(square), 1e-12);
+  for (const int threads : {2, 3}) {
+    at::set_num_threads(threads);
+    EXPECT_EQ(ClipGradNorm({p}, 0), one) << threads;
+  }
+  at::set_num_threads(1);
 }
 
 TEST(AdamW, VectorsDoNotDecayAndMissingGradientsChangeNothing) {

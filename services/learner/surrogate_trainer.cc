@@ -1,6 +1,7 @@
 #include "services/learner/surrogate_trainer.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "ATen/ATen.h"
 
@@ -46,8 +47,11 @@ at::Tensor SurrogateLoss(const at::Tensor& current, const at::Tensor& old,
   *stats = SurrogateStats();
   stats->tokens = static_cast<double>(current.numel());
   if (current.numel() > 0) {
+    // One fixed order: torch splits sums of many tokens over the threads.
     const auto total = [](const at::Tensor& x) {
-      return x.detach().sum(at::kDouble).item<double>();
+      const at::Tensor d = x.detach().to(at::kCPU, at::kDouble).contiguous();
+      return std::accumulate(d.data_ptr<double>(),
+                             d.data_ptr<double>() + d.numel(), 0.0);
     };
     stats->loss = total(token_loss * weight_constant);
     stats->clipped = total(took_clip);
