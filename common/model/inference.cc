@@ -11,6 +11,7 @@
 #include "common/model/cpu_kernels.h"
 #include "common/model/model.h"
 #include "common/model/packed_score.h"
+#include "common/model/self_test.h"
 #include "common/model/torch_status.h"
 #include "common/model/weights_io.h"
 
@@ -283,6 +284,7 @@ absl::StatusOr<std::unique_ptr<InferenceModel>> OpenInference(
             options.max_context > 0 ? options.max_context
                                     : model->config().max_position_embeddings;
         model->to(torch::Device(options.device));
+        ATOD_RETURN_IF_ERROR(UseKernels(model, options.deterministic));
         if (CanScoreOnCpu(model))
           return std::make_unique<CpuInference>(model, options.max_slots,
                                                 max_context);

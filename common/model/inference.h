@@ -17,7 +17,8 @@ struct InferenceOptions {
   std::string dtype = "float32";
   std::string device = "cpu";  // as torch names it
   int max_slots = 64;
-  int64_t max_context = 0;  // tokens of prompt and response; 0: the model's
+  int64_t max_context = 0;    // tokens of prompt and response; 0: the model's
+  bool deterministic = true;  // UseKernels (self_test.h)
 };
 
 // New tokens of one slot, behind the `position` tokens that it holds already.
@@ -44,9 +45,10 @@ class InferenceModel {
   virtual absl::Status Install(const weights::WeightSnapshot& snapshot) = 0;
 };
 
-// The model of a Hugging Face folder. float32 on the CPU runs on own kernels,
-// whose results do not depend on batching and equal those of ScoreSpans to the
-// bit; everything else on torch's operations.
+// The model of a Hugging Face folder. float32 on the CPU, unless
+// `deterministic` is off, runs on own kernels, whose results do not depend on
+// batching and equal those of ScoreSpans to the bit; everything else on torch's
+// operations.
 absl::StatusOr<std::unique_ptr<InferenceModel>> OpenInference(
     const std::string& dir, const InferenceOptions& options);
 

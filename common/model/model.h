@@ -48,6 +48,11 @@ class Qwen3Impl : public torch::nn::Module {
 
   const ModelConfig& config() const { return config_; }
 
+  // Whether float32 on the CPU may run on own kernels, whose results do not
+  // depend on batching (CanScoreOnCpu); otherwise torch's operations.
+  bool own_kernels() const { return own_kernels_; }
+  void set_own_kernels(bool own) { own_kernels_ = own; }
+
   // The parameters in the order of ParameterSpecs.
   std::vector<torch::Tensor> OrderedParameters() const;
 
@@ -60,6 +65,7 @@ class Qwen3Impl : public torch::nn::Module {
   torch::Tensor Norm(const torch::Tensor& x, const torch::Tensor& weight);
 
   ModelConfig config_;
+  bool own_kernels_ = true;
   torch::Tensor embed_, norm_, head_;  // head_ is embed_ when tied
   std::vector<Layer> layers_;
 };

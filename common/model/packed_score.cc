@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ATen/Parallel.h"
+#include "absl/strings/str_cat.h"
 #include "common/model/cpu_decoder.h"
 #include "common/model/cpu_kernels.h"
 #include "torch/csrc/autograd/custom_function.h"
@@ -235,15 +236,24 @@ class ScoreFunction : public torch::autograd::Function<ScoreFunction> {
 
 }  // namespace
 
-bool CanScoreOnCpu(Qwen3& model) {
+bool CanScoreOnCpu(Qwen3& model) { return KernelObstacle(model).empty(); }
+
+std::string KernelObstacle(Qwen3& model) {
+  if (!model->own_kernels()) return "deterministic: false";
   int64_t count = 0;
   for (const torch::Tensor& p : model->parameters()) {
-    if (!p.device().is_cpu() || p.scalar_type() != torch::kFloat32)
-      return false;
+    if (!p.device().is_cpu()) return "a model that is not on the CPU";
+    if (p.scalar_type() != torch::kFloat32) return "another dtype than float32";
     count += p.numel();
   }
-  return CpuDecoder::Supports(model->config()) &&
-         (count <= kMostParameters || !torch::GradMode::is_enabled());
+  if (!CpuKernelsSupported()) return "a CPU without AVX2 and FMA";
+  if (!CpuDecoder::Supports(model->config()))
+    return "hidden_size, intermediate_size or head_dim that is no multiple of "
+           "16";
+  if (count > kMostParameters && torch::GradMode::is_enabled())
+    return absl::StrCat("training of ", count, " parameters, more than ",
+                        kMostParameters);
+  return "";
 }
 
 std::shared_ptr<const CpuDecoder> MakeCpuDecoder(Qwen3& model,

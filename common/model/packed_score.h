@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "common/model/model.h"
@@ -10,8 +11,11 @@ namespace atod::model {
 
 class CpuDecoder;
 
-// Whether the float32 CPU kernels can score with this model.
+// Whether this model is scored by the float32 CPU kernels: they are wanted and
+// fit it, its device and its dtype (and its size, where gradients are on).
 bool CanScoreOnCpu(Qwen3& model);
+// What hinders it; empty when nothing does.
+std::string KernelObstacle(Qwen3& model);
 
 // ScoreSpans by the CPU kernels; CanScoreOnCpu must hold. `frozen` (null or
 // made from the same weights, not owned) saves laying out the weights and is

@@ -81,6 +81,7 @@ PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c) {
   options.recompute_old = c.algorithm().old_logprob_source() == "recompute";
   options.seed = c.seed();
   options.dtype = c.model().dtype();
+  options.deterministic = c.deterministic();
   return options;
 }
 

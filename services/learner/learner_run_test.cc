@@ -39,7 +39,7 @@ void MakeModel(const std::string& dir) {
   config.num_hidden_layers = 1;
   config.num_attention_heads = 2;
   config.num_key_value_heads = 1;
-  config.head_dim = 8;
+  config.head_dim = 16;
   config.max_position_embeddings = 64;
   config.tie_word_embeddings = true;
   ASSERT_TRUE(MakeDirs(dir).ok());
@@ -184,11 +184,14 @@ class Life {
 
   std::string teacher_hash = "weights of the teacher";
 
-  // Stops the run when `stop_at` work is granted ("train 4", "eval 2").
-  absl::Status Run(const std::string& stop_at = "") {
+  // Stops the run when `stop_at` work is granted ("train 4", "eval 2"). With
+  // `shuffle` whole steps arrive together, in another order.
+  absl::Status Run(const std::string& stop_at = "", uint64_t shuffle = 0) {
     v1::Hello hello;
     hello.set_worker("w");
-    hello.set_slots(5);
+    hello.set_slots(shuffle == 0 ? 5 : 100);
+    Rng arrival(shuffle);
+    std::vector<v1::Trajectory> held;
     Queue<int> wakes;
     const auto session =
         coordinator_->Connect(hello, [&] { wakes.Push(1); }).value();
@@ -207,12 +210,20 @@ class Life {
             continue;
           }
           for (const uint32_t s : lease.samples())
+            held.push_back(Play(lease, s, config_.name(), incarnation_));
+          const size_t whole = lease.purpose() == v1::EVAL
+                                   ? config_.eval().panel_size()
+                                   : config_.algorithm().tasks_per_step() *
+                                         config_.algorithm().group_size();
+          if (shuffle != 0 && held.size() < whole) continue;
+          arrival.Shuffle(held);
+          for (v1::Trajectory& t : held)
             intake_->Submit(
-                Play(lease, s, config_.name(), incarnation_),
-                [](absl::StatusOr<v1::SubmitReply> reply) {
+                std::move(t), [](absl::StatusOr<v1::SubmitReply> reply) {
                   EXPECT_EQ(reply->verdict(), v1::SubmitReply::ACCEPTED)
                       << reply->problem().field();
                 });
+          held.clear();
         }
       }
     });
@@ -364,6 +375,20 @@ TEST_F(LearnerRunTest, AnInterruptedRunGoesOnToTheSameLines) {
     const LedgerReport report = CheckRun(root_ + "/" + safe).value();
     EXPECT_TRUE(report.ok()) << stop_at;
     EXPECT_EQ(report.counts.consumed, 6 * 12u) << stop_at;
+  }
+}
+
+TEST_F(LearnerRunTest, TheOrderOfArrivalChangesNoBit) {
+  ASSERT_TRUE(Life(Config("in-order"), "").Run().ok());
+  for (const uint64_t seed : {1, 2, 3}) {
+    const std::string name = absl::StrCat("shuffled-", seed);
+    ASSERT_TRUE(Life(Config(name), "").Run("", seed).ok());
+    EXPECT_EQ(Lines(name), Lines("in-order"));
+    for (const char* file : {"checkpoints/last/model/model.safetensors",
+                             "checkpoints/last/optimizer.safetensors"})
+      EXPECT_EQ(HashHex(ReadFile(root_ + "/" + name + "/" + file).value()),
+                HashHex(ReadFile(root_ + "/in-order/" + file).value()))
+          << file;
   }
 }
 

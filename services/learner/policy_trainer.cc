@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -13,6 +14,7 @@
 #include "common/base/status_macros.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/model/model.h"
+#include "common/model/self_test.h"
 #include "common/model/torch_status.h"
 #include "common/model/weights_io.h"
 #include "services/learner/adamw.h"
@@ -59,6 +61,13 @@ torch::Tensor Gather(const std::vector<double>& column,
   for (size_t i = 0; i < rows.size(); ++i)
     to[i] = static_cast<float>(column[rows[i]]);
   return out;
+}
+
+// In one fixed order: torch splits sums of many tokens over the threads.
+double Sum(const torch::Tensor& x) {
+  const torch::Tensor d = x.to(torch::kCPU, torch::kFloat64).contiguous();
+  return std::accumulate(d.data_ptr<double>(), d.data_ptr<double>() + d.numel(),
+                         0.0);
 }
 
 std::vector<int32_t> AllIndices(size_t n) {
@@ -129,7 +138,7 @@ struct PolicyTrainer::Impl {
         options.algorithm.clip_low, options.algorithm.clip_high, &stats);
     loss.backward();
     sums.stats.Add(stats);
-    if (want_entropy) sums.entropy += scored.entropy.sum().item<double>();
+    if (want_entropy) sums.entropy += Sum(scored.entropy);
     if (want_entropy && first_update) {
       const torch::Tensor now = scored.logprobs.detach().contiguous();
       for (size_t i = 0; i < micro.rows.size(); ++i)
@@ -196,6 +205,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Load(
   impl->device = device;
   ATOD_ASSIGN_OR_RETURN(impl->student,
                         model::LoadModel(model_dir, options.dtype));
+  ATOD_RETURN_IF_ERROR(model::UseKernels(impl->student, options.deterministic));
   AdamWOptions adamw;
   adamw.beta1 = options.beta1;
   adamw.beta2 = options.beta2;
@@ -222,8 +232,7 @@ absl::StatusOr<std::vector<double>> PolicyTrainer::Score(const StepData& data,
           const torch::Tensor lp = scored.logprobs.contiguous();
           for (size_t i = 0; i < micro.rows.size(); ++i)
             out[micro.rows[i]] = lp.data_ptr<float>()[i];
-          if (entropy != nullptr)
-            entropy_sum += scored.entropy.sum().item<double>();
+          if (entropy != nullptr) entropy_sum += Sum(scored.entropy);
         }
         if (entropy != nullptr)
           *entropy = out.empty() ? 0 : entropy_sum / out.size();

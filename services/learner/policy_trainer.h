@@ -29,6 +29,7 @@ struct PolicyTrainerOptions {
   bool recompute_old = true;
   uint64_t seed = 0;  // deals trajectories to updates
   std::string dtype = "float32";
+  bool deterministic = true;  // model::UseKernels
 };
 
 struct TrainedStep {

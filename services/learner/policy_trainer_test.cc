@@ -6,6 +6,8 @@
 #include <numeric>
 #include <set>
 
+#include "ATen/Parallel.h"
+#include "absl/strings/str_format.h"
 #include "common/base/file.h"
 #include "common/base/rng.h"
 #include "common/model/model.h"
@@ -206,6 +208,76 @@ TEST_F(PolicyTrainerTest, AStepCanBeRepeatedToTheBit) {
   ASSERT_TRUE(a->TrainStep(1, 1e-3, data_a).ok());
   ASSERT_TRUE(b->TrainStep(1, 1e-3, data_b).ok());
   EXPECT_EQ(a->Export()->root_hash, b->Export()->root_hash);
+}
+
+// Large enough that torch would split sums and updates over the threads: the
+// embedding alone has 64,000 elements.
+TEST_F(PolicyTrainerTest, ThreadsChangeNoBitOfWeightsMomentsAndMetrics) {
+  const std::string dir = testing::TempDir() + "policy_trainer_threads";
+  model::ModelConfig config;
+  config.vocab_size = 1000;
+  config.hidden_size = 64;
+  config.intermediate_size = 96;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 2;
+  config.num_key_value_heads = 1;
+  config.head_dim = 16;
+  config.max_position_embeddings = 128;
+  model::Qwen3 m = model::InitModel(config, "unit", 1).value();
+  ASSERT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  options_.updates_per_step = 2;
+  options_.grad_clip = 1e-3;  // clips: the norm enters the weights
+  options_.weight_decay = 0.01;
+  const auto train = [&](int threads) {
+    at::set_num_threads(threads);
+    auto student = Load(dir);
+    StepData data = MakeData(8, 8, 1);
+    Rng rng(2);
+    for (int t = 0; t < data.batch.num_tokens(); ++t) {
+      data.batch.rollout_logprob.push_back(-rng.Uniform());
+      data.batch.teacher_logprob.push_back(-rng.Uniform());
+    }
+    std::string seen;
+    for (uint32_t step = 1; step <= 3; ++step) {
+      const auto trained = student->TrainStep(step, 1e-3, data);
+      EXPECT_TRUE(trained.ok()) << trained.status();
+      for (const auto& [tag, value] : trained->metrics)
+        if (!tag.starts_with("timing/"))
+          seen += absl::StrFormat("%s %a\n", tag, value);
+    }
+    const std::string moments = dir + "/moments.safetensors";
+    EXPECT_TRUE(student->SaveOptimizer(moments).ok());
+    seen += HashHex(ReadFile(moments).value()) + "\n";
+    return seen + student->Export()->root_hash;
+  };
+  const std::string one = train(1);
+  EXPECT_EQ(one, train(2));
+  EXPECT_EQ(one, train(3));
+  at::set_num_threads(1);
+}
+
+TEST_F(PolicyTrainerTest, FreeModeAgreesWithinTolerancesOnly) {
+  // A shape that the kernels fit.
+  const std::string dir = testing::TempDir() + "policy_trainer_free";
+  model::ModelConfig config;
+  config.vocab_size = kVocab;
+  config.hidden_size = 32;
+  config.intermediate_size = 48;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 2;
+  config.num_key_value_heads = 1;
+  config.head_dim = 16;
+  config.max_position_embeddings = 128;
+  model::Qwen3 m = model::InitModel(config, "unit", 1).value();
+  ASSERT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  auto own = Load(dir);
+  options_.deterministic = false;
+  auto torch = Load(dir);
+  const StepData data = MakeData(3, 4, 1);
+  const std::vector<double> a = own->Score(data, nullptr).value();
+  const std::vector<double> b = torch->Score(data, nullptr).value();
+  EXPECT_NE(a, b) << "both ran on the same operations";
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-5);
 }
 
 TEST_F(PolicyTrainerTest, ASavedTrainerGoesOnToTheBit) {

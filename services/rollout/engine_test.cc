@@ -142,6 +142,112 @@ TEST(Engine, ResponsesDoNotDependOnSlotsOrderOrThreads) {
   }
 }
 
+// What a batch is made of must not show: random slots, order and time of
+// admission, prefill budgets, threads and living neighbours.
+TEST(Engine, LogProbBitsDoNotDependOnTheCompositionOfBatches) {
+  const std::string dir = WriteModel(32, 3);
+  const auto requests = Requests(40, 4, 0.9f);
+  const auto alone = RunAll(*Open(dir, 1), requests);
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    SCOPED_TRACE(seed);
+    Rng rng(seed);
+    EngineOptions options;
+    options.model.max_slots = 1 + static_cast<int>(rng.Below(40));
+    options.max_prefill_tokens = 1 + static_cast<int64_t>(rng.Below(400));
+    at::set_num_threads(1 + static_cast<int>(rng.Below(3)));
+    auto engine = MakeEngine(dir, options).value();
+    auto order = requests;
+    rng.Shuffle(order);
+    // Strangers that share batches and leave their keys behind in the slots.
+    auto strangers = Requests(10, 100 + seed);
+    std::map<uint64_t, EngineResult> results;
+    while (engine->has_work() || !order.empty()) {
+      // Some are there from the start, others come while these decode.
+      for (uint64_t n = rng.Below(6); n > 0 && !order.empty(); --n) {
+        ASSERT_TRUE(engine->Enqueue(order.back()).ok());
+        order.pop_back();
+        if (rng.Below(4) > 0 || strangers.empty()) continue;
+        strangers.back().id += 1000;
+        ASSERT_TRUE(engine->Enqueue(strangers.back()).ok());
+        strangers.pop_back();
+      }
+      auto finished = engine->Step();
+      ASSERT_TRUE(finished.ok()) << finished.status();
+      for (EngineResult& r : *finished) results[r.id] = std::move(r);
+    }
+    for (const auto& [id, result] : alone) {
+      ASSERT_EQ(result.tokens, results.at(id).tokens) << "request " << id;
+      ASSERT_EQ(result.logprobs, results.at(id).logprobs) << "request " << id;
+    }
+  }
+  at::set_num_threads(1);
+}
+
+// A prompt may come in pieces, beside other slots that prefill or decode.
+TEST(Engine, LogitsDoNotDependOnTheChunksOfAPrompt) {
+  const std::string dir = WriteModel(32, 3);
+  constexpr int kSlots = 5;
+  const auto open = [&] {
+    model::InferenceOptions options;
+    options.max_slots = kSlots;
+    auto out = model::OpenInference(dir, options).value();
+    for (int s = 0; s < kSlots; ++s) EXPECT_TRUE(out->Reserve(s, 120).ok());
+    return out;
+  };
+  const auto prompts = Requests(kSlots, 6);
+  std::vector<std::vector<float>> whole;
+  const auto reference = open();
+  for (int s = 0; s < kSlots; ++s) {
+    whole.emplace_back(kVocab);
+    ASSERT_TRUE(
+        reference->Extend({{s, prompts[s].prompt, 0}}, &whole[s][0]).ok());
+  }
+  for (uint64_t seed = 0; seed < 50; ++seed) {
+    SCOPED_TRACE(seed);
+    Rng rng(seed);
+    at::set_num_threads(1 + static_cast<int>(rng.Below(3)));
+    const auto model = open();
+    std::vector<size_t> done(kSlots);
+    std::vector<std::vector<float>> last(kSlots);
+    for (bool open_left = true; open_left;) {
+      std::vector<model::SlotTokens> inputs;
+      for (int s = 0; s < kSlots; ++s) {
+        const std::vector<int32_t>& prompt = prompts[s].prompt;
+        if (done[s] == prompt.size() || rng.Below(3) == 0) continue;
+        const size_t n = 1 + rng.Below(prompt.size() - done[s]);
+        inputs.push_back({s, absl::MakeConstSpan(prompt).subspan(done[s], n),
+                          static_cast<int64_t>(done[s])});
+        done[s] += n;
+      }
+      rng.Shuffle(inputs);
+      std::vector<float> logits(inputs.size() * kVocab);
+      if (!inputs.empty()) {
+        ASSERT_TRUE(model->Extend(inputs, logits.data()).ok());
+      }
+      for (size_t i = 0; i < inputs.size(); ++i)
+        last[inputs[i].slot].assign(&logits[i * kVocab],
+                                    &logits[i * kVocab] + kVocab);
+      open_left = false;
+      for (int s = 0; s < kSlots; ++s)
+        open_left |= done[s] < prompts[s].prompt.size();
+    }
+    for (int s = 0; s < kSlots; ++s) ASSERT_EQ(last[s], whole[s]) << s;
+  }
+  at::set_num_threads(1);
+}
+
+TEST(Engine, FreeModeRunsOnTorch) {
+  const std::string dir = WriteModel(32, 1);
+  const auto requests = Requests(40, 2, 0.8f);
+  EngineOptions options;
+  options.model.max_slots = 7;
+  options.model.deterministic = false;
+  const auto results = RunAll(*MakeEngine(dir, options).value(), requests);
+  const double mismatch = Mismatch(dir, requests, results, 0.8f);
+  EXPECT_GT(mismatch, 0) << "the kernels give the very same bits";
+  EXPECT_LT(mismatch, 2e-5);
+}
+
 TEST(Engine, StopsAtTheEndTokenAndAtTheLimits) {
   const std::string dir = WriteModel(32, 3);
   const auto requests = Requests(200, 4);

@@ -113,7 +113,8 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
       .dtype = config.model().dtype(),
       .device = config.device(),
       .max_slots = static_cast<int>(config.rollout().slots()),
-      .max_context = config.model().max_context()};
+      .max_context = config.model().max_context(),
+      .deterministic = config.deterministic()};
   if (tokenizer->eos_id().has_value()) {
     engine_options.stop_tokens = {*tokenizer->eos_id()};
   }

@@ -6,6 +6,7 @@
 #include "common/model/cpu_decoder.h"
 #include "common/model/model.h"
 #include "common/model/packed_score.h"
+#include "common/model/self_test.h"
 #include "common/model/torch_status.h"
 #include "common/model/weights_io.h"
 
@@ -100,6 +101,8 @@ absl::StatusOr<LoadedScorer> MakeScorer(const std::string& model_dir,
   loaded.weights_hash = snapshot.root_hash;
   ATOD_RETURN_IF_ERROR(model::CatchTorch(model_dir, [&]() -> absl::Status {
     model->to(torch::Device(options.device));
+    torch::NoGradGuard no_grad;
+    ATOD_RETURN_IF_ERROR(model::UseKernels(model, options.deterministic));
     loaded.scorer = std::make_unique<ModelScorer>(model, loaded.max_context,
                                                   options.max_forward_tokens);
     return absl::OkStatus();

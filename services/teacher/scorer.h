@@ -46,6 +46,7 @@ class Scorer {
 struct ScorerOptions {
   std::string dtype = "float32";
   std::string device = "cpu";  // as torch names it
+  bool deterministic = true;   // model::UseKernels
   uint32_t max_context = 0;    // longest request; 0: the model's
   // Tokens of one forward, except that one request always fits.
   int64_t max_forward_tokens = 16384;

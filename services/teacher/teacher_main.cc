@@ -47,6 +47,7 @@ absl::Status Serve(const config::ProgramArgs& args,
       MakeScorer(teacher.path(),
                  {.dtype = config.model().dtype(),
                   .device = config.device(),
+                  .deterministic = config.deterministic(),
                   .max_context = config.model().max_context()}));
   v1::ModelInfo info;
   info.set_name(teacher.name());
