@@ -10,6 +10,7 @@
 #include "services/cli/eval_command.h"
 #include "services/cli/games_commands.h"
 #include "services/cli/model_commands.h"
+#include "services/cli/replay_command.h"
 #include "services/cli/run_commands.h"
 #include "services/cli/text_commands.h"
 #include "services/cli/up_commands.h"
@@ -81,6 +82,7 @@ int main(int argc, char** argv) {
   atod::cli::AddEvalCommand(app);
   atod::cli::AddDiagnoseCommand(app);
   atod::cli::AddRunCommands(app);
+  atod::cli::AddReplayCommand(app);
   atod::cli::AddGamesCommands(app);
   atod::cli::AddModelCommands(app);
   atod::cli::AddEnvCommands(app);

@@ -118,7 +118,15 @@ class Box {
       args.push_back("--set");
       args.push_back(set);
     }
-    Add("envs", "atod-envs", args, {}, 1, learner_only);
+    // One server an address of rpc.envs.
+    const size_t servers = 1 + std::count(config_.rpc().envs().begin(),
+                                          config_.rpc().envs().end(), ',');
+    for (size_t i = 0; i < servers; ++i) {
+      std::vector<std::string> env_args = args;
+      env_args.insert(env_args.end(), {"--index", absl::StrCat(i)});
+      Add(i == 0 ? "envs" : absl::StrCat("envs-", i), "atod-envs", env_args, {},
+          1, learner_only);
+    }
     Add("teacher", "atod-teacher", args, {}, config_.threads().teacher(),
         learner_only || config_.teachers().empty());
     std::vector<std::string> learner_args = args;

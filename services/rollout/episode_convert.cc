@@ -175,7 +175,47 @@ v1::Trajectory ToTrajectory(const EpisodeRecord& record,
   out.set_started_us(absl::ToUnixMicros(record.started));
   out.set_ended_us(absl::ToUnixMicros(record.ended));
   out.set_config_hash(context.config_hash);
+  out.set_run_seed(spec.run_seed);
+  out.set_max_turns(spec.max_turns);
   return out;
+}
+
+EpisodeSpec SpecFromTrajectory(const v1::Trajectory& t) {
+  EpisodeSpec spec;
+  spec.lease_id = t.lease_id();
+  spec.run_id = t.id().run_id();
+  spec.step = t.id().step();
+  spec.group = t.id().group();
+  spec.sample = t.id().sample();
+  spec.attempt = t.id().attempt();
+  spec.purpose = FromProto(t.purpose());
+  spec.env = t.env();
+  spec.split = t.split();
+  spec.task_id = t.task().task_id();
+  spec.content_hash = t.content_hash();
+  spec.env_seed = t.env_seed();
+  spec.run_seed = t.run_seed();
+  spec.sampling = {.temperature = t.sampling().temperature(),
+                   .top_p = t.sampling().top_p(),
+                   .top_k = t.sampling().top_k(),
+                   .max_tokens = t.sampling().max_tokens()};
+  spec.max_turns = t.max_turns();
+  for (const v1::Turn& turn : t.turns())
+    if (!turn.trainable()) spec.replay_actions.push_back(turn.action_text());
+  spec.layout = t.layout();
+  for (const v1::Sequence& sequence : t.sequences()) {
+    for (const v1::Span& span : sequence.spans()) {
+      for (const v1::VersionRun& run : span.versions()) {
+        spec.weights_incarnation = run.version().incarnation();
+        spec.weights_number = run.version().number();
+        spec.weights_hash = run.version().root_hash();
+      }
+      if (!spec.teachers.empty()) continue;
+      for (const v1::TeacherScores& scores : span.teacher())
+        spec.teachers.push_back(scores.model());
+    }
+  }
+  return spec;
 }
 
 }  // namespace atod::rollout

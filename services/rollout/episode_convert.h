@@ -14,6 +14,9 @@ EpisodeSpec SpecFromLease(const v1::Lease& lease, uint32_t sample,
                           const std::string& run_id,
                           const v1::WeightVersion& weights);
 
+// What a stored trajectory was played from: the inverse of ToTrajectory.
+EpisodeSpec SpecFromTrajectory(const v1::Trajectory& trajectory);
+
 // What a record does not say about itself.
 struct TrajectoryContext {
   uint32_t incarnation = 0;

@@ -1,0 +1,335 @@
+#include "services/cli/replay_command.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/problem.h"
+#include "common/base/rng.h"
+#include "common/base/status_macros.h"
+#include "common/config/config.h"
+#include "common/model/threads.h"
+#include "common/tokenizer/tokenizer.h"
+#include "common/weights/snapshot_file.h"
+#include "services/cli/command.h"
+#include "services/envs/local_caller.h"
+#include "services/envs/open_environment.h"
+#include "services/learner/run_checkpoint.h"
+#include "services/learner/trajectory_store.h"
+#include "services/learner/work_id.h"
+#include "services/rollout/engine.h"
+#include "services/rollout/replay.h"
+#include "services/teacher/scorer.h"
+
+namespace atod::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using learner::WorkId;
+
+struct Flags {
+  std::string run_dir;
+  std::vector<std::string> ids;
+  uint32_t random = 0;
+  uint64_t seed = 0;
+};
+
+// Scores in this process; every call runs before it returns.
+class LocalTeachers : public rollout::TeacherCaller {
+ public:
+  absl::Status Open(const v1::RunConfig& config) {
+    for (const v1::TeacherConfig& teacher : config.teachers()) {
+      if (!fs::is_directory(teacher.path())) {
+        std::fprintf(stderr,
+                     "teacher %s is not at %s: its scores are not compared\n",
+                     teacher.name().c_str(), teacher.path().c_str());
+        scorers_.clear();
+        return absl::OkStatus();
+      }
+      ATOD_ASSIGN_OR_RETURN(
+          scorers_[teacher.name()],
+          teacher::MakeScorer(teacher.path(),
+                              {.dtype = config.model().dtype(),
+                               .device = config.device(),
+                               .deterministic = config.deterministic(),
+                               .max_context = config.model().max_context()}));
+    }
+    return absl::OkStatus();
+  }
+  bool empty() const { return scorers_.empty(); }
+
+  void Score(rollout::TeacherRequest request,
+             std::function<void(absl::StatusOr<rollout::TeacherReply>)> done)
+      override {
+    const auto it = scorers_.find(request.model);
+    if (it == scorers_.end())
+      return done(absl::NotFoundError(
+          absl::StrCat("no teacher '", request.model, "' in the run")));
+    auto scored = it->second.scorer->Score(
+        {{std::move(request.tokens), {{request.begin, request.length}}}},
+        {request.temperature, false});
+    if (!scored.ok()) return done(scored.status());
+    done(rollout::TeacherReply{.model = request.model,
+                               .weights_hash = it->second.weights_hash,
+                               .temperature = request.temperature,
+                               .logprobs = std::move((*scored)[0].logprobs),
+                               .entropy = {}});
+  }
+
+ private:
+  std::map<std::string, teacher::LoadedScorer> scorers_;
+};
+
+// The weights of a version: kept by the run, a checkpoint's, or those that the
+// run began with.
+absl::StatusOr<weights::WeightSnapshot> FindWeights(
+    const std::string& run_dir, const v1::RunConfig& config,
+    const std::string& root_hash) {
+  const std::string kept =
+      absl::StrCat(run_dir, "/weights/", root_hash, ".safetensors");
+  if (fs::exists(kept)) {
+    ATOD_ASSIGN_OR_RETURN(weights::WeightSnapshot snapshot,
+                          weights::ReadSnapshotFile(kept));
+    if (snapshot.root_hash == root_hash) return snapshot;
+    return absl::DataLossError(absl::StrCat(
+        kept, ": found root hash ", snapshot.root_hash, ", expected its name"));
+  }
+  std::error_code ec;
+  for (const auto& entry :
+       fs::directory_iterator(run_dir + "/checkpoints", ec)) {
+    const std::string dir = entry.path();
+    if (!fs::exists(dir + "/MANIFEST.json")) continue;
+    ATOD_ASSIGN_OR_RETURN(const learner::RunCheckpoint checkpoint,
+                          learner::LoadCheckpoint(dir));
+    if (checkpoint.root_hash == root_hash)
+      return weights::ReadSnapshotFile(dir + "/model/model.safetensors");
+  }
+  const std::string first = config.model().path() + "/model.safetensors";
+  if (fs::exists(first)) {
+    ATOD_ASSIGN_OR_RETURN(weights::WeightSnapshot snapshot,
+                          weights::ReadSnapshotFile(first));
+    if (snapshot.root_hash == root_hash) return snapshot;
+  }
+  return BadInput({.file = run_dir,
+                   .field = "weights",
+                   .found = absl::StrCat("no copy of version ", root_hash),
+                   .expected = "a run with checkpoint.keep_weights: true, or a "
+                               "checkpoint of that version"});
+}
+
+// The root hash of the weights that sampled it; empty when nothing was.
+std::string WeightsOf(const v1::Trajectory& t) {
+  for (const v1::Sequence& sequence : t.sequences())
+    for (const v1::Span& span : sequence.spans())
+      for (const v1::VersionRun& run : span.versions())
+        return run.version().root_hash();
+  return "";
+}
+
+// Calls `each` on all trajectories that a run accepted.
+absl::Status ForEachStored(const std::string& run_dir,
+                           const std::function<void(v1::Trajectory)>& each) {
+  const std::string dir = learner::SpoolDir(run_dir);
+  for (const v1::Purpose purpose : {v1::TRAIN, v1::EVAL}) {
+    ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> steps,
+                          learner::StoredSteps(dir, purpose));
+    for (const uint32_t step : steps)
+      ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(
+          learner::TrajectoryFile(dir, purpose, step), each));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<WorkId>> AllIds(const std::string& run_dir) {
+  std::set<WorkId> ids;
+  ATOD_RETURN_IF_ERROR(ForEachStored(
+      run_dir, [&](const v1::Trajectory& t) { ids.insert(learner::IdOf(t)); }));
+  return std::vector<WorkId>(ids.begin(), ids.end());
+}
+
+absl::StatusOr<std::vector<WorkId>> Chosen(const Flags& flags) {
+  std::vector<WorkId> ids;
+  for (const std::string& text : flags.ids) {
+    ATOD_ASSIGN_OR_RETURN(ids.emplace_back(), learner::ParseId(text));
+  }
+  if (flags.random == 0) return ids;
+  ATOD_ASSIGN_OR_RETURN(std::vector<WorkId> all, AllIds(flags.run_dir));
+  Rng(flags.seed).Shuffle(all);
+  all.resize(std::min<size_t>(all.size(), flags.random));
+  ids.insert(ids.end(), all.begin(), all.end());
+  return ids;
+}
+
+absl::StatusOr<int> RunReplay(const Flags& flags) {
+  if (!fs::is_directory(flags.run_dir))
+    return BadInput({.file = flags.run_dir,
+                     .field = "RUN_DIR",
+                     .found = "no folder",
+                     .expected = "the folder of a run"});
+  ATOD_ASSIGN_OR_RETURN(
+      const config::LoadedConfig loaded,
+      config::LoadRunConfig(flags.run_dir + "/config.resolved.yaml", {}));
+  const v1::RunConfig& config = loaded.config;
+  ATOD_ASSIGN_OR_RETURN(std::vector<WorkId> ids, Chosen(flags));
+  if (ids.empty())
+    return BadInput({.file = flags.run_dir,
+                     .field = "TRAJECTORY_ID",
+                     .found = "none",
+                     .expected = "ids that `atod trajectories list` shows, or "
+                                 "--random N of a run that has some"});
+  std::vector<std::pair<WorkId, v1::Trajectory>> stored;
+  for (const WorkId& id : ids) {
+    ATOD_ASSIGN_OR_RETURN(v1::Trajectory t,
+                          learner::FindTrajectory(flags.run_dir, id));
+    stored.emplace_back(id, std::move(t));
+  }
+  // One change of weights a version.
+  std::stable_sort(stored.begin(), stored.end(),
+                   [](const auto& a, const auto& b) {
+                     return WeightsOf(a.second) < WeightsOf(b.second);
+                   });
+
+  model::SetComputeThreads(config.threads().rollout());
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                        Tokenizer::Load(config.model().path()));
+  ATOD_ASSIGN_OR_RETURN(std::shared_ptr<const envs::Environment> env,
+                        envs::OpenEnvironment(config.env()));
+  envs::LocalCaller caller({{config.env().name(), std::move(env)}});
+  LocalTeachers teachers;
+  ATOD_RETURN_IF_ERROR(teachers.Open(config));
+  rollout::EngineOptions options;
+  options.model = {.dtype = config.model().dtype(),
+                   .device = config.device(),
+                   .max_slots = 1,
+                   .max_context = config.model().max_context(),
+                   .deterministic = config.deterministic()};
+  if (tokenizer->eos_id().has_value())
+    options.stop_tokens = {*tokenizer->eos_id()};
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
+                        rollout::MakeEngine(config.model().path(), options));
+
+  if (!config.deterministic())
+    absl::PrintF(
+        "replay: the run was made with deterministic: false: its results "
+        "depend on what was batched together, differences are to be "
+        "expected\n");
+  rollout::Replayer replayer(*engine, caller, *tokenizer,
+                             teachers.empty() ? nullptr : &teachers,
+                             static_cast<uint32_t>(engine->max_context()));
+  std::string installed;
+  size_t identical = 0;
+  for (const auto& [id, trajectory] : stored) {
+    const std::string root_hash = WeightsOf(trajectory);
+    if (!root_hash.empty() && root_hash != installed) {
+      ATOD_ASSIGN_OR_RETURN(const weights::WeightSnapshot snapshot,
+                            FindWeights(flags.run_dir, config, root_hash));
+      ATOD_RETURN_IF_ERROR(engine->InstallWeights(snapshot));
+      installed = root_hash;
+    }
+    ATOD_ASSIGN_OR_RETURN(const v1::Trajectory replayed,
+                          replayer.Play(trajectory));
+    const std::string different =
+        rollout::FirstDifference(trajectory, replayed);
+    identical += different.empty();
+    if (stored.size() > 1 || !different.empty())
+      absl::PrintF("%s: %s\n", learner::FormatId(id),
+                   different.empty() ? "identical" : different);
+  }
+  if (stored.size() > 1 || flags.random > 0) {
+    absl::PrintF("replay: %d of %d identical\n", identical, stored.size());
+  } else if (identical == 1) {
+    absl::PrintF("replay: identical\n");
+  }
+  return identical == stored.size() ? 0 : 1;
+}
+
+// --- compare.
+
+using Stored = std::map<WorkId, v1::Trajectory>;
+
+absl::StatusOr<Stored> AllStored(const std::string& run_dir) {
+  Stored out;
+  ATOD_RETURN_IF_ERROR(ForEachStored(run_dir, [&](v1::Trajectory t) {
+    const WorkId id = learner::IdOf(t);
+    out[id] = std::move(t);
+  }));
+  return out;
+}
+
+absl::StatusOr<std::string> LastWeights(const std::string& run_dir) {
+  ATOD_ASSIGN_OR_RETURN(const learner::RunCheckpoint last,
+                        learner::LoadCheckpoint(run_dir + "/checkpoints/last"));
+  return last.root_hash;
+}
+
+absl::StatusOr<int> RunCompare(const std::string& a, const std::string& b) {
+  ATOD_ASSIGN_OR_RETURN(const Stored left, AllStored(a));
+  ATOD_ASSIGN_OR_RETURN(const Stored right, AllStored(b));
+  ATOD_ASSIGN_OR_RETURN(const std::string weights_left, LastWeights(a));
+  ATOD_ASSIGN_OR_RETURN(const std::string weights_right, LastWeights(b));
+  std::vector<std::string> differences;
+  size_t identical = 0;
+  uint64_t tokens = 0;
+  for (const auto& [id, t] : left) {
+    const auto other = right.find(id);
+    std::string different = other == right.end()
+                                ? "only in " + a
+                                : rollout::FirstDifference(t, other->second);
+    if (!different.empty()) {
+      differences.push_back(learner::FormatId(id) + ": " + different);
+      continue;
+    }
+    ++identical;
+    for (const v1::Sequence& sequence : t.sequences())
+      for (const v1::Span& span : sequence.spans()) tokens += span.length();
+  }
+  for (const auto& [id, t] : right)
+    if (!left.contains(id))
+      differences.push_back(learner::FormatId(id) + ": only in " + b);
+  for (const std::string& line : differences) absl::PrintF("%s\n", line);
+  absl::PrintF(
+      "compare: %d of %d trajectories identical, %d sampled tokens; last "
+      "weights %s\n",
+      identical, identical + differences.size(), tokens,
+      weights_left == weights_right ? "identical (" + weights_left + ")"
+                                    : weights_left + " and " + weights_right);
+  return differences.empty() && weights_left == weights_right ? 0 : 1;
+}
+
+}  // namespace
+
+void AddReplayCommand(CLI::App& app) {
+  auto a = std::make_shared<std::string>();
+  auto b = std::make_shared<std::string>();
+  CLI::App* compare = AddCommand(
+      app, "compare",
+      "two runs' stored trajectories and last weights, to the bit; exit 1 when "
+      "they differ",
+      [=] { return RunCompare(*a, *b); });
+  compare->add_option("RUN_A", *a)->required();
+  compare->add_option("RUN_B", *b)->required();
+
+  auto flags = std::make_shared<Flags>();
+  CLI::App* sub = AddCommand(
+      app, "replay",
+      "play trajectories again alone and compare them to the bit; exit 1 when "
+      "one differs",
+      [=] { return RunReplay(*flags); });
+  sub->add_option("RUN_DIR", flags->run_dir)->required();
+  sub->add_option("TRAJECTORY_ID", flags->ids,
+                  "STEP/GROUP/SAMPLE or eval/STEP/GROUP/SAMPLE; several");
+  sub->add_option("--random", flags->random,
+                  "so many random trajectories of the run");
+  sub->add_option("--seed", flags->seed, "which --random picks (0)");
+}
+
+}  // namespace atod::cli

@@ -1,0 +1,167 @@
+#include "services/rollout/replay.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/status_macros.h"
+#include "services/rollout/episode_convert.h"
+
+namespace atod::rollout {
+namespace {
+
+std::string Differs(const std::string& what, const std::string& found,
+                    const std::string& expected) {
+  return absl::StrCat(what, ": found ", found, ", expected ", expected);
+}
+
+std::string Quoted(const std::string& text) {
+  return absl::StrCat("\"", text, "\"");
+}
+
+// Of two runs of floats, to the bit.
+template <typename Floats>
+std::string DifferentFloats(const std::string& what, const Floats& found,
+                            const Floats& expected) {
+  if (found.size() != expected.size())
+    return Differs(what, absl::StrCat(found.size(), " values"),
+                   absl::StrCat(expected.size()));
+  for (int i = 0; i < found.size(); ++i)
+    if (std::bit_cast<uint32_t>(found[i]) !=
+        std::bit_cast<uint32_t>(expected[i]))
+      return Differs(absl::StrCat(what, " ", i),
+                     absl::StrFormat("%.9g", found[i]),
+                     absl::StrFormat("%.9g", expected[i]));
+  return "";
+}
+
+// Root hashes of the weights that sampled a span.
+std::vector<std::string> WeightsOf(const v1::Span& span) {
+  std::vector<std::string> out;
+  for (const v1::VersionRun& run : span.versions())
+    out.push_back(run.version().root_hash());
+  return out;
+}
+
+// Of one turn's sequence: tokens up to the first that differs, then log-probs.
+std::string DifferentSequence(const v1::Sequence& found,
+                              const v1::Sequence& expected) {
+  const uint32_t begin =
+      expected.spans().empty() ? 0 : expected.spans(0).begin();
+  const int common = std::min(found.tokens_size(), expected.tokens_size());
+  for (int i = 0; i < common; ++i) {
+    if (found.tokens(i) == expected.tokens(i)) continue;
+    const bool prompt = static_cast<uint32_t>(i) < begin;
+    return Differs(absl::StrCat(prompt ? "prompt token " : "sampled token ",
+                                prompt ? i : i - begin),
+                   absl::StrCat(found.tokens(i)),
+                   absl::StrCat(expected.tokens(i)));
+  }
+  if (found.tokens_size() != expected.tokens_size() ||
+      found.spans_size() != expected.spans_size())
+    return Differs("tokens", absl::StrCat(found.tokens_size()),
+                   absl::StrCat(expected.tokens_size()));
+  for (int s = 0; s < found.spans_size(); ++s) {
+    const v1::Span &f = found.spans(s), &e = expected.spans(s);
+    std::string different = DifferentFloats(
+        "rollout log-prob", f.rollout_logprobs(), e.rollout_logprobs());
+    if (!different.empty()) return different;
+    if (f.begin() != e.begin() || f.length() != e.length() ||
+        f.finish() != e.finish() || WeightsOf(f) != WeightsOf(e))
+      return Differs("span", f.ShortDebugString(), e.ShortDebugString());
+    for (int t = 0; t < f.teacher_size() && t < e.teacher_size(); ++t) {
+      if (f.teacher(t).weights_hash() != e.teacher(t).weights_hash())
+        return Differs("weights of teacher " + e.teacher(t).model(),
+                       f.teacher(t).weights_hash(),
+                       e.teacher(t).weights_hash());
+      different =
+          DifferentFloats("log-prob of teacher " + e.teacher(t).model(),
+                          f.teacher(t).logprobs(), e.teacher(t).logprobs());
+      if (!different.empty()) return different;
+    }
+  }
+  return "";
+}
+
+std::string DifferentTurn(const v1::Turn& found, const v1::Turn& expected) {
+  if (found.action_text() != expected.action_text())
+    return Differs("text", Quoted(found.action_text()),
+                   Quoted(expected.action_text()));
+  if (found.executed_action() != expected.executed_action())
+    return Differs("action", Quoted(found.executed_action()),
+                   Quoted(expected.executed_action()));
+  if (found.valid() != expected.valid() ||
+      found.admissible() != expected.admissible() ||
+      found.reward() != expected.reward())
+    return Differs("verdict", found.ShortDebugString(),
+                   expected.ShortDebugString());
+  return "";
+}
+
+// The sequence that the model's response of a turn lies in, or null.
+const v1::Sequence* SequenceOf(const v1::Trajectory& t, uint32_t turn) {
+  for (const v1::Sequence& sequence : t.sequences())
+    for (const v1::Span& span : sequence.spans())
+      if (span.turn() == turn) return &sequence;
+  return nullptr;
+}
+
+}  // namespace
+
+Replayer::Replayer(Engine& engine, envs::EnvCaller& envs,
+                   const Tokenizer& tokenizer, TeacherCaller* teachers,
+                   uint32_t max_context)
+    : scores_(teachers != nullptr),
+      loop_(engine, envs, tokenizer, teachers, clock_, registry_,
+            {.slots = 1, .max_context = max_context, .nonce = "replay"}) {}
+
+absl::StatusOr<v1::Trajectory> Replayer::Play(const v1::Trajectory& stored) {
+  EpisodeSpec spec = SpecFromTrajectory(stored);
+  if (!scores_) spec.teachers.clear();
+  ATOD_RETURN_IF_ERROR(loop_.Add(std::move(spec)));
+  while (true) {
+    ATOD_ASSIGN_OR_RETURN(const std::vector<EpisodeRecord> records,
+                          loop_.Poll(absl::InfiniteDuration()));
+    if (records.empty()) continue;
+    ATOD_RETURN_IF_ERROR(records[0].status);
+    return ToTrajectory(records[0], {.incarnation = stored.incarnation(),
+                                     .worker = "replay",
+                                     .config_hash = stored.config_hash()});
+  }
+}
+
+std::string FirstDifference(const v1::Trajectory& stored,
+                            const v1::Trajectory& replayed) {
+  const int turns = std::min(stored.turns_size(), replayed.turns_size());
+  for (int i = 0; i < turns; ++i) {
+    const v1::Turn &found = replayed.turns(i), &expected = stored.turns(i);
+    const auto of_turn = [&](const std::string& different) {
+      return absl::StrCat("turn ", expected.index(), ": ", different);
+    };
+    if (found.observation() != expected.observation())
+      return of_turn(Differs("observation", Quoted(found.observation()),
+                             Quoted(expected.observation())));
+    const v1::Sequence* f = SequenceOf(replayed, expected.index());
+    const v1::Sequence* e = SequenceOf(stored, expected.index());
+    if ((f == nullptr) != (e == nullptr))
+      return of_turn(Differs("sequence", f == nullptr ? "none" : "one",
+                             e == nullptr ? "none" : "one"));
+    std::string different = f == nullptr ? "" : DifferentSequence(*f, *e);
+    if (different.empty()) different = DifferentTurn(found, expected);
+    if (!different.empty()) return of_turn(different);
+  }
+  if (stored.turns_size() != replayed.turns_size())
+    return Differs("turns", absl::StrCat(replayed.turns_size()),
+                   absl::StrCat(stored.turns_size()));
+  if (stored.outcome().SerializeAsString() !=
+      replayed.outcome().SerializeAsString())
+    return Differs("outcome", replayed.outcome().ShortDebugString(),
+                   stored.outcome().ShortDebugString());
+  return "";
+}
+
+}  // namespace atod::rollout

@@ -1,0 +1,138 @@
+#include "services/rollout/replay.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/rollout/fakes.h"
+
+namespace atod::rollout {
+namespace {
+
+using testing::HasSubstr;
+
+// Acts by the noise key.
+std::string Wanderer(const EngineRequest& request) {
+  const double u = NoiseUniform(request.noise);
+  if (u < 0.2) return " wait";
+  if (u < 0.4) return "oops";
+  return absl::StrCat(" go", request.noise.turn);
+}
+
+class ReplayTest : public testing::Test {
+ protected:
+  v1::Trajectory Play(const v1::Trajectory& t, bool scores = true) {
+    Replayer replayer(engine_, envs_, *tokenizer_, scores ? &teacher_ : nullptr,
+                      200);
+    auto played = replayer.Play(t);
+    EXPECT_TRUE(played.ok()) << played.status();
+    return *std::move(played);
+  }
+
+  // A trajectory that was played, with a replayed prefix and two teachers.
+  v1::Trajectory Stored(uint32_t sample) {
+    v1::Trajectory t;
+    t.mutable_id()->set_run_id(absl::StrCat("life ", ++lives_));
+    t.mutable_id()->set_step(4);
+    t.mutable_id()->set_group(2);
+    t.mutable_id()->set_sample(sample);
+    t.mutable_id()->set_attempt(1);
+    t.set_purpose(v1::TRAIN);
+    t.set_env("corridor");
+    t.set_split("train");
+    t.mutable_task()->set_task_id("len-4");
+    t.set_layout("windowed");
+    t.set_run_seed(11);
+    t.set_max_turns(8);
+    t.mutable_sampling()->set_temperature(1);
+    t.mutable_sampling()->set_top_p(1);
+    t.mutable_sampling()->set_max_tokens(20);
+    t.add_turns()->set_action_text("first");  // not trainable
+    v1::Span& span = *t.add_sequences()->add_spans();
+    span.add_versions()->mutable_version()->set_root_hash("weights");
+    span.add_teacher()->set_model("big");
+    span.add_teacher()->set_model("bigger");
+    return Play(t);
+  }
+
+  // A fresh name each time: request ids are used once.
+  v1::Trajectory Renamed(v1::Trajectory t) {
+    t.mutable_id()->set_run_id(absl::StrCat("life ", ++lives_));
+    return t;
+  }
+
+  const std::unique_ptr<Tokenizer> tokenizer_ = ByteTokenizer();
+  FakeEngine engine_{Wanderer};
+  FakeEnvs envs_;
+  FakeTeacher teacher_;
+  int lives_ = 0;
+};
+
+TEST_F(ReplayTest, ARecordSaysAllThatIsNeededToPlayItAgain) {
+  for (uint32_t sample = 0; sample < 20; ++sample) {
+    const v1::Trajectory stored = Stored(sample);
+    ASSERT_GT(stored.turns_size(), 2);
+    EXPECT_EQ(stored.sequences(0).spans(0).teacher_size(), 2);
+    const v1::Trajectory again = Play(Renamed(stored));
+    EXPECT_EQ(FirstDifference(stored, again), "") << sample;
+    EXPECT_EQ(again.run_seed(), 11u);
+    EXPECT_EQ(again.sequences(0).spans(0).versions(0).version().root_hash(),
+              "weights");
+    // Without a teacher there is nothing to compare of it.
+    EXPECT_EQ(FirstDifference(stored, Play(Renamed(stored), false)), "");
+  }
+}
+
+TEST_F(ReplayTest, TheFirstDifferenceIsNamed) {
+  const v1::Trajectory stored = Stored(3);
+  const auto difference = [&](auto change) {
+    v1::Trajectory other = stored;
+    change(other);
+    return FirstDifference(other, stored);
+  };
+  EXPECT_EQ(difference([](auto&) {}), "");
+  v1::Trajectory late = stored;
+  late.set_ended_us(7);
+  late.set_worker("another");
+  late.mutable_turns(1)->set_env_us(99);
+  EXPECT_EQ(FirstDifference(late, stored), "");
+  const int last = stored.sequences_size() - 1;
+  const auto span = [&](v1::Trajectory& t) -> v1::Span& {
+    return *t.mutable_sequences(last)->mutable_spans(0);
+  };
+  const uint32_t turn = stored.sequences(last).spans(0).turn();
+  EXPECT_THAT(difference([&](auto& t) {
+                const float lp = span(t).rollout_logprobs(1);
+                span(t).set_rollout_logprobs(1, std::nextafter(lp, 0.0f));
+              }),
+              HasSubstr(absl::StrCat("turn ", turn, ": rollout log-prob 1")));
+  EXPECT_THAT(difference([&](auto& t) {
+                const float lp = span(t).teacher(1).logprobs(0);
+                span(t).mutable_teacher(1)->set_logprobs(
+                    0, std::nextafter(lp, 0.0f));
+              }),
+              HasSubstr("teacher bigger 0"));
+  EXPECT_THAT(difference([&](auto& t) {
+                t.mutable_sequences(last)->set_tokens(span(t).begin() + 1, 99);
+              }),
+              HasSubstr("sampled token 1"));
+  EXPECT_THAT(difference([&](auto& t) {
+                t.mutable_sequences(last)->set_tokens(0, 99);
+              }),
+              HasSubstr("prompt token 0"));
+  EXPECT_THAT(difference([&](auto& t) {
+                t.mutable_turns(1)->set_executed_action("elsewhere");
+              }),
+              HasSubstr("turn 1: action"));
+  EXPECT_THAT(
+      difference([&](auto& t) { t.mutable_turns(2)->set_observation("x"); }),
+      HasSubstr("turn 2: observation"));
+  EXPECT_THAT(difference([&](auto& t) { t.mutable_outcome()->set_reward(3); }),
+              HasSubstr("outcome"));
+  EXPECT_THAT(difference([&](auto& t) { t.mutable_turns()->RemoveLast(); }),
+              HasSubstr("turns: found"));
+}
+
+}  // namespace
+}  // namespace atod::rollout
