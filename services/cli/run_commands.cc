@@ -44,10 +44,10 @@ absl::StatusOr<int> RunCheckLedger(const std::string& run_dir) {
   absl::PrintF("issued %d = consumed %d + dropped %d + in flight %d\n",
                c.issued, c.consumed, c.dropped, c.in_flight);
   absl::PrintF(
-      "in %d lives: issued %d = consumed %d + dropped %d + in flight %d + "
-      "superseded %d\n",
-      report.incarnation, c.issued_ever, c.consumed, c.dropped, c.in_flight,
-      c.superseded);
+      "issued in all lives %d = consumed %d + dropped %d + superseded %d + in "
+      "flight %d; lives: %d\n",
+      c.issued_ever, c.consumed, c.dropped, c.superseded, c.in_flight,
+      report.incarnation);
   absl::PrintF("%d digests of updates, %d payloads in the spool\n",
                report.updates, report.payloads);
   if (!report.forked_from.empty())

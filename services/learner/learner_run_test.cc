@@ -412,6 +412,7 @@ TEST_F(LearnerRunTest, AForkGoesOnAsTheRunItCameFrom) {
               testing::HasSubstr("found no checkpoint of step 9, expected one "
                                  "of "));
   EXPECT_FALSE(ForkRun("parent", root_, root_ + "/fork").ok());
+  EXPECT_FALSE(fs::exists(root_ + "/fork"));
   ASSERT_TRUE(ForkRun("parent@4", root_, root_ + "/fork").ok());
   ASSERT_TRUE(Life(Config("fork"), "latest").Run("train 6").ok());
   ASSERT_TRUE(Life(Config("fork"), "latest").Run().ok());

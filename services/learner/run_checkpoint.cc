@@ -211,38 +211,45 @@ absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
   return s;
 }
 
+absl::StatusOr<std::string> CheckpointOfStep(const std::string& run_dir,
+                                             uint32_t step) {
+  const std::string folder = Folder(run_dir);
+  const std::map<uint32_t, std::string> all = List(folder);
+  const auto found = all.find(step);
+  if (found != all.end()) return folder + "/" + found->second;
+  return BadInput(
+      {.file = folder,
+       .field = "--fork",
+       .found = absl::StrCat("no checkpoint of step ", step),
+       .expected = absl::StrCat(
+           "one of ",
+           absl::StrJoin(all, ", ", [](std::string* out, const auto& c) {
+             absl::StrAppend(out, c.first);
+           }))});
+}
+
 absl::Status CopyCheckpoint(const std::string& from_run, uint32_t step,
                             const std::string& to_run) {
-  const std::string from = Folder(from_run), to = Folder(to_run);
-  const std::map<uint32_t, std::string> all = List(from);
-  const auto chosen = all.find(step);
-  if (chosen == all.end()) {
-    return BadInput(
-        {.file = from,
-         .field = "--fork",
-         .found = absl::StrCat("no checkpoint of step ", step),
-         .expected = absl::StrCat(
-             "one of ",
-             absl::StrJoin(all, ", ", [](std::string* out, const auto& c) {
-               absl::StrAppend(out, c.first);
-             }))});
-  }
-  ATOD_ASSIGN_OR_RETURN(const RunCheckpoint state,
-                        LoadCheckpoint(from + "/" + chosen->second));
+  ATOD_ASSIGN_OR_RETURN(const std::string chosen,
+                        CheckpointOfStep(from_run, step));
+  ATOD_ASSIGN_OR_RETURN(const RunCheckpoint state, LoadCheckpoint(chosen));
+  const std::string to = Folder(to_run);
   ATOD_RETURN_IF_ERROR(MakeDirs(to));
-  const auto best = all.find(state.best_step);
-  for (const auto& it : {chosen, best}) {
-    if (it == all.end()) continue;
-    const std::string part = Part(to, it->second);
+  const auto copy = [&](const std::string& from,
+                        const char* link) -> absl::Status {
+    const std::string name = fs::path(from).filename(), part = Part(to, name);
     std::error_code ec;
     fs::remove_all(part, ec);
-    fs::copy(from + "/" + it->second, part, fs::copy_options::recursive, ec);
+    fs::copy(from, part, fs::copy_options::recursive, ec);
     ATOD_RETURN_IF_ERROR(FsError(ec, absl::StrCat(part, ": cannot copy")));
     ATOD_RETURN_IF_ERROR(VerifyManifest(part).status());
-    ATOD_RETURN_IF_ERROR(PutInPlace(to, it->second));
-    ATOD_RETURN_IF_ERROR(Link(to, it == chosen ? "last" : "best", it->second));
-  }
-  return absl::OkStatus();
+    ATOD_RETURN_IF_ERROR(PutInPlace(to, name));
+    return Link(to, link, name);
+  };
+  ATOD_RETURN_IF_ERROR(copy(chosen, "last"));
+  // It may have been pruned.
+  const auto best = CheckpointOfStep(from_run, state.best_step);
+  return best.ok() ? copy(*best, "best") : absl::OkStatus();
 }
 
 absl::Status PointLast(const std::string& run_dir, const std::string& dir) {

@@ -54,6 +54,10 @@ absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
 // Verifies every file and reads state.json.
 absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir);
 
+// The run's complete checkpoint of `step`; an error lists those that there are.
+absl::StatusOr<std::string> CheckpointOfStep(const std::string& run_dir,
+                                             uint32_t step);
+
 // Copies the run's checkpoint of `step`, and the best one before it, into
 // another run's folder, where `last` and `best` point at them.
 absl::Status CopyCheckpoint(const std::string& from_run, uint32_t step,

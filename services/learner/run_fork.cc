@@ -42,6 +42,7 @@ std::string ForkOrigin::ToString() const {
 absl::Status ForkRun(const std::string& from, const std::string& runs_dir,
                      const std::string& run_dir) {
   ATOD_ASSIGN_OR_RETURN(const ForkOrigin origin, ParseOrigin(from, runs_dir));
+  ATOD_RETURN_IF_ERROR(CheckpointOfStep(origin.run, origin.step).status());
   ATOD_RETURN_IF_ERROR(MakeDirs(run_dir));
   std::error_code ec;
   for (const char* file : {"/metrics.jsonl", "/timings.jsonl"}) {
