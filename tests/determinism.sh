@@ -100,6 +100,12 @@ played=$("$atod" trajectories list "$work/runs/many" | awk '{print $NF}' | sort 
 say "compared $tokens sampled tokens"
 ((tokens >= wanted)) || die "found $tokens tokens, expected at least $wanted"
 
+# Step 2 played with version 1, which is in no checkpoint.
+mv "$work/runs/many/weights" "$work/runs/many/away"
+found=$("$atod" replay "$work/runs/many" 2/0/0 2>&1) && code=0 || code=$?
+[[ $code == 2 && $found == *checkpoint.keep_weights* ]] ||
+  die "replay without the weights: found status $code and: $found"
+mv "$work/runs/many/away" "$work/runs/many/weights"
 last=$("$atod" replay "$work/runs/many" --random "$random" --seed 1 | tail -1) || true
 say "$last"
 [[ $last == "replay: $random of $random identical" ]] || die "replay of run many"

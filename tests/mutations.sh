@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows that the tests of the algorithm can fail: makes one deliberate mistake
+# Shows that the tests of the algorithm and of determinism can fail: makes one deliberate mistake
 # at a time in a copy of the tree, rebuilds the test that should notice, and
 # runs it. Exit status 1 when a mistake goes unnoticed.
 #
@@ -36,13 +36,15 @@ mutations=(
   "groups by adjacency|$pieces/groups.cc|return group[a] < group[b];|return a < b;|algorithm_test"
   "schedule one step late|$pieces/advantages.cc|recipe.kl.At(step)|recipe.kl.At(step - 1)|algorithm_test"
   "penalty in flat groups|$pieces/reward_transform.cc|if (flat && scope == PenaltyScope::kWhereRewardVaries) continue;|static_cast<void>(flat); static_cast<void>(scope);|algorithm_test"
+  "order of arrival kept|services/learner/step_builder.cc|return IdOf(*a) < IdOf(*b);|return a < b;|step_builder_test"
+  "gradient parts by threads|common/model/packed_score.cc|constexpr int64_t kParts = 8;|#define kParts int64_t{at::get_num_threads()}|self_test_test"
   "the two aggregations swapped|$pieces/surrogate.cc|aggregation == Aggregation::kToken|aggregation != Aggregation::kToken|algorithm_test"
 )
 
 build() { cmake --build build/release --target "$1" >"$work/build.log" 2>&1; }
 program() { find build/release -type f -name "$1" -perm -u+x | head -1; }
 
-for test in algorithm_test surrogate_trainer_test; do
+for test in algorithm_test surrogate_trainer_test step_builder_test self_test_test; do
   build $test || { tail -20 "$work/build.log"; echo "error: $test: does not build unchanged" >&2; exit 2; }
   "$(program $test)" >"$work/run.log" 2>&1 || { tail -20 "$work/run.log"; echo "error: $test: fails unchanged" >&2; exit 2; }
 done

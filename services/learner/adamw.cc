@@ -8,31 +8,6 @@
 #include "torch/utils.h"
 
 namespace atod::learner {
-namespace {
-
-// Of float32 on the CPU in one fixed order; torch's own reduction splits large
-// tensors over the threads.
-double SumOfSquares(const torch::Tensor& t) {
-  if (!t.is_cpu() || t.scalar_type() != torch::kFloat32) {
-    const double n =
-        at::linalg_vector_norm(t, 2, {}, false, torch::kFloat32).item<double>();
-    return n * n;
-  }
-  const torch::Tensor dense = t.contiguous();
-  const float* x = dense.data_ptr<float>();
-  const int64_t n = dense.numel();
-  constexpr int kLanes = 8;
-  double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) lanes[j] += double{x[i + j]} * x[i + j];
-  for (; i < n; ++i) lanes[0] += double{x[i]} * x[i];
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
-}
-
-}  // namespace
 
 AdamW::AdamW(std::vector<torch::Tensor> parameters, const AdamWOptions& options)
     : parameters_(std::move(parameters)), options_(options) {
@@ -86,8 +61,14 @@ double ClipGradNorm(const std::vector<torch::Tensor>& parameters,
                     double max_norm) {
   torch::NoGradGuard no_grad;
   double square = 0;
-  for (const torch::Tensor& p : parameters)
-    if (p.grad().defined()) square += SumOfSquares(p.grad());
+  for (const torch::Tensor& p : parameters) {
+    if (!p.grad().defined()) continue;
+    // One thread goes through a whole tensor, in order.
+    const double n =
+        at::linalg_vector_norm(p.grad(), 2, {}, false, torch::kFloat32)
+            .item<double>();
+    square += n * n;
+  }
   const double norm = std::sqrt(square);
   if (max_norm > 0 && norm > max_norm)
     for (const torch::Tensor& p : parameters)

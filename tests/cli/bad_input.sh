@@ -117,6 +117,7 @@ for input in none .; do
   refused "$input" "$atod" prompt --env alfworld --input $input
   refused "$input" "$atod" replay-env --golden $input
   refused "$input" "$atod" check-ledger $input
+  refused "$input" "$atod" replay $input 1/0/0
 done
 refused '--temperature: found nan' "$atod" score --model model \
   --input spans.jsonl --temperature nan
