@@ -11,6 +11,7 @@
 #include "services/cli/games_commands.h"
 #include "services/cli/model_commands.h"
 #include "services/cli/replay_command.h"
+#include "services/cli/report_command.h"
 #include "services/cli/run_commands.h"
 #include "services/cli/text_commands.h"
 #include "services/cli/up_commands.h"
@@ -81,6 +82,7 @@ int main(int argc, char** argv) {
   atod::cli::AddUpCommands(app);
   atod::cli::AddEvalCommand(app);
   atod::cli::AddDiagnoseCommand(app);
+  atod::cli::AddReportCommand(app);
   atod::cli::AddRunCommands(app);
   atod::cli::AddReplayCommand(app);
   atod::cli::AddGamesCommands(app);

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string>
+
+#include "services/cli/report/run_data.h"
+
+namespace atod::report {
+
+// The selected trajectories of a run, one foldable table each: what the student
+// saw and wrote, d, h, w, and the advantage of every token (paper, C.2).
+std::string RenderEpisodes(const RunData& run);
+
+}  // namespace atod::report

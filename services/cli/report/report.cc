@@ -1,0 +1,323 @@
+#include "services/cli/report/report.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "services/cli/report/chart.h"
+#include "services/cli/report/curves.h"
+#include "services/cli/report/episodes.h"
+#include "services/cli/report/health.h"
+#include "services/cli/report/html.h"
+#include "services/cli/report/tables.h"
+
+namespace atod::report {
+namespace {
+
+// A page in the making: sections with their entries in the navigation.
+class Builder {
+ public:
+  void Section(const std::string& id, const std::string& title,
+               const std::string& html) {
+    if (html.empty()) return;
+    absl::StrAppend(&nav_, "<a href=\"#", id, "\">", Escape(title), "</a>");
+    absl::StrAppend(&body_, "<section id=\"", id, "\"><h2>", Escape(title),
+                    "</h2>\n", html, "</section>\n");
+  }
+  const std::string& nav() const { return nav_; }
+  const std::string& body() const { return body_; }
+
+ private:
+  std::string nav_, body_;
+};
+
+std::string Note(const std::string& text) {
+  return absl::StrCat("<p class=\"note\">", Escape(text), "</p>\n");
+}
+
+std::string Wrapped(const std::string& cards) {
+  return cards.empty()
+             ? ""
+             : absl::StrCat("<div class=\"cards\">\n", cards, "</div>\n");
+}
+
+std::string Cards(const std::vector<Chart>& charts) {
+  std::string out;
+  for (const Chart& chart : charts) absl::StrAppend(&out, RenderChart(chart));
+  return Wrapped(out);
+}
+
+const char* VerdictClass(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kGood:
+      return "good";
+    case Verdict::kNotice:
+      return "notice";
+    case Verdict::kBad:
+      return "bad";
+    case Verdict::kUnknown:
+      return "unknown";
+  }
+  return "";
+}
+
+std::string VerdictBadge(Verdict verdict, const std::string& word) {
+  static constexpr const char* kSigns[] = {"✓", "!", "✕", "–"};
+  return absl::StrCat("<span class=\"verdict ", VerdictClass(verdict), "\"><i>",
+                      kSigns[static_cast<int>(verdict)], "</i>", Escape(word),
+                      "</span>");
+}
+
+std::string VerdictWord(Verdict verdict) {
+  static constexpr const char* kWords[] = {"healthy", "look", "wrong", "n/a"};
+  return kWords[static_cast<int>(verdict)];
+}
+
+// One run: a row a check. Several: a row a check and a column a run.
+std::string Health(const std::vector<RunData>& runs) {
+  std::vector<std::vector<HealthCheck>> checks;
+  for (const RunData& run : runs) checks.push_back(CheckHealth(run));
+  std::string out = "<div class=\"scroll\"><table><thead><tr><th>signal</th>";
+  if (runs.size() == 1) {
+    out += "<th>verdict</th><th>what was seen</th>";
+  } else {
+    for (const RunData& run : runs)
+      absl::StrAppend(&out, "<th>", Escape(run.name), "</th>");
+  }
+  out += "</tr></thead><tbody>\n";
+  for (size_t c = 0; c < checks[0].size(); ++c) {
+    absl::StrAppend(&out, "<tr><td>", Escape(checks[0][c].name), "</td>");
+    for (const auto& of_run : checks) {
+      const HealthCheck& check = of_run[c];
+      const std::string badge =
+          VerdictBadge(check.verdict, VerdictWord(check.verdict));
+      if (runs.size() == 1) {
+        absl::StrAppend(&out, "<td>", badge, "</td><td class=\"text\">",
+                        Escape(check.finding), "</td>");
+      } else {
+        absl::StrAppend(&out, "<td title=\"", Escape(check.finding), "\">",
+                        badge, "</td>");
+      }
+    }
+    absl::StrAppend(&out, "</tr>\n");
+  }
+  out += "</tbody></table></div>\n";
+  if (runs.size() == 1) return out;
+  // What is not healthy is spelt out: a tooltip does not print.
+  std::string findings;
+  for (size_t r = 0; r < runs.size(); ++r)
+    for (const HealthCheck& check : checks[r])
+      if (check.verdict == Verdict::kBad || check.verdict == Verdict::kNotice)
+        absl::StrAppend(&findings, "<li>", Escape(runs[r].name), ": ",
+                        Escape(check.name), ": ", Escape(check.finding),
+                        "</li>\n");
+  if (!findings.empty())
+    absl::StrAppend(&out, "<ul class=\"note\">", findings, "</ul>\n");
+  return out;
+}
+
+std::string Tile(const std::string& value, const std::string& label) {
+  return absl::StrCat("<div class=\"tile\"><b>", value, "</b><span>",
+                      Escape(label), "</span></div>");
+}
+
+std::string Tiles(const RunData& run, const RunSummary& s) {
+  std::string out = "<div class=\"tiles\">";
+  const auto percent = [](double x) {
+    return absl::StrFormat("%.1f %%", 100 * x);
+  };
+  if (s.best) {
+    absl::StrAppend(
+        &out,
+        Tile(percent(s.best->success.value),
+             absl::StrFormat("best on the panel, step %d, %.1f turns",
+                             s.best->step, s.best->turns)),
+        Tile(percent(s.mean_last->value),
+             absl::StrFormat("mean of the last %d evaluations [%.1f, %.1f]",
+                             s.mean_count, 100 * s.mean_last->low,
+                             100 * s.mean_last->high)));
+  }
+  if (s.rollout)
+    absl::StrAppend(&out, Tile(percent(s.rollout->value),
+                               absl::StrFormat("training rollouts, last %d "
+                                               "steps",
+                                               s.rollout_steps)));
+  int wrong = 0, look = 0, applied = 0;
+  for (const HealthCheck& check : CheckHealth(run)) {
+    wrong += check.verdict == Verdict::kBad;
+    look += check.verdict == Verdict::kNotice;
+    applied += check.verdict != Verdict::kUnknown;
+  }
+  absl::StrAppend(
+      &out, Tile(wrong > 0  ? VerdictBadge(Verdict::kBad,
+                                           absl::StrCat(wrong, " wrong"))
+                 : look > 0 ? VerdictBadge(Verdict::kNotice,
+                                           absl::StrCat(look, " to look at"))
+                            : VerdictBadge(Verdict::kGood, "healthy"),
+                 absl::StrCat("of ", applied, " health signals")));
+  return absl::StrCat(out, "</div>\n");
+}
+
+std::string Protocol(const Material& m) {
+  std::string bias;
+  for (const RunSummary& s : m.summaries) {
+    if (s.best_bias <= 0) continue;
+    bias = absl::StrFormat(
+        " The best of %d evaluations is too good by up to %.1f points: that is "
+        "what the maximum gains if all were equal and independent.",
+        s.evaluations, 100 * s.best_bias);
+    break;
+  }
+  return Note(absl::StrCat(
+      "Success in %, mean turns of an episode behind it. Evaluation plays the "
+      "same games each time; intervals are 95 %: Wilson for one evaluation, "
+      "bootstrap over games for a mean of evaluations, over steps for training "
+      "rollouts. A row of several seeds has the mean and the lowest and "
+      "highest; "
+      "its mean of last evaluations resamples seeds and games.",
+      bias));
+}
+
+// The parts of one run; ids carry `prefix`.
+void AddRun(const RunData& run, const RunSummary& summary,
+            const std::string& prefix, const std::string& of, Builder& page) {
+  const RunCurves curves = CurvesOf(run);
+  const Table categories = CategoryTable(run, summary);
+  page.Section(prefix + "learning", "Learning" + of,
+               Cards(curves.learning) +
+                   (categories.rows.empty() ? "" : ToHtml(categories)));
+  page.Section(prefix + "signals", "Signals" + of, Cards(curves.signals));
+  std::string cards;
+  for (const Chart& chart : curves.weights)
+    absl::StrAppend(&cards, RenderChart(chart));
+  for (const Heat& heat : TurnHeats(run))
+    absl::StrAppend(&cards, RenderHeat(heat));
+  std::string weights = Wrapped(cards);
+  if (!run.diagnoses.empty()) {
+    absl::StrAppend(&weights, "<h3>By turn, on games played for it</h3>\n");
+    std::vector<std::string> lines;
+    for (const DiagnosisFile& file : run.diagnoses)
+      lines.push_back(absl::StrCat(file.name, ": ", file.description));
+    absl::StrAppend(&weights,
+                    Note(absl::StrCat(
+                        "atod diagnose; bands are 95 % intervals of the mean. ",
+                        absl::StrJoin(lines, ". "), ".")),
+                    Cards(DiagnosisCharts(run.diagnoses)));
+  }
+  page.Section(prefix + "turns", "Turn weights (T-DUR)" + of, weights);
+  page.Section(prefix + "policy", "Policy and optimiser" + of,
+               Cards(curves.policy));
+  page.Section(prefix + "episodes", "Single trajectories" + of,
+               RenderEpisodes(run));
+  const Table held_out = HeldOutTable(run);
+  if (!held_out.rows.empty())
+    page.Section(prefix + "held-out", "Held-out games" + of,
+                 ToHtml(held_out) +
+                     Note("Intervals: Wilson; differences to the teacher are "
+                          "paired by game (bootstrap)."));
+}
+
+void AddComparison(const std::vector<RunData>& runs, const Material& m,
+                   Builder& page) {
+  const RunCurves curves = CompareCurves(runs, m.groups);
+  page.Section("learning", "Learning", Cards(curves.learning));
+  page.Section("signals", "Signals", Cards(curves.signals));
+  std::string weights = Cards(curves.weights);
+  std::string heats;
+  for (const Group& group : m.groups) {
+    const RunData& run = runs[group.runs[0]];
+    std::vector<Heat> all = TurnHeats(run);
+    // A recipe without weights has nothing to show here.
+    if (all.empty() || run.series("tdur/weight_mean").empty()) continue;
+    all[0].title = absl::StrCat("w: ", run.name);
+    all[0].note.clear();
+    absl::StrAppend(&heats, RenderHeat(all[0]));
+  }
+  absl::StrAppend(&weights, Wrapped(heats));
+  page.Section("turns", "Turn weights", weights);
+  page.Section("policy", "Policy and optimiser", Cards(curves.policy));
+}
+
+}  // namespace
+
+std::string RenderReport(const std::vector<RunData>& runs,
+                         const ReportOptions& options) {
+  const Material m = MaterialOf(runs);
+  const bool one = runs.size() == 1;
+  Builder page;
+  page.Section("success", "Success", ToHtml(SuccessTable(m)) + Protocol(m));
+  if (options.compare && m.groups.size() > 1) {
+    page.Section(
+        "paired", "Paired differences",
+        ToHtml(PairedTable(m)) +
+            Note("Difference in points over the same games, 95 % "
+                 "bootstrap intervals over games, and over seeds where "
+                 "there are several; * where it leaves out 0. One seed "
+                 "says nothing about the spread between seeds."));
+  }
+  page.Section("health", "Health", Health(runs));
+  if (options.compare && !one) {
+    AddComparison(runs, m, page);
+  } else {
+    for (size_t i = 0; i < runs.size(); ++i)
+      AddRun(runs[i], m.summaries[i], one ? "" : absl::StrCat("r", i, "-"),
+             one ? "" : absl::StrCat(": ", runs[i].name), page);
+  }
+  const Table config = ConfigTable(m, options.defaults);
+  if (!config.rows.empty())
+    page.Section(
+        "configuration", "Configuration",
+        absl::StrCat("<div class=\"diff\">", ToHtml(config), "</div>",
+                     Note(m.groups.size() > 1
+                              ? "Keys whose values differ; names, seeds, "
+                                "addresses and threads left out."
+                              : "Keys whose values differ from the "
+                                "default; names, seeds, addresses and "
+                                "threads left out.")));
+  page.Section("sources", "Sources", ToHtml(SourceTable(m)));
+
+  std::vector<std::string> names;
+  for (const Group& group : m.groups) names.push_back(group.label);
+  const std::string title =
+      one ? runs[0].name
+          : absl::StrCat(runs.size(), " runs: ", absl::StrJoin(names, ", "));
+  std::string body = absl::StrCat("<h1>", Escape(title), "</h1>\n");
+  if (one) {
+    const RunData& run = runs[0];
+    absl::StrAppend(
+        &body, "<p class=\"lead\">",
+        Escape(absl::StrFormat(
+            "ATOD run, recipe %s, profile %s, seed %s: %d of %s steps "
+            "recorded, "
+            "%s tasks x %s rollouts a step.",
+            run.key("algorithm.recipe", "?"), run.key("algorithm.profile", "?"),
+            run.key("seed", "?"), run.steps.back().step, run.key("steps", "?"),
+            run.key("algorithm.tasks_per_step", "?"),
+            run.key("algorithm.group_size", "?"))),
+        "</p>\n", Tiles(run, m.summaries[0]));
+  } else {
+    absl::StrAppend(&body, "<p class=\"lead\">ATOD runs",
+                    options.compare ? " side by side" : "", ".</p>\n");
+  }
+  absl::StrAppend(&body, "<nav>", page.nav(), "</nav>\n", page.body(),
+                  "<footer>Made by <code>atod report</code> from the files of "
+                  "the run folders alone; it loads nothing from elsewhere."
+                  "</footer>\n");
+  return Page(title, body);
+}
+
+std::string RenderMarkdown(const std::vector<RunData>& runs) {
+  const Material m = MaterialOf(runs);
+  std::string out = ToMarkdown(SuccessTable(m));
+  if (m.groups.size() > 1)
+    absl::StrAppend(&out, "\n", ToMarkdown(PairedTable(m)));
+  return out;
+}
+
+std::string RenderSvg(const std::vector<RunData>& runs) {
+  return StandaloneSvg(CompareCurves(runs, GroupRuns(runs)).learning[0]);
+}
+
+}  // namespace atod::report

@@ -1,0 +1,3 @@
+#include "services/cli/report/report.h"
+
+#include "gtest/gtest.h"

@@ -1,0 +1,445 @@
+#include "services/cli/report/run_data.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "common/tokenizer/tokenizer.h"
+#include "services/learner/trajectory_store.h"
+#include "services/learner/work_id.h"
+
+namespace atod::report {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// Values of the wrong type count as absent: a report shows what it can.
+double Number(const json& object, const char* key, double otherwise = 0) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_number() ? it->get<double>() : otherwise;
+}
+std::string Text(const json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+// Objects of a JSONL file, one a line. The last line may be torn: its writer
+// may be at work or dead.
+absl::StatusOr<std::vector<json>> ReadObjects(const std::string& path) {
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  std::vector<json> out;
+  int64_t line = 0;
+  for (const absl::string_view piece : absl::StrSplit(text, '\n')) {
+    ++line;
+    if (piece.empty()) continue;
+    json value = json::parse(piece.begin(), piece.end(), nullptr, false);
+    if (value.is_object()) {
+      out.push_back(std::move(value));
+      continue;
+    }
+    if (piece.data() + piece.size() == text.data() + text.size()) break;
+    return BadInput({.file = path,
+                     .line = line,
+                     .found = std::string(piece.substr(0, 40)),
+                     .expected = "one JSON object a line"});
+  }
+  return out;
+}
+
+// Files of DIR/FOLDER with `suffix`, sorted; none when there is no folder.
+std::vector<std::string> FilesIn(const std::string& folder,
+                                 const std::string& suffix) {
+  std::vector<std::string> out;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(folder, ec))
+    if (absl::EndsWith(entry.path().filename().string(), suffix))
+      out.push_back(entry.path().string());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+absl::Status ReadSteps(RunData& run) {
+  std::map<int64_t, StepRow> steps;
+  for (const char* name : {"metrics.jsonl", "timings.jsonl"}) {
+    const std::string path = absl::StrCat(run.dir, "/", name);
+    const bool main = name[0] == 'm';
+    if (!main && !fs::exists(path)) continue;
+    ATOD_ASSIGN_OR_RETURN(const std::vector<json> lines, ReadObjects(path));
+    for (const json& line : lines) {
+      const double step = Number(line, "step", -1);
+      if (step < 0 || (!main && !steps.contains(static_cast<int64_t>(step))))
+        continue;
+      StepRow& row = steps[static_cast<int64_t>(step)];
+      row.step = static_cast<uint32_t>(step);
+      for (const auto& [key, value] : line.items())
+        if (value.is_number() && std::isfinite(value.get<double>()))
+          row.scalars[key] = value.get<double>();
+    }
+  }
+  for (auto& [step, row] : steps) run.steps.push_back(std::move(row));
+  return absl::OkStatus();
+}
+
+// `panel-*.jsonl` says task and turns, files of `atod eval` task_id and length.
+absl::StatusOr<std::vector<Game>> ReadGames(const std::string& path) {
+  ATOD_ASSIGN_OR_RETURN(const std::vector<json> lines, ReadObjects(path));
+  std::vector<Game> games;
+  for (const json& line : lines) {
+    const auto success = line.find("success");
+    if (success == line.end() || !success->is_boolean()) {
+      return BadInput({.file = path,
+                       .field = "success",
+                       .line = static_cast<int64_t>(games.size()) + 1,
+                       .found = JsonPreview(line),
+                       .expected = "true or false of one game"});
+    }
+    games.push_back(
+        {Text(line, line.contains("task") ? "task" : "task_id"),
+         Text(line, "category"), success->get<bool>(),
+         Number(line, line.contains("turns") ? "turns" : "length")});
+  }
+  return games;
+}
+
+absl::Status ReadEvals(RunData& run) {
+  for (const std::string& path : FilesIn(run.dir + "/evals", ".jsonl")) {
+    ATOD_ASSIGN_OR_RETURN(std::vector<Game> games, ReadGames(path));
+    if (games.empty()) continue;
+    const std::string stem = fs::path(path).stem().string();
+    uint32_t step = 0;
+    if (absl::StartsWith(stem, "panel-") &&
+        absl::SimpleAtoi(stem.substr(6), &step)) {
+      run.panel.push_back({step, std::move(games)});
+      continue;
+    }
+    const size_t dash = stem.rfind('-');
+    if (dash == std::string::npos) continue;
+    run.evals.push_back(
+        {stem.substr(0, dash), stem.substr(dash + 1), std::move(games)});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadDiagnoses(RunData& run) {
+  for (const std::string& path : FilesIn(run.dir + "/diagnose", ".jsonl")) {
+    ATOD_ASSIGN_OR_RETURN(const std::vector<json> lines, ReadObjects(path));
+    DiagnosisFile file;
+    file.name = fs::path(path).stem().string();
+    for (const json& line : lines) {
+      if (!line.contains("turn")) {
+        file.description = absl::StrFormat(
+            "%s: %g games of %s at T = %g, success %.1f %%, %.1f turns",
+            Text(line, "model"), Number(line, "games"), Text(line, "split"),
+            Number(line, "temperature"), 100 * Number(line, "success_rate"),
+            Number(line, "length"));
+        continue;
+      }
+      file.turns.push_back({Number(line, "turn"), Number(line, "samples"),
+                            Number(line, "d"), Number(line, "d_stderr"),
+                            Number(line, "h"), Number(line, "h_stderr"),
+                            Number(line, "w"), Number(line, "w_stderr")});
+    }
+    run.diagnoses.push_back(std::move(file));
+  }
+  return absl::OkStatus();
+}
+
+// --- The turns that trained.
+
+// One trajectory's line of a side file.
+using SideLines = std::map<std::string, json>;
+
+absl::StatusOr<SideLines> ReadSide(const std::string& path) {
+  ATOD_ASSIGN_OR_RETURN(std::vector<json> lines, ReadObjects(path));
+  SideLines out;
+  for (json& line : lines) {
+    const std::string id = Text(line, "id");
+    if (line.contains("turns") && line["turns"].is_array())
+      out[id] = std::move(line);
+  }
+  return out;
+}
+
+TurnColumn ColumnOf(uint32_t step, const SideLines& side) {
+  TurnColumn column{step, {}};
+  for (const auto& [id, line] : side) {
+    for (const json& turn : line["turns"]) {
+      const double index = Number(turn, "index", -1);
+      // A turn without tokens has no log-probs to weigh.
+      const auto advantages = turn.find("advantages");
+      if (index < 0 || index > 100000 ||
+          (advantages != turn.end() && advantages->empty()))
+        continue;
+      const size_t k = static_cast<size_t>(index);
+      if (column.turns.size() <= k) column.turns.resize(k + 1);
+      TurnCell& cell = column.turns[k];
+      ++cell.samples;
+      cell.d += Number(turn, "d");
+      cell.h += Number(turn, "h");
+      cell.w += Number(turn, "w");
+    }
+  }
+  for (TurnCell& cell : column.turns) {
+    if (cell.samples == 0) continue;
+    cell.d /= cell.samples;
+    cell.h /= cell.samples;
+    cell.w /= cell.samples;
+  }
+  return column;
+}
+
+// Largest minus smallest d of the turns.
+double SpreadOfD(const json& line) {
+  double low = INFINITY, high = -INFINITY;
+  for (const json& turn : line["turns"]) {
+    low = std::min(low, Number(turn, "d"));
+    high = std::max(high, Number(turn, "d"));
+  }
+  return high > low ? high - low : 0;
+}
+
+ShownTrajectory Show(const v1::Trajectory& t, const std::string& id,
+                     const json& line, const Tokenizer* tokenizer) {
+  ShownTrajectory shown;
+  shown.step = t.id().step();
+  shown.id = id;
+  shown.task = t.task().task_id();
+  shown.category = t.task().category();
+  shown.done = v1::DoneReason_Name(t.outcome().done_reason());
+  shown.worker = t.worker();
+  shown.success = t.outcome().success();
+  shown.reward = t.outcome().reward();
+  shown.grpo_advantage = Number(line, "grpo_advantage");
+  std::map<uint32_t, const json*> by_turn;
+  for (const json& turn : line["turns"])
+    by_turn[static_cast<uint32_t>(Number(turn, "index"))] = &turn;
+  std::map<uint32_t, std::vector<int32_t>> tokens;
+  for (const v1::Sequence& s : t.sequences())
+    for (const v1::Span& span : s.spans())
+      for (uint32_t i = 0; i < span.length(); ++i)
+        if (span.begin() + i < static_cast<uint32_t>(s.tokens_size()))
+          tokens[span.turn()].push_back(
+              static_cast<int32_t>(s.tokens(span.begin() + i)));
+  for (const v1::Turn& turn : t.turns()) {
+    ShownTurn& out = shown.turns.emplace_back();
+    out.index = turn.index();
+    out.trainable = turn.trainable();
+    out.valid = turn.valid();
+    out.admissible = turn.admissible();
+    out.observation = turn.observation();
+    out.text = turn.action_text();
+    out.action = turn.executed_action();
+    const auto it = by_turn.find(turn.index());
+    if (it == by_turn.end()) continue;
+    out.weighed = true;
+    out.d = Number(*it->second, "d");
+    out.h = Number(*it->second, "h");
+    out.w = Number(*it->second, "w");
+    const json values = it->second->value("advantages", json::array());
+    const std::vector<int32_t>& ids = tokens[turn.index()];
+    for (size_t i = 0; i < values.size(); ++i) {
+      ShownToken& token = out.tokens.emplace_back();
+      if (values[i].is_number()) token.advantage = values[i].get<double>();
+      if (tokenizer != nullptr && i < ids.size())
+        token.text = tokenizer->Decode({ids[i]});
+    }
+  }
+  return shown;
+}
+
+// A success and a failure of one step: those whose turns differ most in d.
+absl::Status SelectTrajectories(const std::string& path, const SideLines& side,
+                                const Tokenizer* tokenizer, RunData& run) {
+  std::optional<ShownTrajectory> best[2];
+  double spread[2] = {-1, -1};
+  ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(path, [&](v1::Trajectory t) {
+    const std::string id = learner::FormatId(
+        {t.purpose(), t.id().step(), t.id().group(), t.id().sample()});
+    for (const v1::Sequence& s : t.sequences())
+      for (const v1::Span& span : s.spans())
+        for (const v1::TeacherScores& scores : span.teacher())
+          run.teacher_hash = scores.weights_hash();
+    const auto line = side.find(id);
+    if (line == side.end()) return;
+    const int won = t.outcome().success() ? 1 : 0;
+    const double d = SpreadOfD(line->second);
+    if (d <= spread[won]) return;
+    spread[won] = d;
+    best[won] = Show(t, id, line->second, tokenizer);
+  }));
+  for (auto& shown : best)
+    if (shown.has_value()) run.trajectories.push_back(*std::move(shown));
+  return absl::OkStatus();
+}
+
+// Where accepted trajectories and their side files lie.
+std::string StoreOf(const std::string& run_dir) {
+  for (const char* name : {"/spool", "/trajectories"})
+    if (fs::is_directory(run_dir + name)) return run_dir + name;
+  return "";
+}
+
+absl::Status ReadTurns(RunData& run) {
+  const std::string dir = StoreOf(run.dir);
+  if (dir.empty()) return absl::OkStatus();
+  ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> stored,
+                        learner::StoredSteps(dir, v1::TRAIN));
+  std::vector<uint32_t> steps;
+  for (const uint32_t step : stored)
+    if (fs::exists(learner::AdvantageFile(dir, step))) steps.push_back(step);
+  const std::vector<uint32_t> shown = Spread(steps, 3);
+  std::unique_ptr<Tokenizer> tokenizer;
+  for (const std::string& folder :
+       {run.dir + "/checkpoints/last/model", run.key("model.path")}) {
+    if (tokenizer != nullptr || !fs::exists(folder + "/tokenizer.json"))
+      continue;
+    absl::StatusOr<std::unique_ptr<Tokenizer>> loaded = Tokenizer::Load(folder);
+    if (loaded.ok()) tokenizer = *std::move(loaded);
+  }
+  const std::vector<uint32_t> columns = Spread(steps, kMaxColumns);
+  std::set<uint32_t> all(columns.begin(), columns.end());
+  all.insert(shown.begin(), shown.end());
+  for (const uint32_t step : all) {
+    ATOD_ASSIGN_OR_RETURN(const SideLines side,
+                          ReadSide(learner::AdvantageFile(dir, step)));
+    run.columns.push_back(ColumnOf(step, side));
+    if (std::binary_search(shown.begin(), shown.end(), step)) {
+      ATOD_RETURN_IF_ERROR(
+          SelectTrajectories(learner::TrajectoryFile(dir, v1::TRAIN, step),
+                             side, tokenizer.get(), run));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::optional<double> StepRow::value(const std::string& tag) const {
+  const auto it = scalars.find(tag);
+  if (it == scalars.end()) return std::nullopt;
+  return it->second;
+}
+
+double PanelEval::success_rate() const {
+  double wins = 0;
+  for (const Game& g : games) wins += g.success;
+  return wins / static_cast<double>(games.size());
+}
+
+double PanelEval::turns() const {
+  double sum = 0;
+  for (const Game& g : games) sum += g.turns;
+  return sum / static_cast<double>(games.size());
+}
+
+std::string RunData::key(const std::string& path,
+                         const std::string& otherwise) const {
+  const auto it = config.find(path);
+  return it == config.end() ? otherwise : it->second;
+}
+
+double RunData::number(const std::string& path, double otherwise) const {
+  double value = 0;
+  return absl::SimpleAtod(key(path), &value) ? value : otherwise;
+}
+
+std::vector<std::pair<double, double>> RunData::series(
+    const std::string& tag) const {
+  std::vector<std::pair<double, double>> out;
+  for (const StepRow& row : steps)
+    if (const auto value = row.value(tag)) out.emplace_back(row.step, *value);
+  return out;
+}
+
+std::map<std::string, std::string> FlattenConfig(const std::string& yaml) {
+  std::map<std::string, std::string> out;
+  // Open sections: the indent of their keys and their dotted path.
+  struct Level {
+    size_t indent;
+    std::string prefix;
+    int next_item = 0;
+  };
+  std::vector<Level> levels = {{0, ""}};
+  for (absl::string_view line : absl::StrSplit(yaml, '\n')) {
+    size_t indent = line.find_first_not_of(' ');
+    if (indent == absl::string_view::npos || line[indent] == '#') continue;
+    absl::string_view rest = line.substr(indent);
+    while (levels.size() > 1 && levels.back().indent > indent)
+      levels.pop_back();
+    if (absl::ConsumePrefix(&rest, "- ")) {
+      Level& list = levels.back();
+      const std::string item = absl::StrCat(list.prefix, list.next_item++, ".");
+      indent += 2;
+      levels.push_back({indent, item});
+    }
+    const size_t colon = rest.find(':');
+    if (colon == absl::string_view::npos) continue;
+    const std::string path =
+        absl::StrCat(levels.back().prefix, rest.substr(0, colon));
+    absl::string_view value =
+        absl::StripAsciiWhitespace(rest.substr(colon + 1));
+    if (value.empty()) {
+      levels.push_back({indent + 2, path + "."});
+      continue;
+    }
+    if (value.size() >= 2 && value.front() == '"' && value.back() == '"')
+      value = value.substr(1, value.size() - 2);
+    out[path] = std::string(value);
+  }
+  return out;
+}
+
+std::vector<uint32_t> Spread(const std::vector<uint32_t>& steps, size_t most) {
+  if (steps.size() <= most || most < 2) return steps;
+  std::vector<uint32_t> out;
+  for (size_t i = 0; i < most; ++i)
+    out.push_back(steps[i * (steps.size() - 1) / (most - 1)]);
+  return out;
+}
+
+absl::StatusOr<RunData> ReadRun(const std::string& dir) {
+  RunData run;
+  run.dir = dir;
+  while (run.dir.size() > 1 && run.dir.back() == '/') run.dir.pop_back();
+  if (!fs::is_directory(run.dir) || !fs::exists(run.dir + "/metrics.jsonl")) {
+    return BadInput({.file = dir,
+                     .field = "RUN",
+                     .found = !fs::exists(run.dir)        ? "nothing"
+                              : fs::is_directory(run.dir) ? "no metrics.jsonl"
+                                                          : "a file",
+                     .expected = "the folder of a run"});
+  }
+  run.name = fs::path(run.dir).filename().string();
+  if (fs::exists(run.dir + "/config.resolved.yaml")) {
+    ATOD_ASSIGN_OR_RETURN(const std::string yaml,
+                          ReadFile(run.dir + "/config.resolved.yaml"));
+    run.config = FlattenConfig(yaml);
+    run.name = run.key("name", run.name);
+  }
+  ATOD_RETURN_IF_ERROR(ReadSteps(run));
+  if (run.steps.empty()) {
+    return BadInput({.file = run.dir + "/metrics.jsonl",
+                     .found = "no step",
+                     .expected = "a run that has recorded one"});
+  }
+  ATOD_RETURN_IF_ERROR(ReadEvals(run));
+  ATOD_RETURN_IF_ERROR(ReadDiagnoses(run));
+  ATOD_RETURN_IF_ERROR(ReadTurns(run));
+  return run;
+}
+
+}  // namespace atod::report

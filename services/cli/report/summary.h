@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "services/cli/report/run_data.h"
+#include "services/cli/report/statistics.h"
+
+namespace atod::report {
+
+// One evaluation as the protocol reports it: success with its interval, and the
+// mean length of its episodes.
+struct EvalPoint {
+  uint32_t step = 0;
+  Estimate success;
+  double turns = 0;
+};
+
+// The paper's Table 1 for one run, with what that table leaves out. Evaluation
+// is at sampling.eval_temperature, training rollouts at T = 1.
+struct RunSummary {
+  std::string name, recipe, seed;
+  uint32_t steps = 0;
+  std::string panel;  // identity of the games, empty without an evaluation
+  size_t games = 0;
+  size_t evaluations = 0;  // after step 0
+  std::optional<EvalPoint> before, best, last;
+  size_t mean_count = 0;  // n of the mean of the last n evaluations
+  std::optional<Estimate> mean_last;
+  double mean_last_turns = 0;
+  // How much too high `best` is on average if all evaluations were equal and
+  // independent.
+  double best_bias = 0;
+  size_t rollout_steps = 0;
+  std::optional<Estimate> rollout;  // training rollouts of the last steps
+  double rollout_turns = 0;
+  // By game of the panel, for paired differences.
+  std::vector<double> last_games, best_games, mean_games;
+};
+
+RunSummary Summarize(const RunData& run);
+
+// Runs that differ in nothing but the seed (and name, addresses, threads).
+struct Group {
+  std::string label;
+  std::vector<size_t> runs;  // indices, in the order given
+};
+std::vector<Group> GroupRuns(const std::vector<RunData>& runs);
+
+// Keys of the configuration that do not change what is learned.
+bool IsIncidental(const std::string& key);
+
+}  // namespace atod::report

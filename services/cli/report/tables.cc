@@ -1,0 +1,411 @@
+#include "services/cli/report/tables.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "common/base/file.h"
+#include "services/cli/report/html.h"
+
+namespace atod::report {
+namespace {
+
+Cell Text(std::string text) { return {std::move(text), "", false}; }
+Cell Number(std::string text, std::string small = "") {
+  return {std::move(text), std::move(small), true};
+}
+Cell None() { return Number("–"); }
+
+std::string Percent(double x) { return absl::StrFormat("%.1f", 100 * x); }
+std::string Interval(const Estimate& e) {
+  return absl::StrFormat("[%.1f, %.1f]", 100 * e.low, 100 * e.high);
+}
+std::string Points(const Estimate& e) {
+  return absl::StrFormat("%+.1f", 100 * e.value);
+}
+std::string SignedInterval(const Estimate& e) {
+  return absl::StrFormat("[%+.1f, %+.1f]", 100 * e.low, 100 * e.high);
+}
+std::string Turns(double turns) { return absl::StrFormat("%.1f turns", turns); }
+
+Cell PointCell(const std::optional<EvalPoint>& point, bool with_step) {
+  if (!point.has_value()) return None();
+  return Number(
+      Percent(point->success.value),
+      absl::StrCat(Interval(point->success), " ", Turns(point->turns),
+                   with_step ? absl::StrCat(" at ", point->step) : ""));
+}
+
+// Mean of the members' values, and the lowest and highest.
+Cell Over(const std::vector<double>& values) {
+  if (values.empty()) return None();
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  return Number(Percent(Mean(values)),
+                absl::StrCat(Percent(*low), " – ", Percent(*high)));
+}
+
+GameTable GamesOf(const Material& m, const Group& group,
+                  std::vector<double> RunSummary::*which) {
+  GameTable out;
+  for (const size_t i : group.runs) out.push_back(m.summaries[i].*which);
+  return out;
+}
+
+// The panel that all runs of a group were evaluated on, or empty.
+std::string PanelOf(const Material& m, const Group& group) {
+  const std::string& panel = m.summaries[group.runs[0]].panel;
+  for (const size_t i : group.runs)
+    if (m.summaries[i].panel != panel) return "";
+  return panel;
+}
+
+Table::Row RunRow(const RunSummary& s, bool part) {
+  Table::Row row;
+  row.part = part;
+  row.cells = {Text(s.name),
+               Text(s.recipe),
+               Number(s.seed),
+               Number(absl::StrCat(s.steps)),
+               PointCell(s.before, false),
+               PointCell(s.best, true),
+               PointCell(s.last, false)};
+  row.cells.push_back(s.mean_last
+                          ? Number(Percent(s.mean_last->value),
+                                   absl::StrCat(Interval(*s.mean_last), " ",
+                                                Turns(s.mean_last_turns)))
+                          : None());
+  row.cells.push_back(s.rollout ? Number(Percent(s.rollout->value),
+                                         absl::StrCat(Interval(*s.rollout), " ",
+                                                      Turns(s.rollout_turns)))
+                                : None());
+  return row;
+}
+
+Table::Row GroupRow(const Material& m, const Group& group) {
+  std::vector<double> before, best, last, rollout;
+  std::set<uint32_t> steps;
+  for (const size_t i : group.runs) {
+    const RunSummary& s = m.summaries[i];
+    steps.insert(s.steps);
+    if (s.before) before.push_back(s.before->success.value);
+    if (s.best) best.push_back(s.best->success.value);
+    if (s.last) last.push_back(s.last->success.value);
+    if (s.rollout) rollout.push_back(s.rollout->value);
+  }
+  Table::Row row;
+  row.cells = {Text(group.label),
+               Text(m.summaries[group.runs[0]].recipe),
+               Number(absl::StrCat(group.runs.size(), " seeds")),
+               Number(steps.size() == 1 ? absl::StrCat(*steps.begin())
+                                        : absl::StrCat(*steps.begin(), " – ",
+                                                       *steps.rbegin())),
+               Over(before),
+               Over(best),
+               Over(last)};
+  if (PanelOf(m, group).empty()) {
+    row.cells.push_back(None());
+  } else {
+    const GameTable games = GamesOf(m, group, &RunSummary::mean_games);
+    const Estimate e =
+        PairedDifference(games, {std::vector<double>(games[0].size(), 0.0)});
+    row.cells.push_back(Number(Percent(e.value), Interval(e)));
+  }
+  row.cells.push_back(Over(rollout));
+  return row;
+}
+
+std::string PolicyName(const std::string& policy) {
+  if (policy == "random") return "random admissible actions";
+  if (policy == "untrained") return "untrained student";
+  if (policy == "trained-last") return "trained student, last checkpoint";
+  if (policy == "trained-best") return "trained student, best checkpoint";
+  return policy;
+}
+
+int PolicyRank(const std::string& policy) {
+  static constexpr const char* kOrder[] = {"random",       "untrained",
+                                           "teacher",      "trained-last",
+                                           "trained-best", "planner"};
+  int rank = 0;
+  for (const char* known : kOrder) {
+    if (policy == known) return rank;
+    ++rank;
+  }
+  return rank;
+}
+
+bool SameGames(const std::vector<Game>& a, const std::vector<Game>& b) {
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(),
+                                            [](const Game& x, const Game& y) {
+                                              return x.task == y.task;
+                                            });
+}
+
+std::vector<double> Wins(const std::vector<Game>& games) {
+  std::vector<double> out;
+  for (const Game& g : games) out.push_back(g.success);
+  return out;
+}
+
+}  // namespace
+
+Material MaterialOf(const std::vector<RunData>& runs) {
+  Material out{&runs, {}, GroupRuns(runs)};
+  for (const RunData& run : runs) out.summaries.push_back(Summarize(run));
+  return out;
+}
+
+std::string ToHtml(const Table& table) {
+  const auto cell = [](const char* tag, const Cell& c) {
+    return absl::StrCat(
+        "<", tag, c.number ? " class=\"n\">" : ">", Escape(c.text),
+        c.small.empty() ? ""
+                        : absl::StrCat(c.number ? "<br>" : " ", "<small>",
+                                       Escape(c.small), "</small>"),
+        "</", tag, ">");
+  };
+  std::string out = "<div class=\"scroll\"><table><thead><tr>";
+  for (const Cell& c : table.head) absl::StrAppend(&out, cell("th", c));
+  absl::StrAppend(&out, "</tr></thead><tbody>\n");
+  for (const Table::Row& row : table.rows) {
+    absl::StrAppend(&out, row.part ? "<tr class=\"part\">" : "<tr>");
+    for (const Cell& c : row.cells) absl::StrAppend(&out, cell("td", c));
+    absl::StrAppend(&out, "</tr>\n");
+  }
+  return absl::StrCat(out, "</tbody></table></div>\n");
+}
+
+std::string ToMarkdown(const Table& table) {
+  const auto cell = [](const Cell& c) {
+    return absl::StrCat(
+        " ",
+        absl::StrReplaceAll(
+            absl::StrCat(c.text, c.small.empty() ? "" : " ", c.small),
+            {{"|", "\\|"}, {"\n", " "}, {"<", "&lt;"}}),
+        " |");
+  };
+  std::string out = "|", rule = "|";
+  for (const Cell& c : table.head) {
+    absl::StrAppend(&out, cell(c));
+    absl::StrAppend(&rule, c.number ? "---:|" : "---|");
+  }
+  absl::StrAppend(&out, "\n", rule, "\n");
+  for (const Table::Row& row : table.rows) {
+    absl::StrAppend(&out, "|");
+    for (const Cell& c : row.cells) absl::StrAppend(&out, cell(c));
+    absl::StrAppend(&out, "\n");
+  }
+  return out;
+}
+
+Table SuccessTable(const Material& m) {
+  size_t n = 0, steps = 0;
+  for (const RunSummary& s : m.summaries) {
+    n = std::max(n, s.mean_count);
+    steps = std::max(steps, s.rollout_steps);
+  }
+  const RunData& first = (*m.runs)[0];
+  const std::string eval =
+      absl::StrCat("T = ", first.key("sampling.eval_temperature", "?"));
+  Table table;
+  table.head = {
+      Text("run"),
+      Text("recipe"),
+      Number("seed"),
+      Number("steps"),
+      Number("before", eval),
+      Number("best", eval),
+      Number("last", eval),
+      Number(absl::StrCat("mean of last ", n), eval),
+      Number(
+          absl::StrCat("training, last ", steps, " steps"),
+          absl::StrCat("T = ", first.key("sampling.train.temperature", "1")))};
+  for (const Group& group : m.groups) {
+    const bool several = group.runs.size() > 1;
+    if (several) table.rows.push_back(GroupRow(m, group));
+    for (const size_t i : group.runs)
+      table.rows.push_back(RunRow(m.summaries[i], several));
+  }
+  return table;
+}
+
+Table PairedTable(const Material& m) {
+  Table table;
+  table.head = {Text("difference"), Number("last", "points"),
+                Number("best", "points"), Number("mean of last", "points")};
+  const size_t count = m.groups.size();
+  for (size_t a = 0; a < count; ++a) {
+    for (size_t b = a + 1; b < count; ++b) {
+      if (a > 0 && count > 4) break;
+      const Group &left = m.groups[a], &right = m.groups[b];
+      Table::Row row;
+      row.cells.push_back(Text(absl::StrCat(left.label, " − ", right.label)));
+      const std::string panel = PanelOf(m, left);
+      if (panel.empty() || PanelOf(m, right) != panel) {
+        row.cells.push_back(Number("other games: not paired"));
+      } else {
+        for (const auto which :
+             {&RunSummary::last_games, &RunSummary::best_games,
+              &RunSummary::mean_games}) {
+          const Estimate e = PairedDifference(GamesOf(m, left, which),
+                                              GamesOf(m, right, which));
+          const bool apart = e.low > 0 || e.high < 0;
+          row.cells.push_back(Number(absl::StrCat(Points(e), apart ? " *" : ""),
+                                     SignedInterval(e)));
+        }
+      }
+      row.cells.resize(table.head.size(), None());
+      table.rows.push_back(std::move(row));
+    }
+  }
+  return table;
+}
+
+Table HeldOutTable(const RunData& run) {
+  std::map<std::string, const std::vector<Game>*> by_place;
+  std::set<std::string> split_set;
+  std::set<std::pair<int, std::string>> policies;
+  for (const NamedEval& eval : run.evals) {
+    by_place[eval.policy + "\n" + eval.split] = &eval.games;
+    split_set.insert(eval.split);
+    policies.emplace(PolicyRank(eval.policy), eval.policy);
+  }
+  Table table;
+  if (policies.empty()) return table;
+  // Unseen rooms first: the harder claim.
+  const std::vector<std::string> splits(split_set.rbegin(), split_set.rend());
+  table.head = {Text("policy")};
+  for (const std::string& split : splits) {
+    table.head.push_back(Number(split, "success %"));
+    table.head.push_back(Number("turns"));
+    table.head.push_back(Number("− teacher", "points, paired"));
+  }
+  for (const auto& [rank, policy] : policies) {
+    Table::Row row;
+    row.cells.push_back(Text(PolicyName(policy)));
+    for (const std::string& split : splits) {
+      const auto it = by_place.find(policy + "\n" + split);
+      const auto teacher = by_place.find("teacher\n" + split);
+      if (it == by_place.end()) {
+        row.cells.insert(row.cells.end(), {None(), None(), None()});
+        continue;
+      }
+      const std::vector<Game>& games = *it->second;
+      double wins = 0, turns = 0;
+      for (const Game& g : games) {
+        wins += g.success;
+        turns += g.turns;
+      }
+      const double n = static_cast<double>(games.size());
+      const Estimate e = Wilson(wins, n);
+      row.cells.push_back(Number(Percent(e.value), Interval(e)));
+      row.cells.push_back(Number(absl::StrFormat("%.1f", turns / n)));
+      if (policy == "teacher" || teacher == by_place.end() ||
+          !SameGames(games, *teacher->second)) {
+        row.cells.push_back(None());
+      } else {
+        const Estimate gap =
+            PairedDifference({Wins(games)}, {Wins(*teacher->second)});
+        row.cells.push_back(Number(Points(gap), SignedInterval(gap)));
+      }
+    }
+    table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
+Table CategoryTable(const RunData& run, const RunSummary& summary) {
+  Table table;
+  if (!summary.last.has_value()) return table;
+  struct Count {
+    int wins = 0, games = 0;
+  };
+  std::map<std::string, std::map<uint32_t, Count>> counts;
+  for (const PanelEval& eval : run.panel)
+    for (const Game& g : eval.games) {
+      Count& c = counts[g.category][eval.step];
+      c.wins += g.success;
+      ++c.games;
+    }
+  if (counts.size() < 2) return table;
+  table.head = {Text("task type"), Number("games"), Number("before", "%"),
+                Number("best", "%"), Number("last", "%")};
+  for (auto& [category, by_step] : counts) {
+    const auto share = [&by_step = by_step](uint32_t step) {
+      const auto it = by_step.find(step);
+      if (it == by_step.end()) return None();
+      return Number(
+          Percent(static_cast<double>(it->second.wins) / it->second.games));
+    };
+    table.rows.push_back(
+        {{Text(category.empty() ? "(none)" : category),
+          Number(absl::StrCat(by_step[summary.last->step].games)),
+          summary.before ? share(0) : None(), share(summary.best->step),
+          share(summary.last->step)},
+         false});
+  }
+  return table;
+}
+
+Table ConfigTable(const Material& m,
+                  const std::map<std::string, std::string>& defaults) {
+  Table table;
+  table.head = {Text("key")};
+  std::vector<const std::map<std::string, std::string>*> columns;
+  for (const Group& group : m.groups) {
+    columns.push_back(&(*m.runs)[group.runs[0]].config);
+    table.head.push_back(Text(group.label));
+  }
+  if (columns.size() == 1 && !defaults.empty()) {
+    columns.push_back(&defaults);
+    table.head.push_back(Text("default"));
+  }
+  std::set<std::string> keys;
+  for (const auto* column : columns)
+    for (const auto& [key, value] : *column)
+      if (!IsIncidental(key)) keys.insert(key);
+  for (const std::string& key : keys) {
+    Table::Row row;
+    row.cells.push_back(Text(key));
+    std::set<std::string> values;
+    for (const auto* column : columns) {
+      const auto it = column->find(key);
+      const std::string value = it == column->end() ? "–" : it->second;
+      values.insert(value);
+      row.cells.push_back(Text(value.empty() ? "\"\"" : value));
+    }
+    if (values.size() > 1) table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
+Table SourceTable(const Material& m) {
+  Table table;
+  table.head = {Text("run"),          Text("folder"),
+                Number("records"),    Number("evaluations"),
+                Text("panel"),        Text("teacher's weights"),
+                Text("configuration")};
+  for (size_t i = 0; i < m.summaries.size(); ++i) {
+    const RunData& run = (*m.runs)[i];
+    const RunSummary& s = m.summaries[i];
+    std::string config;
+    for (const auto& [key, value] : run.config)
+      absl::StrAppend(&config, key, "=", value, "\n");
+    const std::string panel =
+        s.panel.empty() ? "–" : absl::StrCat(s.games, " games, ", s.panel);
+    table.rows.push_back(
+        {{Text(s.name), Text(run.dir), Number(absl::StrCat(run.steps.size())),
+          Number(absl::StrCat(s.evaluations)), Text(panel),
+          Text(run.teacher_hash.empty() ? "–" : run.teacher_hash.substr(0, 12)),
+          Text(config.empty() ? "–" : HashHex(config).substr(0, 12))},
+         false});
+  }
+  return table;
+}
+
+}  // namespace atod::report

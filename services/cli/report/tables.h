@@ -1,0 +1,59 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "services/cli/report/run_data.h"
+#include "services/cli/report/summary.h"
+
+namespace atod::report {
+
+// What all parts of a report are made from.
+struct Material {
+  const std::vector<RunData>* runs;
+  std::vector<RunSummary> summaries;
+  std::vector<Group> groups;
+};
+Material MaterialOf(const std::vector<RunData>& runs);
+
+// A table in either language: cells are text with an optional interval.
+struct Cell {
+  std::string text{};
+  std::string small{};  // behind it, quieter: an interval, a step
+  bool number = false;
+};
+struct Table {
+  std::vector<Cell> head;
+  struct Row {
+    std::vector<Cell> cells{};
+    bool part = false;  // belongs to the row above
+  };
+  std::vector<Row> rows;
+};
+std::string ToHtml(const Table& table);
+std::string ToMarkdown(const Table& table);
+
+// The paper's Table 1 with its missing columns; one row a run, and one a group
+// above its runs when it has several.
+Table SuccessTable(const Material& material);
+
+// Paired by game: every group against the first, or all pairs of up to four.
+Table PairedTable(const Material& material);
+
+// Games outside training: evals/POLICY-SPLIT.jsonl of deploy/up.sh, with the
+// paired difference to the teacher.
+Table HeldOutTable(const RunData& run);
+
+// Success by task type: before, at the best and at the last evaluation.
+Table CategoryTable(const RunData& run, const RunSummary& summary);
+
+// Keys whose values differ between groups; or, of one group, those that differ
+// from the defaults.
+Table ConfigTable(const Material& material,
+                  const std::map<std::string, std::string>& defaults);
+
+// Where the numbers of each run come from.
+Table SourceTable(const Material& material);
+
+}  // namespace atod::report
