@@ -87,7 +87,9 @@ tbody tr:last-child td { border-bottom: 1px solid var(--ink); }
 .bad { color: var(--bad); } .bad i { background: var(--bad); }
 .unknown { color: var(--soft); } .unknown i { background: var(--soft); }
 details.episode { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; margin: 12px 0; }
-details.episode > summary { cursor: pointer; padding: 11px 16px; display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: baseline; list-style-position: inside; }
+details.episode > summary { cursor: pointer; padding: 11px 16px; display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: baseline; }
+details.episode > summary::before { content: "▸"; color: var(--soft); margin-right: -6px; }
+details.episode[open] > summary::before { content: "▾"; }
 details.episode > summary b { font-weight: 650; }
 .turns { padding: 0 16px 8px; }
 .turns td { border-bottom: 1px solid var(--grid); padding-top: 8px; padding-bottom: 8px; }
@@ -100,7 +102,7 @@ section > h3 { margin: 22px 0 4px; }
 .tok { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; font-size: 12.5px; white-space: pre-wrap; border-radius: 3px; padding: 1px 1px; }
 .flag { font-size: 12px; color: var(--bad); margin-left: 6px; }
 .swatches { display: inline-flex; vertical-align: middle; border-radius: 3px; overflow: hidden; }
-.swatches span { padding: 1px 8px; font-size: 12px; }
+.swatches span { padding: 1px 8px; font-size: 12px; color: var(--ink); }
 .diff td { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; font-size: 12.5px; }
 footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule); font-size: 13px; color: var(--soft); }
 @media (max-width: 820px) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -70,52 +71,51 @@ std::string VerdictBadge(Verdict verdict, const std::string& word) {
                       "</span>");
 }
 
-std::string VerdictWord(Verdict verdict) {
+std::string CheckBadge(const HealthCheck& check) {
   static constexpr const char* kWords[] = {"healthy", "look", "wrong", "n/a"};
-  return kWords[static_cast<int>(verdict)];
+  return VerdictBadge(check.verdict, kWords[static_cast<int>(check.verdict)]);
 }
 
-// One run: a row a check. Several: a row a check and a column a run.
-std::string Health(const std::vector<RunData>& runs) {
-  std::vector<std::vector<HealthCheck>> checks;
-  for (const RunData& run : runs) checks.push_back(CheckHealth(run));
-  std::string out = "<div class=\"scroll\"><table><thead><tr><th>signal</th>";
-  if (runs.size() == 1) {
-    out += "<th>verdict</th><th>what was seen</th>";
-  } else {
-    for (const RunData& run : runs)
-      absl::StrAppend(&out, "<th>", Escape(run.name), "</th>");
-  }
-  out += "</tr></thead><tbody>\n";
-  for (size_t c = 0; c < checks[0].size(); ++c) {
-    absl::StrAppend(&out, "<tr><td>", Escape(checks[0][c].name), "</td>");
-    for (const auto& of_run : checks) {
-      const HealthCheck& check = of_run[c];
-      const std::string badge =
-          VerdictBadge(check.verdict, VerdictWord(check.verdict));
-      if (runs.size() == 1) {
-        absl::StrAppend(&out, "<td>", badge, "</td><td class=\"text\">",
-                        Escape(check.finding), "</td>");
-      } else {
-        absl::StrAppend(&out, "<td title=\"", Escape(check.finding), "\">",
-                        badge, "</td>");
-      }
+bool WorthSaying(const HealthCheck& check) {
+  return check.verdict == Verdict::kBad || check.verdict == Verdict::kNotice;
+}
+
+// One run: a row a check.
+std::string HealthOfOne(const RunData& run) {
+  std::string out =
+      "<div class=\"scroll\"><table><thead><tr><th>signal</th>"
+      "<th>verdict</th><th>what was seen</th></tr></thead><tbody>\n";
+  for (const HealthCheck& check : CheckHealth(run))
+    absl::StrAppend(&out, "<tr><td>", Escape(check.name), "</td><td>",
+                    CheckBadge(check), "</td><td class=\"text\">",
+                    Escape(check.finding), "</td></tr>\n");
+  return out + "</tbody></table></div>\n";
+}
+
+// Several: a row a run, with what is not healthy spelt out.
+std::string HealthOfMany(const std::vector<RunData>& runs) {
+  std::string out =
+      "<div class=\"scroll\"><table><thead><tr><th>run</th>"
+      "<th>verdict</th><th>what was seen</th></tr></thead><tbody>\n";
+  for (const RunData& run : runs) {
+    HealthCheck worst{"", Verdict::kGood};
+    std::string findings;
+    for (const HealthCheck& check : CheckHealth(run)) {
+      if (!WorthSaying(check)) continue;
+      worst.verdict = std::max(worst.verdict, check.verdict);
+      absl::StrAppend(&findings, findings.empty() ? "" : "<br>",
+                      CheckBadge(check), " ", Escape(check.name), ": ",
+                      Escape(check.finding));
     }
-    absl::StrAppend(&out, "</tr>\n");
+    absl::StrAppend(&out, "<tr><td>", Escape(run.name), "</td><td>",
+                    CheckBadge(worst), "</td><td class=\"text\">", findings,
+                    "</td></tr>\n");
   }
-  out += "</tbody></table></div>\n";
-  if (runs.size() == 1) return out;
-  // What is not healthy is spelt out: a tooltip does not print.
-  std::string findings;
-  for (size_t r = 0; r < runs.size(); ++r)
-    for (const HealthCheck& check : checks[r])
-      if (check.verdict == Verdict::kBad || check.verdict == Verdict::kNotice)
-        absl::StrAppend(&findings, "<li>", Escape(runs[r].name), ": ",
-                        Escape(check.name), ": ", Escape(check.finding),
-                        "</li>\n");
-  if (!findings.empty())
-    absl::StrAppend(&out, "<ul class=\"note\">", findings, "</ul>\n");
-  return out;
+  return out + "</tbody></table></div>\n";
+}
+
+std::string Health(const std::vector<RunData>& runs) {
+  return runs.size() == 1 ? HealthOfOne(runs[0]) : HealthOfMany(runs);
 }
 
 std::string Tile(const std::string& value, const std::string& label) {
@@ -158,6 +158,24 @@ std::string Tiles(const RunData& run, const RunSummary& s) {
                             : VerdictBadge(Verdict::kGood, "healthy"),
                  absl::StrCat("of ", applied, " health signals")));
   return absl::StrCat(out, "</div>\n");
+}
+
+// What keeps the rows of the table from being compared, if anything.
+std::string Unequal(const Material& m) {
+  std::set<uint32_t> steps;
+  std::set<std::string> panels;
+  for (const RunSummary& s : m.summaries) {
+    steps.insert(s.steps);
+    panels.insert(s.panel);
+  }
+  std::string out;
+  if (steps.size() > 1)
+    out += "The runs have recorded different numbers of steps. ";
+  if (panels.size() > 1)
+    out += "The runs were not evaluated on the same games. ";
+  if (out.empty()) return "";
+  return absl::StrCat("<p>", VerdictBadge(Verdict::kNotice, out),
+                      "Rows are not comparable as they stand.</p>\n");
 }
 
 std::string Protocol(const Material& m) {
@@ -247,7 +265,8 @@ std::string RenderReport(const std::vector<RunData>& runs,
   const Material m = MaterialOf(runs);
   const bool one = runs.size() == 1;
   Builder page;
-  page.Section("success", "Success", ToHtml(SuccessTable(m)) + Protocol(m));
+  page.Section("success", "Success",
+               ToHtml(SuccessTable(m)) + Unequal(m) + Protocol(m));
   if (options.compare && m.groups.size() > 1) {
     page.Section(
         "paired", "Paired differences",

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@ struct ReportOptions {
   bool compare = false;
   // Values that keys have when nobody sets them (FlattenConfig), to show what a
   // single run changed.
-  std::map<std::string, std::string> defaults;
+  std::map<std::string, std::string> defaults{};
 };
 
 // One HTML file that needs nothing beside it. At least one run.

@@ -286,16 +286,9 @@ absl::Status SelectTrajectories(const std::string& path, const SideLines& side,
   return absl::OkStatus();
 }
 
-// Where accepted trajectories and their side files lie.
-std::string StoreOf(const std::string& run_dir) {
-  for (const char* name : {"/spool", "/trajectories"})
-    if (fs::is_directory(run_dir + name)) return run_dir + name;
-  return "";
-}
-
 absl::Status ReadTurns(RunData& run) {
-  const std::string dir = StoreOf(run.dir);
-  if (dir.empty()) return absl::OkStatus();
+  const std::string dir = learner::SpoolDir(run.dir);
+  if (!fs::is_directory(dir)) return absl::OkStatus();
   ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> stored,
                         learner::StoredSteps(dir, v1::TRAIN));
   std::vector<uint32_t> steps;
