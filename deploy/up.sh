@@ -133,4 +133,5 @@ for split in valid_unseen valid_seen; do
 done
 atod games stats "$work/games" >"$run/games.txt"
 deploy/report.py "$run"
-say "all done in $((SECONDS - started)) s; report in $run/report.md, curve in $run/report.svg"
+atod report "$run"
+say "all done in $((SECONDS - started)) s; report in $run/report.html, the table also in $run/report.md"
