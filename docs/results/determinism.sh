@@ -81,7 +81,7 @@ cpu = next((re.sub(r".*: ", "", line.strip()) for line in open("/proc/cpuinfo") 
 print(f"""# What deterministic: true costs
 
 `docs/results/determinism.sh {steps} {rounds}` on {os.cpu_count()} cores of {cpu}: the embedded loop, {steps} steps a run, runs
-alternating, medians over the steps of a run without its first.
+alternating, medians over the steps of a run without its first. Load average at the end: {os.getloadavg()[1]:.1f} (the loop itself keeps about two busy).
 
 | deterministic | round | rollout s | old log-probs s | updates s | step s | tokens/s | tokens/CPU s |
 |---|---|---|---|---|---|---|---|""")
@@ -104,7 +104,7 @@ Speed of the deterministic loop relative to the free one in tokens/s, by rounds:
                     if mean > 1 else "Below 1: that is the price of the guarantee."))
 if log:
     print("""
-# What it keeps
+## What it keeps
 
 `tests/determinism.sh build/release`
 
