@@ -120,11 +120,10 @@ Chart RatioChart() {
           .levels = {{1, "equal"}}};
 }
 
-// A chart with one line a group.
+// A chart with one line a group. `reach` smooths the means over steps.
 Chart Compared(const std::vector<RunData>& runs,
                const std::vector<Group>& groups, Chart chart,
-               const std::string& tag, double factor = 1,
-               bool markers = false) {
+               const std::string& tag, double factor, size_t reach) {
   for (size_t g = 0; g < groups.size(); ++g) {
     std::map<double, std::pair<double, size_t>> sums;  // step: sum, runs
     std::vector<Line> faint;
@@ -145,7 +144,8 @@ Chart Compared(const std::vector<RunData>& runs,
         mean.points.emplace_back(x,
                                  sum.first / static_cast<double>(sum.second));
     if (mean.points.empty()) continue;
-    mean.markers = markers && groups.size() <= 4;
+    mean.points = Smoothed(mean.points, reach);
+    mean.markers = mean.points.size() <= 20 && groups.size() <= 4;
     for (Line& line : faint) chart.lines.push_back(std::move(line));
     chart.lines.push_back(std::move(mean));
   }
@@ -220,6 +220,9 @@ RunCurves CurvesOf(const RunData& run) {
           .y_label = "%",
           .y_min = 0},
          {{"actor/pg_clipfrac", "actor/pg_clipfrac", 100}}),
+      Of(run,
+         {.title = "Length of a response", .y_label = "tokens", .y_min = 0},
+         {{"response_length/mean", "response_length/mean"}}),
       Of(run, {.title = "Learning rate", .y_label = "lr"},
          {{"actor/lr", "actor/lr"}}),
       Of(run, {.title = "Time", .y_label = "seconds", .y_min = 0},
@@ -233,19 +236,22 @@ RunCurves CurvesOf(const RunData& run) {
 RunCurves CompareCurves(const std::vector<RunData>& runs,
                         const std::vector<Group>& groups) {
   const auto of = [&](Chart chart, const std::string& tag, double factor = 1,
-                      bool markers = false) {
-    return Compared(runs, groups, std::move(chart), tag, factor, markers);
+                      size_t reach = kReach) {
+    return Compared(runs, groups, std::move(chart), tag, factor, reach);
   };
+  constexpr size_t kAsIs = 0;
   RunCurves out;
   Chart learning = of(
       {.title = absl::StrFormat("Success on the evaluation panel, T = %s",
                                 runs[0].key("sampling.eval_temperature", "?")),
-       .note = "A line is the mean of a group's runs; single runs are faint.",
+       .note = "A line is the mean of a group's runs, single runs are faint. "
+               "Below, "
+               "lines of single steps are smoothed over 5 of them.",
        .y_label = "success, %",
        .y_min = 0,
        .y_max = 100,
        .wide = true},
-      "val/success_rate", 100, true);
+      "val/success_rate", 100, kAsIs);
   out.learning = {
       std::move(learning),
       of({.title =
@@ -258,13 +264,13 @@ RunCurves CompareCurves(const std::vector<RunData>& runs,
       of({.title = "Length of an episode on the panel",
           .y_label = "turns",
           .y_min = 0},
-         "val/length"),
+         "val/length", 1, kAsIs),
   };
   out.signals = {
       of({.title = "kappa: hybrid/kl_coef", .y_label = "coefficient"},
-         "hybrid/kl_coef"),
+         "hybrid/kl_coef", 1, kAsIs),
       of({.title = "rho: hybrid/rl_coef", .y_label = "coefficient"},
-         "hybrid/rl_coef"),
+         "hybrid/rl_coef", 1, kAsIs),
       of({.title = "Teacher's signal",
           .note = "Mean over tokens of |kappa w Delta|.",
           .y_label = "nats"},

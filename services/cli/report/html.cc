@@ -75,6 +75,7 @@ th, td { padding: 6px 12px 6px 0; text-align: left; vertical-align: top; border-
 thead th { font-weight: 600; font-size: 13px; color: var(--soft); border-bottom: 1px solid var(--ink); vertical-align: bottom; }
 td.n, th.n { text-align: right; padding-right: 0; padding-left: 14px; white-space: nowrap; }
 td.n small, .ci { color: var(--soft); font-size: 12.5px; white-space: nowrap; }
+td.n + td:not(.n), th.n + th:not(.n) { padding-left: 18px; }
 tr.part td { color: var(--soft); }
 tr.part td:first-child { padding-left: 16px; }
 td.text { overflow-wrap: anywhere; }
@@ -105,7 +106,7 @@ section > h3 { margin: 22px 0 4px; }
 .swatches span { padding: 1px 8px; font-size: 12px; color: var(--ink); }
 .diff td { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; font-size: 12.5px; }
 footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule); font-size: 13px; color: var(--soft); }
-@media (max-width: 820px) {
+@media screen and (max-width: 820px) {
   main { padding: 18px 16px 60px; }
   .cards { grid-template-columns: minmax(0, 1fr); }
 }
@@ -124,7 +125,7 @@ footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
   .tiles { grid-template-columns: repeat(4, 1fr); gap: 8px; } .cards { gap: 8px; } .tile { padding: 7px 10px; }
   figure { padding: 8px 10px 6px; } figure, .tile, tr { break-inside: avoid; }
   thead { display: table-header-group; }
-  .tok, .turns .said, .diff td { font-size: 9px; }
+  .tok, .turns .said, .diff td, .flag, .swatches span { font-size: 9px; }
   .scroll { overflow: visible; }
   th, td { padding-right: 6px; } td.n, th.n { padding-left: 7px; }
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -175,7 +176,7 @@ std::string Unequal(const Material& m) {
     out += "The runs were not evaluated on the same games. ";
   if (out.empty()) return "";
   return absl::StrCat("<p>", VerdictBadge(Verdict::kNotice, out),
-                      "Rows are not comparable as they stand.</p>\n");
+                      " Rows are not comparable as they stand.</p>\n");
 }
 
 std::string Protocol(const Material& m) {
@@ -198,6 +199,18 @@ std::string Protocol(const Material& m) {
       bias));
 }
 
+// Whether any cell differs from the first.
+bool Varies(const Heat& heat) {
+  std::optional<double> first;
+  for (const auto& column : heat.cells)
+    for (const auto& cell : column) {
+      if (!cell.has_value()) continue;
+      if (!first.has_value()) first = cell;
+      if (std::abs(*cell - *first) > 1e-9) return true;
+    }
+  return false;
+}
+
 // The parts of one run; ids carry `prefix`.
 void AddRun(const RunData& run, const RunSummary& summary,
             const std::string& prefix, const std::string& of, Builder& page) {
@@ -211,7 +224,7 @@ void AddRun(const RunData& run, const RunSummary& summary,
   for (const Chart& chart : curves.weights)
     absl::StrAppend(&cards, RenderChart(chart));
   for (const Heat& heat : TurnHeats(run))
-    absl::StrAppend(&cards, RenderHeat(heat));
+    if (Varies(heat)) absl::StrAppend(&cards, RenderHeat(heat));
   std::string weights = Wrapped(cards);
   if (!run.diagnoses.empty()) {
     absl::StrAppend(&weights, "<h3>By turn, on games played for it</h3>\n");
@@ -247,8 +260,8 @@ void AddComparison(const std::vector<RunData>& runs, const Material& m,
   for (const Group& group : m.groups) {
     const RunData& run = runs[group.runs[0]];
     std::vector<Heat> all = TurnHeats(run);
-    // A recipe without weights has nothing to show here.
-    if (all.empty() || run.series("tdur/weight_mean").empty()) continue;
+    // A recipe without weights, or with w = 1, has nothing to show here.
+    if (all.empty() || !Varies(all[0])) continue;
     all[0].title = absl::StrCat("w: ", run.name);
     all[0].note.clear();
     absl::StrAppend(&heats, RenderHeat(all[0]));
