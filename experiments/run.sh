@@ -19,6 +19,7 @@ bad() { echo "error: experiments/run.sh: $*" >&2; exit 2; }
 table=${1:-} out= jobs=2 extra=()
 [[ -f $table ]] || bad "TABLE: found ${table:-nothing}, expected a file"
 shift
+options=${*:+ $*}
 while (($#)); do
   case $1 in
     --out) out=${2:?--out needs a value}; shift 2 ;;
@@ -102,4 +103,10 @@ for i in "${!names[@]}"; do
 done
 ((${#finished[@]})) || { echo "error: experiments/run.sh: no run finished" >&2; exit 1; }
 "$atod" report --compare --out "$out.html" --markdown "$out.md" "${finished[@]}"
+{
+  printf '# %s: recipes side by side\n\nThe same student, teacher and number of episodes. Made by `%s`; [the whole report](%s.html).\n\n![learning curves](%s.svg)\n\n' \
+    "$base" "experiments/run.sh $table$options" "$(basename "$out")" "$(basename "$out")"
+  cat "$out.md"
+} >"$out.tmp"
+mv "$out.tmp" "$out.md"
 exit "$failed"
