@@ -95,5 +95,16 @@ TEST(Disk, NetworkFileSystemsAreToldByTheirMount) {
   EXPECT_TRUE(RequireLocalDisk(testing::TempDir()).ok());
 }
 
+TEST(Disk, AFolderHasOneOwnerAtATime) {
+  const std::string folder = testing::TempDir() + "owned";
+  ASSERT_TRUE(MakeDirs(folder).ok());
+  auto owner = FolderLock::Take(folder);
+  ASSERT_TRUE(owner.ok()) << owner.status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(FolderLock::Take(folder).status()));
+  owner->reset();
+  EXPECT_TRUE(FolderLock::Take(folder).ok());
+  EXPECT_FALSE(FolderLock::Take(folder + "/none").ok());
+}
+
 }  // namespace
 }  // namespace atod

@@ -1,6 +1,11 @@
 #include "common/base/disk.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <iterator>
 #include <vector>
@@ -96,6 +101,23 @@ absl::Status RefuseNetworkType(const std::string& path,
                    ", expected a local disk: the ledger relies on its locks "
                    "and syncs"));
 }
+
+absl::StatusOr<std::unique_ptr<FolderLock>> FolderLock::Take(
+    const std::string& folder) {
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat(folder, ": cannot open"));
+  std::unique_ptr<FolderLock> lock(new FolderLock(fd));
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(folder,
+                     ": found another process at work in it, expected "
+                     "one learner a run"));
+  }
+  return lock;
+}
+
+FolderLock::~FolderLock() { close(fd_); }
 
 absl::Status RequireLocalDisk(const std::string& path) {
   std::error_code ec;

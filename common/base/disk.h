@@ -1,9 +1,11 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace atod {
 
@@ -18,5 +20,21 @@ absl::Status RefuseNetworkType(const std::string& path,
 
 // The two together for a folder of this machine, there already or not.
 absl::Status RequireLocalDisk(const std::string& path);
+
+// A folder that one process owns, by a lock that ends with the process however
+// it dies.
+class FolderLock {
+ public:
+  // FAILED_PRECONDITION when another process has it.
+  static absl::StatusOr<std::unique_ptr<FolderLock>> Take(
+      const std::string& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  explicit FolderLock(int fd) : fd_(fd) {}
+  const int fd_;
+};
 
 }  // namespace atod

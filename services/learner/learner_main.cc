@@ -118,6 +118,14 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   ATOD_RETURN_IF_ERROR(
       MakeRecipe(AlgorithmOptionsOf(config.algorithm())).status());
 
+  // Nobody else touches the folder from here on.
+  std::unique_ptr<FolderLock> lock;
+  if (!args.dry_run) {
+    ATOD_RETURN_IF_ERROR(MakeDirs(run_dir));
+    ATOD_ASSIGN_OR_RETURN(lock, FolderLock::Take(run_dir));
+    TidyCheckpoints(run_dir);
+  }
+
   // Where to go on from.
   std::string checkpoint_dir;
   RunCheckpoint start;
@@ -148,7 +156,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   }
   if (args.dry_run) return absl::OkStatus();
 
-  // A port that is taken is found before the folder is touched.
+  // A port that is taken is found before anything is changed.
   RealClock clock;
   metrics::Registry registry;
   ATOD_ASSIGN_OR_RETURN(

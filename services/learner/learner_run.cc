@@ -111,6 +111,7 @@ absl::Status LearnerRun::Prepare() {
         "the last bits",
         parts_.world_size, checkpoint_.world_size);
   }
+  checkpoint_.run = config_.name();
   checkpoint_.teacher_hashes = parts_.teacher_hashes;
   checkpoint_.world_size = parts_.world_size;
   checkpoint_.train_hash = train_.content_hash();

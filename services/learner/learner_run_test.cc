@@ -443,6 +443,7 @@ TEST_F(LearnerRunTest, ACheckpointWhoseReplacementDiedIsPutBack) {
   const std::string folder = root_ + "/moved/checkpoints";
   fs::rename(folder + "/step-6", folder + "/.step-6.old");
   fs::create_directories(folder + "/.step-6.part/model");
+  TidyCheckpoints(root_ + "/moved");
   EXPECT_EQ(FindCheckpoint(root_ + "/moved", "latest").value(),
             folder + "/step-6");
   EXPECT_FALSE(fs::exists(folder + "/.step-6.part"));

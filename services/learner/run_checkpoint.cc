@@ -70,25 +70,6 @@ absl::Status PutInPlace(const std::string& folder, const std::string& name) {
   return absl::OkStatus();
 }
 
-// After a life that died while it saved: a checkpoint that made way for another
-// that did not get its place is put back, what was not finished goes.
-void Tidy(const fs::path& folder) {
-  std::error_code ec;
-  std::vector<fs::path> left;
-  for (const auto& entry : fs::directory_iterator(folder, ec))
-    if (entry.path().filename().string().starts_with(
-            absl::StrCat(".", kPrefix)))
-      left.push_back(entry.path());
-  for (const fs::path& path : left) {
-    const fs::path place = folder / path.stem().string().substr(1);
-    if (path.extension() == kOld && !fs::exists(place)) {
-      fs::rename(path, place, ec);
-    } else {
-      fs::remove_all(path, ec);
-    }
-  }
-}
-
 // Complete checkpoints by step.
 std::map<uint32_t, std::string> List(const std::string& folder) {
   std::map<uint32_t, std::string> out;
@@ -116,7 +97,8 @@ void Prune(const std::string& folder, uint32_t keep) {
 }
 
 json ToJson(const RunCheckpoint& s) {
-  return {{"step", s.step},
+  return {{"run", s.run},
+          {"step", s.step},
           {"updates", s.updates},
           {"incarnation", s.incarnation},
           {"version", s.version},
@@ -157,6 +139,24 @@ absl::Status SaveCheckpoint(
   return absl::OkStatus();
 }
 
+void TidyCheckpoints(const std::string& run_dir) {
+  const fs::path folder = Folder(run_dir);
+  std::error_code ec;
+  std::vector<fs::path> left;
+  for (const auto& entry : fs::directory_iterator(folder, ec))
+    if (entry.path().filename().string().starts_with(
+            absl::StrCat(".", kPrefix)))
+      left.push_back(entry.path());
+  for (const fs::path& path : left) {
+    const fs::path place = folder / path.stem().string().substr(1);
+    if (path.extension() == kOld && !fs::exists(place)) {
+      fs::rename(path, place, ec);
+    } else {
+      fs::remove_all(path, ec);
+    }
+  }
+}
+
 absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
                                            const std::string& resume) {
   if (resume != "latest") {
@@ -168,7 +168,6 @@ absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
          .expected = "`latest` or the folder of a checkpoint"});
   }
   const std::string folder = Folder(run_dir);
-  Tidy(folder);
   const std::map<uint32_t, std::string> all = List(folder);
   const std::string last = Target(folder, "last");
   if (!last.empty() &&
@@ -186,6 +185,7 @@ absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
   ATOD_ASSIGN_OR_RETURN(const json j, ParseJson(text, path));
   RunCheckpoint s;
   try {
+    s.run = j.at("run");
     s.step = j.at("step");
     s.updates = j.at("updates");
     s.incarnation = j.at("incarnation");

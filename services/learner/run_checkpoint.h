@@ -15,6 +15,7 @@ namespace atod::learner {
 // and all schedules are functions of seed and step; weights, moments and the
 // ledger, with the digest of every update, lie beside it.
 struct RunCheckpoint {
+  std::string run;       // its name; of a fork's first one, the parent's
   uint32_t step = 0;     // done
   uint64_t updates = 0;  // optimiser updates so far
   uint32_t incarnation = 0;
@@ -45,7 +46,12 @@ absl::Status SaveCheckpoint(
     uint32_t keep,
     const std::function<absl::Status(const std::string& dir)>& write);
 
-// The folder that `resume` means, of a run that nobody else runs: "latest" is
+// After a life that died while it saved, for the one who owns the folder: a
+// checkpoint that made way for another that did not get its place is put back,
+// what was not finished goes.
+void TidyCheckpoints(const std::string& run_dir);
+
+// The folder that `resume` means: "latest" is
 // the one that `last` points at, or else the newest complete one, or "" when
 // there is none; anything else is a checkpoint's folder.
 absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,

@@ -25,6 +25,13 @@ POINTS = {
     "checkpoint-data-written": 2, "manifest-renamed": 2, "swap-installed": 4,
 }
 RESULTS = ROOT / "docs/results/chaos.md"
+PAGE = """# Kills
+
+Made by the commands below: small runs whose processes die by SIGKILL. After each, `metrics.jsonl`, the digests of the ledger,
+log-probs and advantages of every trained token, evaluations, final weights and optimiser have the same bytes as in the
+unbroken run, `atod check-ledger` is content, and `issued = consumed + dropped + superseded + in flight`, counted table by
+table (training and evaluation).
+"""
 
 
 def copy_programs(build, to):
@@ -231,15 +238,11 @@ def kill_at_random(work, unbroken, seconds, number):
 
 
 def write_section(title, command, lines):
-    text = RESULTS.read_text() if RESULTS.exists() else (
-        "# Kills\n\nMade by the commands below: small runs whose processes die by SIGKILL. After each, `metrics.jsonl`, the digests of the "
-        "ledger,\nlog-probs and advantages of every trained token, evaluations, final weights and optimiser have the same bytes as in the\n"
-        "unbroken run, `atod check-ledger` is content, and `issued = consumed + dropped + superseded + in flight`, counted table by\n"
-        "table (training and evaluation).\n")
-    section = f"## {title}\n\n    {command}\n\n" + "\n".join(lines) + "\n"
-    pattern = re.compile(rf"## {re.escape(title)}\n.*?(?=\n## |\Z)", re.S)
-    text = pattern.sub(lambda _: section.rstrip("\n"), text) if pattern.search(text) else text.rstrip("\n") + "\n\n" + section
-    RESULTS.write_text(text.rstrip("\n") + "\n")
+    """Puts one section into the page of results and keeps the others."""
+    page = RESULTS.read_text() if RESULTS.exists() else ""
+    sections = dict(part.split("\n", 1) for part in page.split("\n## ")[1:])
+    sections[title] = f"\n    {command}\n\n" + "\n".join(lines)
+    RESULTS.write_text(PAGE + "".join(f"\n## {t}\n{body.rstrip()}\n" for t, body in sorted(sections.items())))
 
 
 def main():
