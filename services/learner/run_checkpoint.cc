@@ -92,8 +92,12 @@ void Prune(const std::string& folder, uint32_t keep) {
   for (auto it = all.rbegin(); it != all.rend() && keep > 0; ++it, --keep)
     kept.insert(it->second);
   std::error_code ec;
-  for (const auto& [step, name] : all)
-    if (!kept.contains(name)) fs::remove_all(folder + "/" + name, ec);
+  for (const auto& [step, name] : all) {
+    if (kept.contains(name)) continue;
+    // Half gone, it must not look complete.
+    fs::remove(fs::path(folder) / name / kManifestName, ec);
+    fs::remove_all(folder + "/" + name, ec);
+  }
 }
 
 json ToJson(const RunCheckpoint& s) {

@@ -30,7 +30,7 @@ PAGE = """# Kills
 Made by the commands below: small runs whose processes die by SIGKILL. After each, `metrics.jsonl`, the digests of the ledger,
 log-probs and advantages of every trained token, evaluations, final weights and optimiser have the same bytes as in the
 unbroken run, `atod check-ledger` is content, and `issued = consumed + dropped + superseded + in flight`, counted table by
-table (training and evaluation).
+table (training and evaluation). The seconds are those of a machine that had other work, too.
 """
 
 
@@ -269,7 +269,7 @@ def main():
         rl = [s.get("hybrid/rl_signal_abs_mean", 0) for s in steps_of(reference.folder)]
         check(max(rl) > 0, "both signals train")
         check(restarts == 0 and len(steps_of(reference.folder)) == STEPS + 1, f"an unbroken run, {seconds:.1f} s")
-        cores = f"On {os.cpu_count()} cores; the unbroken run took {seconds:.1f} s."
+        cores = f"On {os.cpu_count()} cores, load average {os.getloadavg()[0]:.0f}; the unbroken run took {seconds:.1f} s."
         if args.services:
             kill_services(work, unbroken)
         elif args.random:
