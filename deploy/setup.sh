@@ -3,8 +3,9 @@
 # packages, and LibTorch from its PyPI wheel. Run again at will: what is
 # present is kept.
 #
-#   deploy/setup.sh [--tests] [--cuda]
+#   deploy/setup.sh [--tests] [--fuzz] [--cuda]
 #     --tests  also what only tests/run.sh needs
+#     --fuzz   also what only tests/fuzz/run.sh needs
 #     --cuda   also the CUDA libraries that libatod_cuda.so loads, for a GPU
 #              box without a CUDA toolkit
 #   ATOD_CACHE  where LibTorch is kept (default ~/.cache/atod)
@@ -12,12 +13,13 @@ set -euo pipefail
 
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*" >&2; }
 
-tests= cuda=
+tests= fuzz= cuda=
 for arg in "$@"; do
   case $arg in
     --tests) tests=1 ;;
+    --fuzz) fuzz=1 ;;
     --cuda) cuda=1 ;;
-    *) echo "error: deploy/setup.sh: unknown option $arg, expected --tests or --cuda" >&2; exit 2 ;;
+    *) echo "error: deploy/setup.sh: unknown option $arg, expected --tests, --fuzz or --cuda" >&2; exit 2 ;;
   esac
 done
 
@@ -32,6 +34,8 @@ packages=(
 if [[ $tests ]]; then
   packages+=(clang-format prometheus docker-compose python3-venv curl procps)
 fi
+
+if [[ $fuzz ]]; then packages+=(clang-14 libclang-rt-14-dev); fi
 
 missing=()
 for p in "${packages[@]}"; do

@@ -4,6 +4,7 @@
 
 #include "common/base/disk.h"
 #include "common/base/file.h"
+#include "common/base/json.h"
 #include "common/base/problem.h"
 #include "common/base/queue.h"
 #include "common/base/rng.h"
@@ -18,6 +19,17 @@ TEST(Problem, MessageNamesFileLineFieldFoundAndExpected) {
   EXPECT_EQ(ProblemOf(s).line, 3);
   EXPECT_EQ(WithFile(BadInput({"", "f", 0, "x", "y"}), "q").message(),
             "q: f: found x, expected y");
+}
+
+TEST(Json, DeepNestingIsRefusedNotOverflowed) {
+  const std::string deep(1'000'000, '[');
+  EXPECT_EQ(ParseJson(deep, "a.json").status().message(),
+            "a.json:1: found values nested too deeply, expected at most 200 "
+            "levels");
+  const std::string fits = std::string(200, '[') + std::string(200, ']');
+  EXPECT_TRUE(ParseJson(fits, "a.json").ok());
+  // Brackets inside a text do not nest.
+  EXPECT_TRUE(ParseJson('"' + deep + "\\\"" + deep + '"', "a.json").ok());
 }
 
 TEST(Noise, DependsOnEveryPartOfTheKeyAndOnNothingElse) {

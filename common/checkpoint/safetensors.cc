@@ -102,6 +102,7 @@ absl::StatusOr<Entry> ReadEntry(const std::string& name, const json& value,
 // Parses the header; a second tensor of one name would hide the first.
 absl::StatusOr<json> ParseHeader(std::string_view text,
                                  const std::string& path) {
+  ATOD_RETURN_IF_ERROR(CheckJsonDepth(text, path));
   std::set<std::string> names;
   std::string duplicate;
   json header = json::parse(

@@ -1,10 +1,12 @@
 #include "common/model/model_config.h"
 
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/file.h"
+#include "common/base/json.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -14,6 +16,9 @@ namespace {
 
 using Json = nlohmann::json;
 
+// Lists of parameters are made before any weights are seen.
+constexpr int64_t kMaxLayers = 4096;
+
 // Reads the keys of one object; the first fault stays in `status`.
 class Reader {
  public:
@@ -21,15 +26,17 @@ class Reader {
       : object_(object), file_(std::move(file)) {}
 
   // An absent or null key leaves `value` when `required` is false.
-  void Positive(const char* key, int64_t& value, bool required = true) {
+  void Positive(const char* key, int64_t& value, bool required = true,
+                int64_t most = int64_t{1} << 31) {
     const Json* v = Find(key);
     if (v == nullptr) {
       if (required) Fail(key, "nothing", "a positive whole number");
       return;
     }
     if (!v->is_number_integer() || v->get<int64_t>() <= 0 ||
-        v->get<int64_t>() > int64_t{1} << 31)
-      return Fail(key, v->dump(), "a positive whole number");
+        v->get<int64_t>() > most)
+      return Fail(key, JsonPreview(*v),
+                  absl::StrCat("a whole number from 1 to ", most));
     value = v->get<int64_t>();
   }
 
@@ -79,7 +86,7 @@ class Reader {
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
                                              const std::string& file) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  ATOD_ASSIGN_OR_RETURN(const Json json, ParseJson(text, file));
   if (!json.is_object())
     return BadInput({file, "", 0, "text that is no JSON object",
                      "a Hugging Face config.json"});
@@ -96,7 +103,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
   r.Positive("vocab_size", c.vocab_size);
   r.Positive("hidden_size", c.hidden_size);
   r.Positive("intermediate_size", c.intermediate_size);
-  r.Positive("num_hidden_layers", c.num_hidden_layers);
+  r.Positive("num_hidden_layers", c.num_hidden_layers, true, kMaxLayers);
   r.Positive("num_attention_heads", c.num_attention_heads);
   c.num_key_value_heads = c.num_attention_heads;
   r.Positive("num_key_value_heads", c.num_key_value_heads, false);
@@ -112,20 +119,21 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
                           ? (*rope)["rope_type"]
                           : Json("default");
     if (type != "default")
-      r.Fail("rope_parameters.rope_type", type.dump(),
+      r.Fail("rope_parameters.rope_type", JsonPreview(type),
              "\"default\": rope scaling is not supported");
     const Json theta = rope->is_object() && rope->contains("rope_theta")
                            ? (*rope)["rope_theta"]
                            : Json(c.rope_theta);
     if (!theta.is_number() || !(theta.get<double>() > 0))
-      r.Fail("rope_parameters.rope_theta", theta.dump(), "a positive number");
+      r.Fail("rope_parameters.rope_theta", JsonPreview(theta),
+             "a positive number");
     else
       c.rope_theta = theta.get<double>();
   }
   if (const Json* types = r.Find("layer_types")) {
     for (const Json& type : *types)
       if (type != "full_attention")
-        r.Fail("layer_types", type.dump(),
+        r.Fail("layer_types", JsonPreview(type),
                "\"full_attention\": others are not supported");
   }
   if (const Json* eos = r.Find("eos_token_id")) {
@@ -157,11 +165,15 @@ std::vector<int32_t> ReadStopTokens(const std::string& dir) {
   for (const char* name : {"config.json", "generation_config.json"}) {
     const auto text = ReadFile(absl::StrCat(dir, "/", name));
     if (!text.ok()) continue;
-    const Json json = Json::parse(*text, nullptr, false);
-    if (!json.is_object() || !json.contains("eos_token_id")) continue;
-    const Json& eos = json["eos_token_id"];
+    const auto json = ParseJson(*text, name);
+    if (!json.ok() || !json->is_object() || !json->contains("eos_token_id"))
+      continue;
+    const Json& eos = (*json)["eos_token_id"];
     for (const Json& id : eos.is_array() ? eos : Json::array({eos}))
-      if (id.is_number_integer()) ids.push_back(id.get<int32_t>());
+      if (id.is_number_integer() && id >= 0 &&
+          id <= std::numeric_limits<int32_t>::max()) {
+        ids.push_back(id.get<int32_t>());
+      }
   }
   return ids;
 }

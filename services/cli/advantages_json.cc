@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/json.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/device/cpu_device.h"
@@ -36,12 +37,10 @@ class BatchReader {
   explicit BatchReader(std::string file) : file_(std::move(file)) {}
 
   absl::StatusOr<BatchFile> Read(const std::string& text) {
-    json root;
-    try {
-      root = json::parse(text);
-    } catch (const json::exception& e) {
-      return Wrong("JSON", e.what(), "a JSON object");
-    }
+    const absl::StatusOr<json> parsed = ParseJson(text, file_);
+    if (!parsed.ok())
+      return Wrong("JSON", ProblemOf(parsed.status()).found, "a JSON object");
+    const json& root = *parsed;
     ATOD_ASSIGN_OR_RETURN(const json* list,
                           Member(root, "", "trajectories", "a list"));
     if (!list->is_array()) return WrongValue("trajectories", *list, "a list");

@@ -108,6 +108,16 @@ absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
   return 0;
 }
 
+// What a side file has at `key`, null when it has nothing.
+nlohmann::json At(const nlohmann::json& object, const char* key) {
+  return object.is_object() ? object.value(key, nlohmann::json())
+                            : nlohmann::json();
+}
+double NumberAt(const nlohmann::json& object, const char* key) {
+  const nlohmann::json value = At(object, key);
+  return value.is_number() ? value.get<double>() : 0;
+}
+
 // The line of one trajectory in the side file, or null.
 absl::StatusOr<nlohmann::json> Advantages(const std::string& dir,
                                           const WorkId& id) {
@@ -117,7 +127,7 @@ absl::StatusOr<nlohmann::json> Advantages(const std::string& dir,
   for (const auto line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
     ATOD_ASSIGN_OR_RETURN(nlohmann::json json,
                           ParseJson({line.data(), line.size()}, path));
-    if (json.value("id", "") == learner::FormatId(id)) return json;
+    if (At(json, "id") == learner::FormatId(id)) return json;
   }
   return nlohmann::json();
 }
@@ -140,7 +150,7 @@ void PrintTurn(const v1::Turn& turn, const nlohmann::json* computed) {
   };
   absl::PrintF("d %s  h %s  w %s\n", number("d"), number("h"), number("w"));
   absl::PrintF("advantages:");
-  for (const auto& a : computed->value("advantages", nlohmann::json::array()))
+  for (const auto& a : At(*computed, "advantages"))
     if (a.is_number()) absl::PrintF(" %.4f", a.get<double>());
   absl::PrintF("\n");
 }
@@ -160,13 +170,13 @@ absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
                found.outcome().success() ? "success" : "failure",
                found.outcome().length(),
                v1::DoneReason_Name(found.outcome().done_reason()));
-  std::map<uint32_t, nlohmann::json> by_turn;
+  std::map<double, nlohmann::json> by_turn;
   if (computed.is_object()) {
-    absl::PrintF("GRPO advantage %.4f, update %d\n",
-                 computed.value("grpo_advantage", 0.0),
-                 computed.value("update", 0));
-    for (const auto& turn : computed.value("turns", nlohmann::json::array()))
-      by_turn[turn.value("index", 0u)] = turn;
+    absl::PrintF("GRPO advantage %.4f, update %.0f\n",
+                 NumberAt(computed, "grpo_advantage"),
+                 NumberAt(computed, "update"));
+    for (const auto& turn : At(computed, "turns"))
+      by_turn[NumberAt(turn, "index")] = turn;
   }
   for (const v1::Turn& turn : found.turns()) {
     const auto it = by_turn.find(turn.index());

@@ -118,7 +118,7 @@ absl::StatusOr<int> ChatTemplate(const std::string& model, bool thinking) {
     json list;
     try {
       std::cin >> list;
-    } catch (const json::parse_error& e) {
+    } catch (const json::exception& e) {
       return BadInput({.file = "stdin",
                        .field = "messages",
                        .found = e.what(),

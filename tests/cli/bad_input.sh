@@ -119,6 +119,21 @@ for input in none .; do
   refused "$input" "$atod" check-ledger $input
   refused "$input" "$atod" replay $input 1/0/0
 done
+# A run's ledger and spool.
+mkdir -p run/spool
+for bytes in 'no SQLite' '' 'SQLite format 3\0'; do
+  printf "$bytes" >run/ledger.db
+  refused 'run/ledger.db: ledger: found' "$atod" check-ledger run
+done
+rm run/ledger.db
+refused 'run/ledger.db: ledger: found' "$atod" check-ledger run
+printf 'ADSP garbage, and no frame of it' >run/spool/train-000001.spool
+refused 'train-000001.spool: frame at byte 0' "$atod" trajectories list run
+refused 'train-000001.spool: frame at byte 0' "$atod" trajectories show run 1/0/0
+printf 'ADSP' >run/spool/train-000001.spool  # cut off while it was written
+[[ -z $("$atod" trajectories list run) ]]
+refused 'found 1/0/0, expected an id' "$atod" trajectories show run 1/0/0
+
 refused '--temperature: found nan' "$atod" score --model model \
   --input spans.jsonl --temperature nan
 echo '{"id": "a", "token_ids": [1]}' >ids.jsonl

@@ -13,6 +13,7 @@ namespace atod::envs {
 namespace {
 
 constexpr int kMaxArity = 16;
+constexpr size_t kMaxTypes = 1000;
 // A precondition with more alternatives is tested as a whole.
 constexpr size_t kMaxVariants = 64;
 constexpr char kDomainField[] = "pddl_domain";
@@ -346,6 +347,9 @@ absl::Status CompileTypes(const PddlDomain& domain, Vocabulary& v,
     }
     return it->second;
   };
+  if (domain.types.size() > kMaxTypes)
+    return Bad(kDomainField, 0, absl::StrCat(domain.types.size(), " types"),
+               absl::StrCat("at most ", kMaxTypes));
   const int root = type("object");
   for (const PddlTypedName& t : domain.types) {
     const int child = type(t.name);

@@ -18,6 +18,7 @@ bool AtomHolds(const Condition& c, const Facts& facts, const Binding& binding) {
 bool SearchFrom(const std::vector<SearchStep>& steps, size_t i,
                 const Facts& facts, Binding& binding,
                 absl::FunctionRef<bool()> found) {
+  if (!facts.Spend()) return true;  // out of all loops
   if (i == steps.size()) return found();
   const SearchStep& step = steps[i];
   const Vocabulary& vocabulary = facts.vocabulary();

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
+#include "common/base/problem.h"
+
 namespace atod::envs {
 
 int Relation::Compare(size_t i, const ObjectId* args) const {
@@ -66,6 +69,15 @@ int Find(const absl::flat_hash_map<std::string, int>& index,
 }
 
 }  // namespace
+
+absl::Status Facts::Searchable() const {
+  if (left_ >= 0) return absl::OkStatus();
+  return BadInput({.file = "",
+                   .field = "game",
+                   .line = 0,
+                   .found = "conditions that take too long to search",
+                   .expected = absl::StrCat("at most ", kMaxSteps, " steps")});
+}
 
 ObjectId Vocabulary::FindObject(std::string_view id) const {
   return Find(object_index, id);

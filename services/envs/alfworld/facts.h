@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 
 namespace atod::envs {
 
@@ -73,9 +74,13 @@ struct Vocabulary {
 // The relations that actions change, by Predicate::fluent.
 using State = std::vector<Relation>;
 
-// All facts that hold: what never changes and one state. Refers to both.
+// All facts that hold: what never changes and one state. Refers to both. Not
+// thread-safe: searches on it share one allowance of steps, many times what a
+// game needs, so that no game text can keep a server busy for ever.
 class Facts {
  public:
+  static constexpr int64_t kMaxSteps = 10'000'000;
+
   Facts(const Vocabulary& vocabulary, const std::vector<Relation>& fixed,
         const State& state)
       : vocabulary_(vocabulary), fixed_(fixed), state_(state) {}
@@ -84,11 +89,16 @@ class Facts {
     const int fluent = vocabulary_.predicates[predicate].fluent;
     return fluent < 0 ? fixed_[predicate] : state_[fluent];
   }
+  // Takes one step off the allowance; false when there is none left. Results of
+  // a search that met the end mean nothing: ask Searchable.
+  bool Spend() const { return --left_ >= 0; }
+  absl::Status Searchable() const;
 
  private:
   const Vocabulary& vocabulary_;
   const std::vector<Relation>& fixed_;  // by predicate
   const State& state_;
+  mutable int64_t left_ = kMaxSteps;
 };
 
 }  // namespace atod::envs

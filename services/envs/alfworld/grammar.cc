@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "common/base/json.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -15,6 +16,8 @@ namespace atod::envs {
 namespace {
 
 constexpr char kField[] = "grammar";
+// Answering recurses over the conditions of a query.
+constexpr size_t kMaxQuery = 100;
 
 absl::Status Bad(int line, std::string_view found, std::string_view expected) {
   return BadInput(
@@ -85,6 +88,9 @@ absl::StatusOr<GrammarQuery> ParseQuery(std::string_view text, int line) {
       }
     }
     query.push_back(std::move(atom));
+    if (query.size() > kMaxQuery)
+      return Bad(line, absl::StrCat(query.size(), " conditions and more"),
+                 absl::StrCat("at most ", kMaxQuery, " in one query"));
   }
   return query;
 }
@@ -350,15 +356,13 @@ class FileParser {
       at_start = block[i] == '\n' ||
                  (at_start && (block[i] == ' ' || block[i] == '\t'));
     }
-    nlohmann::json json;
-    try {
-      json = nlohmann::json::parse(block);
-    } catch (const nlohmann::json::parse_error& e) {
-      const size_t at = std::min(e.byte, block.size());
-      return Bad(line + static_cast<int>(std::count(block.begin(),
-                                                    block.begin() + at, '\n')),
+    const absl::StatusOr<nlohmann::json> parsed = ParseJson(block, "");
+    if (!parsed.ok()) {
+      const int64_t inside = ProblemOf(parsed.status()).line;
+      return Bad(line + static_cast<int>(std::max<int64_t>(inside, 1)) - 1,
                  "broken JSON in a grammar block", "an object of rules");
     }
+    const nlohmann::json& json = *parsed;
     if (!json.is_object())
       return Bad(line, absl::StrCat("a JSON ", json.type_name()),
                  "an object of rules");
@@ -440,20 +444,25 @@ class FileParser {
   Grammar grammar_;
 };
 
-absl::Status CheckText(const Grammar& grammar, const GrammarText& text,
-                       std::set<std::string>& seen) {
-  for (const GrammarSymbol& symbol : text) {
-    if (symbol.kind == GrammarSymbol::Kind::kText) continue;
-    if (symbol.kind != GrammarSymbol::Kind::kRule && !symbol.inner_rule)
-      continue;
-    if (!seen.insert(symbol.text).second) continue;
-    const auto it = grammar.rules.find(symbol.text);
-    if (it == grammar.rules.end())
-      return Bad(0, absl::StrCat("#", symbol.text, "#"),
-                 "a symbol that some grammar block defines");
-    for (const GrammarRule& rule : it->second) {
-      ATOD_RETURN_IF_ERROR(rule.error);
-      ATOD_RETURN_IF_ERROR(CheckText(grammar, rule.text, seen));
+absl::Status CheckTexts(const Grammar& grammar,
+                        std::vector<const GrammarText*> texts) {
+  std::set<std::string> seen;
+  while (!texts.empty()) {
+    const GrammarText& text = *texts.back();
+    texts.pop_back();
+    for (const GrammarSymbol& symbol : text) {
+      if (symbol.kind == GrammarSymbol::Kind::kText) continue;
+      if (symbol.kind != GrammarSymbol::Kind::kRule && !symbol.inner_rule)
+        continue;
+      if (!seen.insert(symbol.text).second) continue;
+      const auto it = grammar.rules.find(symbol.text);
+      if (it == grammar.rules.end())
+        return Bad(0, absl::StrCat("#", symbol.text, "#"),
+                   "a symbol that some grammar block defines");
+      for (const GrammarRule& rule : it->second) {
+        ATOD_RETURN_IF_ERROR(rule.error);
+        texts.push_back(&rule.text);
+      }
     }
   }
   return absl::OkStatus();
@@ -477,20 +486,20 @@ absl::StatusOr<Grammar> ParseGrammar(std::string_view text) {
 
 absl::Status CheckGrammar(const Grammar& grammar,
                           const std::vector<std::string>& actions) {
-  std::set<std::string> seen;
   GrammarSymbol intro;
   intro.kind = GrammarSymbol::Kind::kRule;
   intro.text = "intro";
-  ATOD_RETURN_IF_ERROR(CheckText(grammar, {intro}, seen));
+  const GrammarText start = {intro};
+  std::vector<const GrammarText*> texts = {&start};
   for (const std::string& name : actions) {
     const auto it = grammar.actions.find(name);
     if (it == grammar.actions.end())
       return Bad(0, absl::StrCat("no action '", name, "'"),
                  "a template for every action of the domain");
-    ATOD_RETURN_IF_ERROR(CheckText(grammar, it->second.command, seen));
-    ATOD_RETURN_IF_ERROR(CheckText(grammar, it->second.feedback, seen));
+    texts.push_back(&it->second.command);
+    texts.push_back(&it->second.feedback);
   }
-  return absl::OkStatus();
+  return CheckTexts(grammar, std::move(texts));
 }
 
 std::vector<std::string> RecordedPredicates(const Grammar& grammar) {

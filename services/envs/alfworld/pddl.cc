@@ -12,6 +12,9 @@ namespace {
 
 // Nesting beyond this is refused, so that no text exhausts the stack.
 constexpr int kMaxDepth = 200;
+// Conditions and effects of one action or goal. What is compiled from them
+// recurses and copies.
+constexpr int kMaxParts = 1000;
 
 struct Node {
   std::string word;  // empty for a list
@@ -180,9 +183,10 @@ class Reader {
     return out;
   }
 
-  absl::StatusOr<PddlCondition> Condition(const Node& node) const {
+  absl::StatusOr<PddlCondition> Condition(const Node& node) {
     using Kind = PddlCondition::Kind;
     if (!node.list()) return Error(node, "a condition in parentheses");
+    ATOD_RETURN_IF_ERROR(CountPart(node));
     PddlCondition c;
     c.line = node.line;
     if (node.items.empty()) return c;
@@ -230,8 +234,9 @@ class Reader {
   }
 
   absl::Status Effects(const Node& node, const PddlEffect& around,
-                       std::vector<PddlEffect>& out) const {
+                       std::vector<PddlEffect>& out) {
     if (!node.list()) return Error(node, "an effect in parentheses");
+    ATOD_RETURN_IF_ERROR(CountPart(node));
     if (node.items.empty()) return absl::OkStatus();
     const std::string_view head = node.head();
     const size_t n = node.items.size();
@@ -272,7 +277,8 @@ class Reader {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<PddlAction> Action(const Node& node) const {
+  absl::StatusOr<PddlAction> Action(const Node& node) {
+    parts_ = 0;
     PddlAction action;
     action.line = node.line;
     if (node.items.size() < 2 || node.items[1].list())
@@ -299,7 +305,15 @@ class Reader {
   }
 
  private:
+  absl::Status CountPart(const Node& node) {
+    if (++parts_ <= kMaxParts) return absl::OkStatus();
+    return parser_.Error(
+        node.line, "more conditions and effects",
+        absl::StrCat("at most ", kMaxParts, " in one action or goal"));
+  }
+
   const Parser& parser_;
+  int parts_ = 0;
 };
 
 }  // namespace
@@ -308,7 +322,7 @@ absl::StatusOr<PddlDomain> ParsePddlDomain(std::string_view text,
                                            const std::string& field) {
   Parser parser(text, field);
   ATOD_ASSIGN_OR_RETURN(Node root, parser.Parse());
-  const Reader reader(parser);
+  Reader reader(parser);
   PddlDomain domain;
   ATOD_ASSIGN_OR_RETURN(domain.name, reader.Header(root, "domain"));
   for (size_t i = 2; i < root.items.size(); ++i) {
@@ -344,7 +358,7 @@ absl::StatusOr<PddlProblem> ParsePddlProblem(std::string_view text,
                                              const std::string& field) {
   Parser parser(text, field);
   ATOD_ASSIGN_OR_RETURN(Node root, parser.Parse());
-  const Reader reader(parser);
+  Reader reader(parser);
   PddlProblem problem;
   bool has_goal = false;
   ATOD_RETURN_IF_ERROR(reader.Header(root, "problem").status());

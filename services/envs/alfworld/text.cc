@@ -13,6 +13,7 @@ namespace {
 // A grammar that needs more is taken to be endless.
 constexpr int kMaxDepth = 100;
 constexpr int kMaxExpansions = 100'000;
+constexpr size_t kMaxBytes = 1 << 20;
 
 absl::Status Bad(std::string found, std::string expected) {
   return BadInput({"", "grammar", 0, std::move(found), std::move(expected)});
@@ -52,6 +53,7 @@ void ResolveGrammar(const Vocabulary& vocabulary, Grammar& grammar) {
 bool TextWriter::Answer(const GrammarQuery& query, size_t i,
                         std::vector<BoundVar>& bound,
                         absl::FunctionRef<bool()> found) {
+  if (!facts_.Spend()) return true;  // out of all loops
   if (i == query.size()) return found();
   const GrammarAtom& atom = query[i];
   if (atom.predicate_index < 0) return false;
@@ -93,12 +95,21 @@ bool TextWriter::Answer(const GrammarQuery& query, size_t i,
   return false;
 }
 
+absl::Status TextWriter::Append(std::string_view text, std::string& out) {
+  written_ += text.size();
+  if (written_ > kMaxBytes)
+    return Bad(absl::StrCat("a text of more than ", kMaxBytes, " bytes"),
+               "rules that come to an end");
+  out += text;
+  return absl::OkStatus();
+}
+
 absl::Status TextWriter::Write(const GrammarText& text,
                                std::vector<BoundVar>& bound, std::string& out) {
   for (const GrammarSymbol& symbol : text) {
     switch (symbol.kind) {
       case GrammarSymbol::Kind::kText:
-        out += symbol.text;
+        ATOD_RETURN_IF_ERROR(Append(symbol.text, out));
         break;
       case GrammarSymbol::Kind::kRule:
         ATOD_RETURN_IF_ERROR(WriteRule(symbol.text, bound, out));
@@ -126,6 +137,7 @@ absl::Status TextWriter::WriteRule(const std::string& symbol,
     if (rule.has_condition &&
         !Answer(rule.condition, 0, bound, [] { return true; }))
       continue;
+    ATOD_RETURN_IF_ERROR(facts_.Searchable());
     ATOD_RETURN_IF_ERROR(rule.error);
     ++depth_;
     const absl::Status status = Write(rule.text, bound, out);
@@ -142,6 +154,10 @@ absl::Status TextWriter::WriteItems(const GrammarSymbol& symbol,
   std::vector<std::string> items;
   absl::Status status;
   auto add = [&] {
+    if (items.size() == size_t{kMaxExpansions}) {
+      status = Bad("an endless list", "conditions with fewer answers");
+      return true;
+    }
     items.emplace_back();
     status = WriteItem(symbol, bound, items.back());
     return !status.ok();
@@ -151,6 +167,7 @@ absl::Status TextWriter::WriteItems(const GrammarSymbol& symbol,
   else
     add();
   ATOD_RETURN_IF_ERROR(status);
+  ATOD_RETURN_IF_ERROR(facts_.Searchable());
   const bool list = symbol.kind == GrammarSymbol::Kind::kList;
   if (list && items.empty()) return WriteRule("list_empty", bound, out);
   for (size_t i = 0; i < items.size(); ++i) {
@@ -176,8 +193,7 @@ absl::Status TextWriter::WriteExpr(const GrammarExpr& expr,
                                    std::string& out) {
   switch (expr.kind) {
     case GrammarExpr::Kind::kLiteral:
-      out += expr.text;
-      return absl::OkStatus();
+      return Append(expr.text, out);
     case GrammarExpr::Kind::kConcat:
       for (const GrammarExpr& part : expr.parts)
         ATOD_RETURN_IF_ERROR(WriteExpr(part, bound, out));
@@ -203,11 +219,9 @@ absl::Status TextWriter::WriteExpr(const GrammarExpr& expr,
                "a parameter of the action or a variable of the query");
   switch (expr.attribute) {
     case GrammarExpr::Attribute::kName:
-      out += names_[it->object].name;
-      break;
+      return Append(names_[it->object].name, out);
     case GrammarExpr::Attribute::kId:
-      out += names_[it->object].id;
-      break;
+      return Append(names_[it->object].id, out);
     case GrammarExpr::Attribute::kIndefinite:
       out += "a";
       break;

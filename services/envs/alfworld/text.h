@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -44,6 +45,7 @@ class TextWriter {
                          std::vector<BoundVar>& bound, std::string& out);
 
  private:
+  absl::Status Append(std::string_view text, std::string& out);
   // Stops at the first `found` that returns true; returns whether one did.
   bool Answer(const GrammarQuery& query, size_t atom,
               std::vector<BoundVar>& bound, absl::FunctionRef<bool()> found);
@@ -59,6 +61,7 @@ class TextWriter {
   const Facts& facts_;
   int depth_ = 0;
   int expansions_ = 0;
+  size_t written_ = 0;  // bytes
 };
 
 }  // namespace atod::envs

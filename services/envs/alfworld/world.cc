@@ -4,10 +4,15 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "common/base/problem.h"
 #include "common/base/status_macros.h"
 
 namespace atod::envs {
 namespace {
+
+// Of all actions in one state.
+constexpr size_t kMaxOperators = 100'000;
 
 std::string_view Strip(std::string_view text) {
   constexpr std::string_view kBlank = " \t\n\r\f\v";
@@ -37,7 +42,9 @@ absl::Status World::Reset() {
   feedback_ = game_->intro();
   last_admissible_ = false;
   Binding binding(game_->compiled().goal_slots);
-  won_ = atod::envs::Holds(game_->compiled().goal, facts(), binding);
+  const Facts now = facts();
+  won_ = atod::envs::Holds(game_->compiled().goal, now, binding);
+  ATOD_RETURN_IF_ERROR(now.Searchable());
   return FindOperators();
 }
 
@@ -52,7 +59,7 @@ absl::Status World::Step(std::string_view command) {
     return absl::OkStatus();
   }
   const Operator op = *it;
-  Apply(op);
+  ATOD_RETURN_IF_ERROR(Apply(op));
   const Action& action = game_->compiled().actions[op.action];
   feedback_.clear();
   const Facts now = facts();
@@ -63,6 +70,7 @@ absl::Status World::Step(std::string_view command) {
                  feedback_));
   Binding binding(game_->compiled().goal_slots);
   won_ = atod::envs::Holds(game_->compiled().goal, now, binding);
+  ATOD_RETURN_IF_ERROR(now.Searchable());
   return FindOperators();
 }
 
@@ -87,6 +95,16 @@ absl::Status World::FindOperators() {
     for (const Variant& variant : action.variants) {
       Search(variant.steps, now, binding, [&] {
         if (!Changes(action, variant, binding)) return false;
+        if (operators_.size() == kMaxOperators) {
+          status =
+              BadInput({.file = "",
+                        .field = "pddl_domain",
+                        .line = 0,
+                        .found = absl::StrCat(
+                            "an endless number of commands for ", action.name),
+                        .expected = absl::StrCat("at most ", kMaxOperators)});
+          return true;
+        }
         Operator op;
         op.action = static_cast<int>(a);
         op.args.assign(binding.begin(), binding.begin() + action.params.size());
@@ -97,6 +115,7 @@ absl::Status World::FindOperators() {
         return !status.ok();
       });
       ATOD_RETURN_IF_ERROR(status);
+      ATOD_RETURN_IF_ERROR(now.Searchable());
     }
   }
   std::sort(operators_.begin(), operators_.end(),
@@ -152,7 +171,7 @@ bool World::Changes(const Action& action, const Variant& variant,
   return false;
 }
 
-void World::Apply(const Operator& op) {
+absl::Status World::Apply(const Operator& op) {
   const Vocabulary& vocabulary = game_->compiled().vocabulary;
   const Action& action = game_->compiled().actions[op.action];
   Binding binding(action.num_slots);
@@ -169,6 +188,7 @@ void World::Apply(const Operator& op) {
       return false;
     });
   }
+  ATOD_RETURN_IF_ERROR(before.Searchable());
   // An atom both added and deleted is added.
   for (const auto& [p, args] : deleted) {
     if (std::find(added.begin(), added.end(), Fact(p, args)) != added.end())
@@ -186,6 +206,7 @@ void World::Apply(const Operator& op) {
       state_[vocabulary.predicates[predicate.recorded_as].fluent].Erase(
           args.data());
   }
+  return absl::OkStatus();
 }
 
 bool World::Holds(std::string_view predicate,

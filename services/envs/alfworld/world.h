@@ -22,7 +22,8 @@ class World {
  public:
   explicit World(std::shared_ptr<const Game> game);
 
-  // Starts anew. Fails only when the game's grammar cannot produce its text.
+  // Starts anew. Fails only when the game's grammar cannot produce its text, or
+  // its conditions cannot be searched in a reasonable time.
   absl::Status Reset();
   // Plays one command. One that is not admissible changes nothing and says
   // "Nothing happens."; blanks around it are ignored, case is not.
@@ -57,7 +58,7 @@ class World {
   absl::Status FindOperators();
   bool Changes(const Action& action, const Variant& variant,
                const Binding& binding) const;
-  void Apply(const Operator& op);
+  absl::Status Apply(const Operator& op);
 
   std::shared_ptr<const Game> game_;
   State state_;

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/base/problem.h"
 #include "common/base/rng.h"
@@ -163,6 +164,76 @@ TEST(BrokenGameTest, DeepNestingIsRefusedNotOverflowed) {
   text.problem = std::string(1'000'000, '(');
   EXPECT_THAT(std::string(MakeGame(text).status().message()),
               HasSubstr("nested"));
+}
+
+// What would take hours, gigabytes or the whole stack.
+TEST(BrokenGameTest, EndlessWorkIsRefused) {
+  const auto repeat = [](const std::string& what, int times) {
+    std::string out;
+    for (int i = 0; i < times; ++i) absl::StrAppend(&out, what, " ");
+    return out;
+  };
+  const auto refused = [](const GameText& text) {
+    const auto game = MakeGame(text);
+    if (!game.ok()) return std::string(game.status().message());
+    return std::string(World(*game).Reset().message());
+  };
+  GameText text = TinyGame();
+  std::string params, objects;
+  for (int i = 0; i < 8; ++i) absl::StrAppend(&params, "?x", i, " ");
+  for (int i = 0; i < 30; ++i) absl::StrAppend(&objects, "box", i, " ");
+  absl::StrReplaceAll({{"(?a - actor) :precondition ()",
+                        absl::StrCat("(", params, "- box) :precondition ()")}},
+                      &text.domain);
+  absl::StrReplaceAll(
+      {{"red_bar_1 blue_bar_1 - box",
+        absl::StrCat("red_bar_1 blue_bar_1 ", objects, "- box")}},
+      &text.problem);
+  absl::StrReplaceAll({{"(when (lit) (not (lit)))", "(not (lit))"},
+                       {"(when (not (lit)) (lit))", "(lit)"}},
+                      &text.domain);
+  EXPECT_THAT(refused(text), HasSubstr("endless number of commands"));
+  absl::StrReplaceAll({{":precondition ()", ":precondition (not (= ?x7 ?x7))"}},
+                      &text.domain);
+  EXPECT_THAT(refused(text), HasSubstr("too long to search"));
+
+  text = TinyGame();
+  absl::StrReplaceAll(
+      {{":precondition ()",
+        absl::StrCat(":precondition (and ", repeat("(lit)", 200'000), ")")}},
+      &text.domain);
+  EXPECT_THAT(refused(text), HasSubstr("at most 1000 in one action"));
+
+  text = TinyGame();
+  absl::StrReplaceAll(
+      {{"(:types", absl::StrCat("(:types ",
+                                [] {
+                                  std::string types;
+                                  for (int i = 0; i < 50'000; ++i)
+                                    absl::StrAppend(&types, "t", i, " ");
+                                  return types;
+                                }())}},
+      &text.domain);
+  EXPECT_THAT(refused(text), HasSubstr("at most 1000"));
+
+  text = TinyGame();
+  absl::StrReplaceAll(
+      {{"Here: ",
+        absl::StrCat("Here: {'x' | ", repeat("lit() &", 100'000), "lit()} ")}},
+      &text.grammar);
+  EXPECT_THAT(refused(text), HasSubstr("in one query"));
+
+  text = TinyGame();
+  std::string rules;
+  for (int i = 0; i < 30; ++i)
+    absl::StrAppend(&rules, "\"r", i, "\": [{\"rhs\": \"#r", i + 1, "##r",
+                    i + 1, "#\"}], ");
+  absl::StrReplaceAll(
+      {{"\"walked\"", absl::StrCat(rules, "\"r30\": [{\"rhs\": \"",
+                                   std::string(1000, 'x'), "\"}], \"walked\"")},
+       {"Here: ", "Here: #r0# "}},
+      &text.grammar);
+  EXPECT_THAT(refused(text), HasSubstr("come to an end"));
 }
 
 TEST(BrokenGameTest, AnyCutOfAGameFileIsAnError) {
