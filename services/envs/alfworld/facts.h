@@ -79,7 +79,7 @@ using State = std::vector<Relation>;
 // game needs, so that no game text can keep a server busy for ever.
 class Facts {
  public:
-  static constexpr int64_t kMaxSteps = 10'000'000;
+  static constexpr int64_t kMaxSteps = 1'000'000;
 
   Facts(const Vocabulary& vocabulary, const std::vector<Relation>& fixed,
         const State& state)
