@@ -163,4 +163,18 @@ play 'pddl_problem' 'g["pddl_problem"] = g["pddl_problem"][:-40]'
 play 'pddl_problem' 'g["pddl_problem"] = "(define (problem"'
 play 'grammar' 'g["grammar"] = g["grammar"][:-40] + "{{"'
 play 'pddl_domain' 'del g["pddl_domain"]'
+
+# Runs.
+refused 'none: RUN: found nothing' "$atod" report none
+refused 'RUN: found no metrics.jsonl' "$atod" report .
+refused 'report: --out: found nothing' "$atod" report none other
+mkdir -p run/evals
+echo '{"step": 1}' >run/metrics.jsonl
+refused 'run: RUN: found the same run again' "$atod" report run ./run --out x
+echo '{"step": 1, "success": "yes"}' >run/evals/panel-000001.jsonl
+refused 'panel-000001.jsonl:1: success: found' "$atod" report run
+printf 'x\n{"step": 2}\n' >run/metrics.jsonl
+refused 'metrics.jsonl:1: found x' "$atod" report run
+refused 'diagnose: --temperature: found 0' "$atod" diagnose --model model \
+  --teacher model --games . --temperature 0
 echo "bad input: $cases cases, ok"
