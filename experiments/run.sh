@@ -32,9 +32,6 @@ done
 base=$(basename "$table" .tsv)
 out=${out:-runs/$base}
 work=${ATOD_WORK:-data/embedded} port=${ATOD_PORT:-7800}
-deploy/up.sh --prepare-only
-atod=${ATOD_BIN:-build/release/bin}/atod
-
 # Seed by seed, so that what is there after a stop compares.
 names=() sets=() seeds=() most=0
 while IFS=$'\t' read -r name list words; do
@@ -52,13 +49,20 @@ for ((turn = 1; turn <= most; turn++)); do
   done
 done
 
+deploy/up.sh --prepare-only
+atod=${ATOD_BIN:-build/release/bin}/atod
+# Solved games of the teacher, for prefixes.
+if grep -q '^[^#].*env.episodes=@WORK@/episodes.jsonl' "$table" && [[ ! -e $work/episodes.jsonl ]]; then
+  OMP_WAIT_POLICY=passive "$atod" collect --model "$work/teacher" --games "$work/games" --split train --attempts 3 --out "$work/episodes.jsonl"
+fi
+
 last() { grep -o "\"$1\":[0-9.e-]*" "$2/metrics.jsonl" | tail -n 1 | cut -d: -f2; }
 percent() { awk -v x="${1:-nan}" 'BEGIN { printf "%.1f", 100 * x }'; }
 
 one() {  # one INDEX SEED SLOT
   local i=$1 seed=$2 p=$((port + 10 * $3)) name=$base-${names[$1]}-$2 started=$SECONDS
   local run=runs/$name again=() words=()
-  for word in ${sets[i]}; do words+=(--set "$word"); done
+  for word in ${sets[i]}; do words+=(--set "${word//@WORK@/$work}"); done
   if [[ -e $run/checkpoints/last ]]; then again=(--resume); else rm -rf "$run"; fi
   if ! "$atod" up --config deploy/configs/embedded.yaml "${again[@]}" --set "name=$name" --set "seed=$seed" \
     --set "model.path=$work/student" --set "teachers.0.path=$work/teacher" --set "env.data=$work/games" \

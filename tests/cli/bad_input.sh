@@ -177,4 +177,11 @@ printf 'x\n{"step": 2}\n' >run/metrics.jsonl
 refused 'metrics.jsonl:1: found x' "$atod" report run
 refused 'diagnose: --temperature: found 0' "$atod" diagnose --model model \
   --teacher model --games . --temperature 0
+
+# Tables of experiments.
+experiments=$OLDPWD/experiments/run.sh
+refused 'TABLE: found none' "$experiments" none
+printf 'a\t0,x\tsteps=1\n' >table.tsv
+refused "seeds of a: found '0,x'" "$experiments" "$PWD/table.tsv"
+refused '--jobs: found 0' "$experiments" "$PWD/table.tsv" --jobs 0
 echo "bad input: $cases cases, ok"
