@@ -1,18 +1,15 @@
 #!/usr/bin/env python3
-"""Tables and curves from run folders; every number is read from their files.
+"""The table and curve of deploy/up.sh as Markdown and SVG; every number is read from the run's files.
 
-  deploy/report.py RUN_DIR [OUT]           the report of one run: OUT.md and OUT.svg (default RUN_DIR/report)
-  deploy/report.py --compare OUT RUN_DIR…  runs side by side, grouped by recipe: OUT.md, OUT.svg
+  deploy/report.py RUN_DIR [OUT]   OUT.md and OUT.svg (default RUN_DIR/report)
 
-Needs Python's standard library and gnuplot.
+`atod report` makes the page with everything else, and compares runs. Needs Python's standard library and gnuplot.
 """
-import collections
 import json
 import math
 import os
 import pathlib
 import random
-import re
 import subprocess
 import sys
 
@@ -147,12 +144,6 @@ unset multiplot
     gnuplot(script)
 
 
-def config_value(run, key):
-    text = (run / "config.resolved.yaml").read_text()
-    m = re.search(rf"^\s*{key}:\s*(.+?)\s*(#.*)?$", text, re.M)
-    return m.group(1).strip('"') if m else "?"
-
-
 def report(run, out):
     steps = read_steps(run)
     curve(run, steps, f"{out}.svg")
@@ -169,55 +160,8 @@ def report(run, out):
     print("\n".join(lines[4:]))
 
 
-def compare(out, runs):
-    """Learning curves of several runs, and a table with best, last and mean of the last five evaluations."""
-    groups = collections.defaultdict(list)
-    for run in runs:
-        groups[config_value(run, "recipe")].append((run, read_jsonl(run / "metrics.jsonl")))
-    lines = ["| recipe | seed | steps | before | best | last | mean of last 5 | T = 1, last 10 steps | invalid actions, last 10 steps |",
-             "|---|---|---:|---:|---:|---:|---:|---:|---:|"]
-    script, plots = "", []
-    colours = {"atod": "#08519c", "opd": "#d94801", "grpo": "#238b45"}
-    means = []
-    for recipe, members in sorted(groups.items()):
-        lasts = []
-        for i, (run, steps) in enumerate(members):
-            val = [y for _, y in series(steps, "val/success_rate")]
-            roll = [y for _, y in series(steps, "episode/success_rate")]
-            valid = [y for _, y in series(steps, "episode/valid_action_ratio")]
-            admissible = [y for _, y in series(steps, "episode/admissible_ratio")] or valid
-            mean5 = sum(val[-5:]) / len(val[-5:])
-            lasts.append(mean5)
-            lines.append(f"| {recipe} | {config_value(run, 'seed')} | {steps[-1]['step']} | {pct(val[0])} | {pct(max(val))} | {pct(val[-1])} "
-                         f"| {pct(mean5)} | {pct(sum(roll[-10:]) / len(roll[-10:]))} | {pct(1 - sum(admissible[-10:]) / len(admissible[-10:]))} |")
-            name = f"{recipe}{i}"
-            script += block(name, [(x, 100 * y) for x, y in series(steps, "val/success_rate")])
-            title = f'title "{recipe}"' if i == 0 else "notitle"
-            plots.append(f'${name} with linespoints pt 7 ps 0.3 lw 1.5 lc rgb "{colours.get(recipe, "#333333")}" {title}')
-        means.append(f"| {recipe} | {len(members)} | {pct(sum(lasts) / len(lasts))} | {pct(min(lasts))} - {pct(max(lasts))} |")
-    gnuplot(script + f"""
-set terminal svg noenhanced size 900,420 font "sans,13" background "white"
-set output "{out}.svg"
-set grid
-set key top left
-set xlabel "step"
-set ylabel "success on the evaluation panel, T = 0.4, %"
-set yrange [0:100]
-plot {", ".join(plots)}
-""")
-    names = " ".join(os.path.relpath(r) for r in runs)
-    pathlib.Path(f"{out}.md").write_text("\n".join(
-        [f"# {' / '.join(sorted(groups))}: the same student, teacher and number of episodes", "",
-         f"Made by `deploy/report.py --compare {os.path.relpath(out)} {names}`.", "",
-         f"![curves]({os.path.basename(out)}.svg)", "",
-         "| recipe | runs | mean of last 5 evaluations, mean over runs, % | lowest - highest |", "|---|---:|---:|---:|", *means, "",
-         "Each run (success in %):", "", *lines, ""]))
-
-
 def main(args):
-    if len(args) >= 3 and args[0] == "--compare":
-        compare(args[1], [pathlib.Path(a) for a in args[2:]])
-    elif len(args) in (1, 2) and not args[0].startswith("-"):
+    if len(args) in (1, 2) and not args[0].startswith("-"):
         run = pathlib.Path(args[0])
         if not run.is_dir():
             fail(f"{run}: found no such folder, expected a run folder")
