@@ -35,9 +35,10 @@ TEST(LoadRunConfig, FillsEveryKeyThatHasADefault) {
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->config.steps(), 150u);
   EXPECT_EQ(loaded->config.optimizer().lr(), 1e-6);
-  EXPECT_EQ(loaded->config.algorithm().coef_anneal_steps(), 80u);
+  EXPECT_EQ(loaded->config.algorithm().group_size(), 8u);
   EXPECT_TRUE(loaded->config.sampling().train().has_temperature());
   EXPECT_FALSE(loaded->config.algorithm().has_tdur_min_turns());
+  EXPECT_FALSE(loaded->config.algorithm().has_statistics_over());
   EXPECT_EQ(loaded->sources.at("sampling.train.top_p"), "default");
 }
 

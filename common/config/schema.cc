@@ -49,9 +49,10 @@ KeyInfo DescribeKey(const FieldDescriptor& field, std::string path) {
   key.doc = options.doc();
   // "No default" and "the empty text" look alike in proto3; a string that has
   // no `def` defaults to the empty text, which for every string key means
-  // "not given".
+  // "not given". One of several choices without a `def` has no default.
   if (!options.def().empty() ||
-      field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+      (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING &&
+       options.choices().empty())) {
     key.def = options.def();
   }
   key.min = Bound(options.min());

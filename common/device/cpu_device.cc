@@ -7,24 +7,23 @@ class CpuDevice final : public DeviceBackend {
  public:
   std::string name() const override { return "cpu"; }
 
-  absl::Status ComputeAdvantages(const AdvantageInput& in,
-                                 AdvantageOutput* out) override {
+  absl::Status Statistics(const StatisticsInput& in,
+                          StatisticsOutput* out) override {
     const int32_t groups = static_cast<int32_t>(in.group_begin.size()) - 1;
-    const int32_t trajectories = static_cast<int32_t>(in.reward.size());
+    const int32_t trajectories = static_cast<int32_t>(in.turn_begin.size()) - 1;
     const int32_t turns = static_cast<int32_t>(in.token_begin.size()) - 1;
     const double* teacher =
         in.teacher_logprob.empty() ? nullptr : in.teacher_logprob.data();
     out->flat.resize(groups);
-    out->grpo.resize(trajectories);
+    out->grpo.resize(in.reward.size());
     out->active.resize(trajectories);
     for (auto* column : {&out->d, &out->h, &out->d_norm, &out->h_norm, &out->w})
       column->resize(turns);
-    out->advantage.resize(in.old_logprob.size());
 
     for (int32_t g = 0; g < groups; ++g) {
       out->flat[g] = kernels::NormalizeGroup(
           in.group_member.data(), kernels::RowsOf(in.group_begin.data(), g),
-          in.reward.data(), out->grpo.data());
+          in.raw_single, in.reward.data(), out->grpo.data());
     }
     for (int32_t k = 0; k < turns; ++k) {
       kernels::TurnStatistics(in.old_logprob.data(), teacher,
@@ -36,14 +35,21 @@ class CpuDevice final : public DeviceBackend {
       out->active[i] = kernels::WeighTurns(
           in.token_begin.data(), rows, in.tdur, out->d.data(), out->h.data(),
           out->d_norm.data(), out->h_norm.data(), out->w.data());
-      for (int32_t k = rows.begin; k < rows.end; ++k) {
-        for (int32_t t = in.token_begin[k]; t < in.token_begin[k + 1]; ++t) {
-          const kernels::HybridTerms<double> terms = kernels::HybridAdvantage(
-              in.kl_coef, out->w[k], in.old_logprob[t],
-              teacher == nullptr ? nullptr : teacher + t, in.rl_coef,
-              out->grpo[i]);
-          out->advantage[t] = terms.distillation + terms.reward;
-        }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Combine(const CombineInput& in,
+                       std::vector<double>* advantage) override {
+    const int32_t turns = static_cast<int32_t>(in.token_begin.size()) - 1;
+    advantage->resize(in.token_begin.back());
+    for (int32_t k = 0; k < turns; ++k) {
+      for (int32_t t = in.token_begin[k]; t < in.token_begin[k + 1]; ++t) {
+        const kernels::HybridTerms<double> terms = kernels::HybridAdvantage(
+            in.kl_coef, in.weight[in.token_weights ? t : k],
+            in.signal.empty() ? 0.0 : in.signal[t], in.rl_coef,
+            in.group_advantage[k]);
+        (*advantage)[t] = terms.distillation + terms.reward;
       }
     }
     return absl::OkStatus();

@@ -29,7 +29,7 @@ TEST(Kernels, FloatTurnWeightsAreTheReferenceOnes) {
   const float expected[] = {1, 1, .2f, 11.f / 15};
   for (int k = 0; k < 4; ++k) EXPECT_NEAR(w[k], expected[k], 1e-6);
   const float first =
-      kernels::HybridAdvantage(.55f, w[0], student[0], &teacher[0], 1.5f, 1.f)
+      kernels::HybridAdvantage(.55f, w[0], teacher[0] - student[0], 1.5f, 1.f)
           .distillation;
   EXPECT_NEAR(first + 1.5f, 131.f / 80, 1e-6);
 }
@@ -38,8 +38,8 @@ TEST(Kernels, FloatGroupStatisticsAreTheReferenceOnes) {
   const std::vector<int32_t> member = {0, 1, 2, 3, 4, 5, 6, 7};
   const std::vector<float> reward = {10, 0, 0, 10, 0, 0, 0, 10};
   std::vector<float> advantage(8);
-  EXPECT_FALSE(kernels::NormalizeGroup(member.data(), {0, 8}, reward.data(),
-                                       advantage.data()));
+  EXPECT_FALSE(kernels::NormalizeGroup(member.data(), {0, 8}, false,
+                                       reward.data(), advantage.data()));
   for (int i = 0; i < 8; ++i)
     EXPECT_NEAR(advantage[i], reward[i] > 0 ? 1.2076145f : -0.7245687f, 1e-6);
 }

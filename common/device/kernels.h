@@ -78,16 +78,31 @@ ATOD_HOST_DEVICE inline Real MinMaxTurns(const int32_t* token_begin,
   return high;
 }
 
+// How d~ and h~ become a weight.
+enum class TdurScore : int32_t {
+  kSoftOr,      // 1 - (1 - d~)(1 - h~), Eq. 16
+  kEntropy,     // h~
+  kDivergence,  // d~
+};
+
 // When T-DUR is not to be trusted and every weight is 1: too few turns for a
 // ranking, or a student so near its teacher that min-max would blow up noise.
 struct TdurOptions {
   bool enabled = true;        // false: every weight is 1
   int32_t min_turns = 0;      // fewer turns with tokens: 1
   double min_divergence = 0;  // largest d below it: 1
+  TdurScore score = TdurScore::kSoftOr;
 };
 
-// Eq. 15 and 16 for one trajectory: w = 1 - (1 - d~)(1 - h~). Turns without
-// tokens get 0. Returns whether the weights are T-DUR's, i.e. no guard held.
+template <typename Real>
+ATOD_HOST_DEVICE inline Real Score(TdurScore score, Real d_norm, Real h_norm) {
+  if (score == TdurScore::kEntropy) return h_norm;
+  if (score == TdurScore::kDivergence) return d_norm;
+  return 1 - (1 - d_norm) * (1 - h_norm);
+}
+
+// Eq. 15 and 16 for one trajectory. Turns without tokens get 0. Returns whether
+// the weights are T-DUR's, i.e. no guard held.
 template <typename Real>
 ATOD_HOST_DEVICE inline bool WeighTurns(const int32_t* token_begin, Range turns,
                                         const TdurOptions& options,
@@ -106,19 +121,21 @@ ATOD_HOST_DEVICE inline bool WeighTurns(const int32_t* token_begin, Range turns,
     if (token_begin[k] == token_begin[k + 1]) {
       w[k] = 0;
     } else {
-      w[k] = active ? 1 - (1 - d_norm[k]) * (1 - h_norm[k]) : Real(1);
+      w[k] = active ? Score(options.score, d_norm[k], h_norm[k]) : Real(1);
     }
   }
   return active;
 }
 
-// Eq. 2 for one group of trajectories `member[range]`: (r - mean) / (std +
-// 1e-6) with Bessel's correction. Exactly 0 for a group of one and for equal
+// Eq. 2 for one group of items `member[range]` (trajectories, or turn rows):
+// (r - mean) / (std + 1e-6) with Bessel's correction. Exactly 0 for equal
 // rewards, which is tested on the rewards themselves: rounding in the mean
-// would leave noise that the division blows up. Returns whether it was so.
+// would leave noise that the division blows up. A group of one gives 0, or with
+// `raw_single` r / (1 + 1e-6), as if its mean were 0 and its std 1. Returns
+// whether all rewards are equal.
 template <typename Real>
 ATOD_HOST_DEVICE inline bool NormalizeGroup(const int32_t* member, Range range,
-                                            const Real* reward,
+                                            bool raw_single, const Real* reward,
                                             Real* advantage) {
   const int32_t n = range.end - range.begin;
   Real sum = 0;
@@ -128,7 +145,10 @@ ATOD_HOST_DEVICE inline bool NormalizeGroup(const int32_t* member, Range range,
     if (reward[member[i]] != reward[member[range.begin]]) flat = false;
   }
   if (flat) {
-    for (int32_t i = range.begin; i < range.end; ++i) advantage[member[i]] = 0;
+    for (int32_t i = range.begin; i < range.end; ++i) {
+      advantage[member[i]] =
+          raw_single && n == 1 ? reward[member[i]] / (1 + Real(1e-6)) : Real(0);
+    }
     return true;
   }
   const Real mean = sum / static_cast<Real>(n);
@@ -146,8 +166,8 @@ ATOD_HOST_DEVICE inline bool NormalizeGroup(const int32_t* member, Range range,
   return false;
 }
 
-// The two terms of Eq. 8 and 9 for one token; A_t is their sum. `teacher` null
-// means that there is no distillation term.
+// The two terms of Eq. 8 and 9 for one token; A_t is their sum. `signal` is
+// log pi_T - log pi_old, 0 without a teacher.
 template <typename Real>
 struct HybridTerms {
   Real distillation;  // kappa w_k (log pi_T - log pi_old)
@@ -156,11 +176,9 @@ struct HybridTerms {
 
 template <typename Real>
 ATOD_HOST_DEVICE inline HybridTerms<Real> HybridAdvantage(
-    Real kl_coef, Real weight, Real old_logprob, const Real* teacher,
-    Real rl_coef, Real group_advantage) {
-  const Real signal =
-      teacher == nullptr ? Real(0) : weight * (*teacher - old_logprob);
-  return {kl_coef * signal, rl_coef * group_advantage};
+    Real kl_coef, Real weight, Real signal, Real rl_coef,
+    Real group_advantage) {
+  return {kl_coef * (weight * signal), rl_coef * group_advantage};
 }
 
 }  // namespace atod::kernels

@@ -10,7 +10,7 @@ namespace atod::model {
 //   hidden [num_rows, hidden_size], head [vocab_size, hidden_size] of one dtype
 //   targets int64 [num_rows]
 // `entropy`, unless null, is set to the distributions' entropies in nats,
-// detached.
+// differentiable too.
 torch::Tensor HeadLogProbs(const torch::Tensor& hidden,
                            const torch::Tensor& head,
                            const torch::Tensor& targets, double temperature,

@@ -87,8 +87,8 @@ struct SpanLogProbs {
   // log-softmax(logits / temperature) of each token given all before it.
   // Differentiable in the parameters unless grad mode is off.
   torch::Tensor logprobs;
-  // Entropy in nats of the same distributions, [num_scored], detached;
-  // undefined unless asked for.
+  // Entropy in nats of the same distributions, [num_scored], differentiable
+  // too; undefined unless asked for.
   torch::Tensor entropy;
 };
 

@@ -77,18 +77,20 @@ TEST(Score, CpuKernelsAgreeWithTorchOperations) {
 }
 
 TEST(Score, GradientsOfCpuKernelsAgreeWithTorchOperations) {
-  for (const bool tied : {true, false}) {
+  for (const auto& [tied, with_entropy] :
+       {std::pair(true, false), std::pair(false, false),
+        std::pair(true, true)}) {
     Qwen3 model = RandomModel(Small(tied), 7);
     const auto batch = RandomBatch(90, 30, 100, 8);
-    const auto gradients = [&](bool fast) {
+    const auto gradients = [&, with_entropy = with_entropy](bool fast) {
       model->zero_grad();
-      const SpanLogProbs out = fast
-                                   ? ScoreSpans(model, batch, 0.7f, false)
-                                   : TorchScoreSpans(model, batch, 0.7f, false);
+      const SpanLogProbs out = fast ? ScoreSpans(model, batch, 0.7f, true)
+                                    : TorchScoreSpans(model, batch, 0.7f, true);
       // Weights of either sign, unequal.
       const torch::Tensor w =
           torch::cos(torch::arange(out.logprobs.numel()).to(torch::kFloat32));
-      (out.logprobs * w).sum().backward();
+      const torch::Tensor sum = (out.logprobs * w).sum();
+      (with_entropy ? sum + (out.entropy * w).sum() : sum).backward();
       std::vector<torch::Tensor> g;
       for (const torch::Tensor& p : model->OrderedParameters())
         g.push_back(p.grad().clone());
@@ -101,6 +103,30 @@ TEST(Score, GradientsOfCpuKernelsAgreeWithTorchOperations) {
       EXPECT_LT(Largest(fast[i] - plain[i]) / Largest(plain[i]), 1e-4)
           << specs[i].name;
     }
+  }
+}
+
+TEST(Score, TheGradientOfTheEntropyIsItsDerivative) {
+  Qwen3 model = RandomModel(Small(), 8);
+  const auto batch = RandomBatch(90, 3, 20, 9);
+  const auto entropy = [&] {
+    return ScoreSpans(model, batch, 0.7f, true).entropy.sum();
+  };
+  entropy().backward();
+  for (torch::Tensor& p : model->OrderedParameters()) {
+    // Along the gradient, where the change is largest.
+    const torch::Tensor g = p.grad().clone();
+    const double norm = g.norm().item<double>();
+    torch::NoGradGuard no_grad;
+    const torch::Tensor start = p.clone();
+    const auto at = [&](double step) {
+      p.copy_(start + g * (step / norm));
+      return entropy().item<double>();
+    };
+    constexpr double kStep = 2e-3;
+    const double slope = (at(kStep) - at(-kStep)) / (2 * kStep);
+    p.copy_(start);
+    EXPECT_NEAR(slope / norm, 1, 2e-2);
   }
 }
 

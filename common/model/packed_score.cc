@@ -1,6 +1,7 @@
 #include "common/model/packed_score.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "ATen/Parallel.h"
@@ -130,9 +131,21 @@ void ScoreForward(const CpuDecoder& decoder, Plan& plan, float temperature,
   });
 }
 
-// The sum over parts of the gradients of all parameters.
+// x[j] = -p_j (g + e (log p_j + entropy)) with log p_j = x[j] * inv - lse: the
+// part of the gradient that all logits of a row have.
+void RowGradient(int64_t n, float inv, float lse, float g, float e,
+                 float entropy, float* x) {
+  for (int64_t j = 0; j < n; ++j) {
+    const float logp = x[j] * inv - lse;
+    x[j] = -std::exp(logp) * (g + e * (logp + entropy));
+  }
+}
+
+// The sum over parts of the gradients of all parameters. `d_entropy` may be
+// null; `entropy` is the forward pass's.
 FloatBuffer ScoreBackward(const CpuDecoder& decoder, Plan& plan,
-                          float temperature, const float* d_logprobs) {
+                          float temperature, const float* d_logprobs,
+                          const float* d_entropy, const float* entropy) {
   const int64_t vocab = decoder.config().vocab_size;
   const int64_t width = decoder.config().hidden_size;
   const float inv = 1.0f / temperature;
@@ -153,7 +166,14 @@ FloatBuffer ScoreBackward(const CpuDecoder& decoder, Plan& plan,
           // d log p(target) / d logits = (onehot - p) / temperature.
           const float g = d_logprobs[chunk.first + i + r] * inv;
           float* row = &logits[r * vocab];
-          ScaledProbabilities(vocab, inv, chunk.lse[i + r], -g, row);
+          if (d_entropy == nullptr) {
+            ScaledProbabilities(vocab, inv, chunk.lse[i + r], -g, row);
+          } else {
+            // d entropy / d logits = -p (log p + entropy) / temperature.
+            const int64_t at = chunk.first + i + r;
+            RowGradient(vocab, inv, chunk.lse[i + r], g, d_entropy[at] * inv,
+                        entropy[at], row);
+          }
           row[chunk.targets[i + r]] += g;
         }
         decoder.LogitsBackward(rows, &chunk.hidden[i * width], logits.data(),
@@ -182,7 +202,7 @@ struct Pass : torch::CustomClassHolder {
   std::shared_ptr<const CpuDecoder> decoder;
   Plan plan;
   float temperature = 1;
-  torch::Tensor entropy;  // undefined unless asked for
+  torch::Tensor entropy;  // detached; undefined unless asked for
 
   ~Pass() override {
     std::vector<FloatBuffer>& spare = SpareTapes();
@@ -195,9 +215,10 @@ struct Pass : torch::CustomClassHolder {
 class ScoreFunction : public torch::autograd::Function<ScoreFunction> {
  public:
   // The parameters are here for autograd to see; `pass` holds their copy.
-  static torch::Tensor forward(torch::autograd::AutogradContext* ctx,
-                               at::TensorList /*parameters*/,
-                               c10::intrusive_ptr<Pass> pass) {
+  // Returns log-probs, and entropies when they are wanted.
+  static torch::autograd::variable_list forward(
+      torch::autograd::AutogradContext* ctx, at::TensorList /*parameters*/,
+      c10::intrusive_ptr<Pass> pass, bool want_entropy) {
     std::vector<FloatBuffer>& spare = SpareTapes();
     for (Chunk& chunk : pass->plan.chunks) {
       if (spare.empty()) break;
@@ -205,12 +226,17 @@ class ScoreFunction : public torch::autograd::Function<ScoreFunction> {
       spare.pop_back();
     }
     torch::Tensor logprobs = torch::empty({pass->plan.num_scored});
-    ScoreForward(
-        *pass->decoder, pass->plan, pass->temperature, true,
-        logprobs.data_ptr<float>(),
-        pass->entropy.defined() ? pass->entropy.data_ptr<float>() : nullptr);
+    torch::Tensor entropy;
+    if (want_entropy) entropy = torch::empty({pass->plan.num_scored});
+    ScoreForward(*pass->decoder, pass->plan, pass->temperature, true,
+                 logprobs.data_ptr<float>(),
+                 want_entropy ? entropy.data_ptr<float>() : nullptr);
+    // Not the output itself, which will own this node.
+    if (want_entropy) pass->entropy = entropy.detach();
     ctx->saved_data["pass"] = c10::IValue::make_capsule(pass);
-    return logprobs;
+    ctx->set_materialize_grads(false);
+    if (!want_entropy) return {logprobs};
+    return {logprobs, entropy};
   }
 
   static torch::autograd::variable_list backward(
@@ -218,9 +244,16 @@ class ScoreFunction : public torch::autograd::Function<ScoreFunction> {
       torch::autograd::variable_list d_outputs) {
     const auto pass = c10::static_intrusive_pointer_cast<Pass>(
         ctx->saved_data["pass"].toCapsule());
-    const torch::Tensor d = d_outputs[0].contiguous();
+    const torch::Tensor d = d_outputs[0].defined()
+                                ? d_outputs[0].contiguous()
+                                : torch::zeros({pass->plan.num_scored});
+    torch::Tensor d_entropy;
+    if (d_outputs.size() > 1 && d_outputs[1].defined())
+      d_entropy = d_outputs[1].contiguous();
     const FloatBuffer sum = ScoreBackward(
-        *pass->decoder, pass->plan, pass->temperature, d.data_ptr<float>());
+        *pass->decoder, pass->plan, pass->temperature, d.data_ptr<float>(),
+        d_entropy.defined() ? d_entropy.data_ptr<float>() : nullptr,
+        d_entropy.defined() ? pass->entropy.data_ptr<float>() : nullptr);
     torch::autograd::variable_list grads;
     int64_t offset = 0;
     for (const ParameterSpec& spec : ParameterSpecs(pass->decoder->config())) {
@@ -230,6 +263,7 @@ class ScoreFunction : public torch::autograd::Function<ScoreFunction> {
       grads.push_back(std::move(g));
     }
     grads.emplace_back();  // of `pass`
+    grads.emplace_back();  // of `want_entropy`
     return grads;
   }
 };
@@ -293,10 +327,11 @@ SpanLogProbs CpuScoreSpans(Qwen3& model,
   pass->plan = MakePlan(pass->batch);
   pass->decoder = MakeCpuDecoder(model, pass->plan.longest, true);
   pass->temperature = temperature;
-  if (want_entropy) pass->entropy = torch::empty({pass->plan.num_scored});
   const std::vector<torch::Tensor> parameters = model->OrderedParameters();
-  result.logprobs = ScoreFunction::apply(at::TensorList(parameters), pass);
-  result.entropy = pass->entropy;
+  const torch::autograd::variable_list out =
+      ScoreFunction::apply(at::TensorList(parameters), pass, want_entropy);
+  result.logprobs = out[0];
+  if (want_entropy) result.entropy = out[1];
   return result;
 }
 

@@ -214,4 +214,33 @@ absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
   return out;
 }
 
+absl::StatusOr<FittedPrompt> FitContextPrompt(const PromptSpec& spec,
+                                              const PromptInputs& inputs,
+                                              const std::string& context,
+                                              const Tokenizer& tokenizer,
+                                              uint32_t max_tokens) {
+  if (spec.max_prompt_tokens > 0)
+    max_tokens = std::min(max_tokens, spec.max_prompt_tokens);
+  PromptSpec shorter = spec;
+  size_t full = 0;
+  FittedPrompt out;
+  const auto fits = [&](const std::string& text) {
+    out.tokens = Tokens(spec, absl::StrCat(context, "\n", text), tokenizer);
+    full = std::max(full, out.tokens.size());
+    out.cut_tokens = static_cast<uint32_t>(full - out.tokens.size());
+    return out.tokens.size() <= max_tokens;
+  };
+  if (fits(RenderPrompt(spec, inputs))) return out;
+  while (inputs.turn_index > 0 && shorter.window > 0) {
+    shorter.window = std::min<uint32_t>(
+        shorter.window - 1, static_cast<uint32_t>(inputs.history.size()));
+    if (fits(RenderPrompt(shorter, inputs))) return out;
+  }
+  if (fits(RenderTemplate(spec.first, spec, inputs))) return out;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("prompt ", spec.name, " of turn ", inputs.turn_index,
+                   " behind its context: found ", out.tokens.size(),
+                   " tokens, expected at most ", max_tokens));
+}
+
 }  // namespace atod

@@ -53,4 +53,14 @@ absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
                                        const Tokenizer& tokenizer,
                                        uint32_t max_tokens);
 
+// The same prompt behind `context` and a line break, inside the chat template.
+// When it is too long the history goes, record by record, then the turn is
+// shown with `first`; the context never goes. RESOURCE_EXHAUSTED when even that
+// is too long.
+absl::StatusOr<FittedPrompt> FitContextPrompt(const PromptSpec& spec,
+                                              const PromptInputs& inputs,
+                                              const std::string& context,
+                                              const Tokenizer& tokenizer,
+                                              uint32_t max_tokens);
+
 }  // namespace atod

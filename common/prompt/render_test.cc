@@ -168,6 +168,26 @@ TEST_F(FitPromptTest, APromptThatFitsIsWhole) {
             RenderPrompt(TinySpec(), ThirdTurn()));
 }
 
+TEST_F(FitPromptTest, BehindAContextTheHistoryGoesAndTheContextStays) {
+  const auto text = [&](uint32_t most) {
+    const auto fitted =
+        FitContextPrompt(TinySpec(), ThirdTurn(), "skill", *tokenizer_, most);
+    return fitted.ok() ? tokenizer_->Decode(fitted->tokens)
+                       : std::string(fitted.status().message());
+  };
+  const std::string whole = text(1000);
+  EXPECT_EQ(whole, "skill\n" + RenderPrompt(TinySpec(), ThirdTurn()));
+  // Ever less room: fewer records, then the first turn's form, then none.
+  std::vector<std::string> seen = {whole};
+  for (uint32_t most = 60; most > 0; --most)
+    if (text(most) != seen.back()) seen.push_back(text(most));
+  ASSERT_GE(seen.size(), 4u);
+  EXPECT_EQ(seen[1], "skill\nN 3/4 1[3:o2>a2>o3] (<a>,<b>) warm o3");
+  EXPECT_EQ(seen[2], "skill\nN 3/4 0[] (<a>,<b>) warm o3");
+  EXPECT_EQ(seen[3], "skill\nF task|o3");
+  EXPECT_THAT(seen.back(), HasSubstr("behind its context: found "));
+}
+
 TEST_F(FitPromptTest, TheOverflowPolicyDecidesAboutLongPrompts) {
   PromptSpec spec = TinySpec();
   const PromptInputs inputs = ThirdTurn();

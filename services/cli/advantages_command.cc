@@ -37,11 +37,12 @@ void AddAdvantagesCommand(CLI::App& app) {
         ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
                               config::LoadRunConfig(flags->config, sets));
         ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(flags->input));
-        ATOD_ASSIGN_OR_RETURN(const std::string line,
-                              AdvantagesOfJson(text, flags->input,
-                                               learner::AlgorithmOptionsOf(
-                                                   loaded.config.algorithm()),
-                                               flags->step));
+        ATOD_ASSIGN_OR_RETURN(
+            const std::string line,
+            AdvantagesOfJson(
+                text, flags->input,
+                learner::AlgorithmOptionsOf(loaded.config.algorithm()),
+                flags->step, loaded.config.seed()));
         std::printf("%s\n", line.c_str());
         return 0;
       });
@@ -49,8 +50,8 @@ void AddAdvantagesCommand(CLI::App& app) {
       ->required();
   sub->add_option("--step", flags->step, "Step s, counted from 1")->required();
   sub->add_option("--config", flags->config, "Configuration file of a run");
-  sub->add_option("--recipe", flags->recipe, "atod, opd or grpo");
-  sub->add_option("--profile", flags->profile, "paper or default");
+  sub->add_option("--recipe", flags->recipe, "Recipe, docs/recipes");
+  sub->add_option("--profile", flags->profile, "paper, default or released");
   sub->add_option("--set", flags->sets, "Configuration key, as KEY=VALUE")
       ->allow_extra_args(false);
 }

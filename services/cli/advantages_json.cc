@@ -16,7 +16,7 @@
 #include "common/device/cpu_device.h"
 #include "nlohmann/json.hpp"
 #include "services/learner/algorithm/advantages.h"
-#include "services/learner/algorithm/surrogate.h"
+#include "services/learner/algorithm/duplicate_rows.h"
 
 namespace atod::cli {
 namespace {
@@ -48,8 +48,7 @@ class BatchReader {
       ATOD_RETURN_IF_ERROR(
           ReadTrajectory((*list)[i], absl::StrCat("trajectories[", i, "]")));
     }
-    if (teacher_ == Presence::kAbsent) out_.batch.teacher_logprob.clear();
-    if (current_ == Presence::kAbsent) out_.current_logprob.clear();
+    out_.batch.rollout_logprob = out_.batch.old_logprob;
     return std::move(out_);
   }
 
@@ -129,10 +128,14 @@ class BatchReader {
     ATOD_RETURN_IF_ERROR(
         ReadLogProbs(*student, path + ".student_logprobs", &b.old_logprob));
     const size_t tokens = b.old_logprob.size() - b.num_tokens();
-    ATOD_RETURN_IF_ERROR(ReadOptional(turn, path, "teacher_logprobs", tokens,
-                                      &teacher_, &b.teacher_logprob));
-    ATOD_RETURN_IF_ERROR(ReadOptional(turn, path, "current_logprobs", tokens,
-                                      &current_, &out_.current_logprob));
+    const std::pair<const char*, std::vector<double>*> columns[] = {
+        {"teacher_logprobs", &b.teacher_logprob},
+        {"current_logprobs", &out_.current_logprob},
+        {"reference_logprobs", &b.reference_logprob},
+        {"context_logprobs", &b.context_logprob}};
+    for (const auto& [key, column] : columns)
+      ATOD_RETURN_IF_ERROR(
+          ReadOptional(turn, path, key, tokens, &presence_[key], column));
     bool valid = true;
     if (const auto it = turn.find("valid_action"); it != turn.end()) {
       if (!it->is_boolean())
@@ -182,34 +185,78 @@ class BatchReader {
   BatchFile out_;
   std::set<std::string> ids_;
   std::map<std::string, int32_t> groups_;
-  Presence teacher_ = Presence::kUnknown;
-  Presence current_ = Presence::kUnknown;
+  std::map<std::string, Presence> presence_;
 };
 
-// The update's loss and the loss of every token, Algorithm 1.
-std::pair<double, std::vector<double>> LossOf(
-    const BatchFile& in, const std::vector<double>& advantage,
-    const learner::AlgorithmOptions& options) {
+// The loss of every token under the configured surrogate, Algorithm 1, and of
+// the losses beside it that need log-probs alone.
+std::vector<double> TokenLosses(const BatchFile& in,
+                                const learner::Advantages& a,
+                                const learner::Recipe& recipe) {
+  const learner::StepBatch& b = in.batch;
+  const std::vector<double> ratio =
+      learner::Ratios(b, in.current_logprob, recipe.surrogate);
+  const std::vector<double> advantage =
+      recipe.signal.current
+          ? learner::CurrentAdvantages(b, a, recipe.signal, in.current_logprob)
+          : a.advantage;
+  std::vector<double> terms;
+  for (int t = 0; t < b.num_tokens(); ++t) {
+    double loss =
+        learner::ClippedSurrogate(ratio[t], advantage[t], recipe.surrogate)
+            .loss;
+    if (recipe.aux.kl_coef > 0)
+      loss += recipe.aux.kl_coef * learner::KlTerm(in.current_logprob[t],
+                                                   b.reference_logprob[t],
+                                                   recipe.aux.kl_estimator)
+                                       .loss;
+    if (recipe.aux.sdar_lambda > 0)
+      loss += recipe.aux.sdar_lambda * learner::SdarTerm(in.current_logprob[t],
+                                                         b.context_logprob[t],
+                                                         recipe.aux.sdar_beta)
+                                           .loss;
+    terms.push_back(loss);
+  }
+  return terms;
+}
+
+// The file as one update.
+double LossOf(const BatchFile& in, const std::vector<double>& terms,
+              const learner::Recipe& recipe) {
   std::vector<int32_t> all(in.batch.num_trajectories());
   std::iota(all.begin(), all.end(), 0);
   const std::vector<double> weight =
-      learner::TokenLossWeights(in.batch, all, options.aggregation);
-  std::vector<double> terms;
-  double loss = 0;
-  for (int t = 0; t < in.batch.num_tokens(); ++t) {
-    const double ratio =
-        std::exp(in.current_logprob[t] - in.batch.old_logprob[t]);
-    terms.push_back(learner::ClippedSurrogate(ratio, advantage[t],
-                                              options.clip_low,
-                                              options.clip_high)
-                        .loss);
-    loss += weight[t] * terms.back();
-  }
-  return {loss, terms};
+      learner::TokenLossWeights(in.batch, all, recipe.aggregation);
+  return std::inner_product(weight.begin(), weight.end(), terms.begin(), 0.0);
 }
 
-ordered_json OutputOf(const BatchFile& in, const learner::Advantages& a,
-                      int step, const learner::AlgorithmOptions& options) {
+// The file as the profile trains on it: with duplicated rows behind the turns
+// of their trajectories. `turns` becomes the number of turns that the file has
+// for each trajectory.
+BatchFile WithDuplicates(BatchFile in, const learner::Recipe& recipe,
+                         uint64_t seed, int step, std::vector<int>* turns) {
+  const learner::StepBatch& b = in.batch;
+  for (int i = 0; i < b.num_trajectories(); ++i)
+    turns->push_back(b.turn_begin[i + 1] - b.turn_begin[i]);
+  const std::vector<int32_t> duplicates =
+      learner::ChooseDuplicates(b, recipe.duplicate_rows_to, seed, step);
+  if (duplicates.empty()) return in;
+  BatchFile out;
+  out.group_name = std::move(in.group_name);
+  std::vector<int32_t> source;
+  out.batch = learner::DuplicateRows(b, duplicates, &source);
+  for (const int32_t k : source)
+    if (!in.current_logprob.empty())
+      out.current_logprob.insert(
+          out.current_logprob.end(),
+          in.current_logprob.begin() + b.token_begin[k],
+          in.current_logprob.begin() + b.token_begin[k + 1]);
+  return out;
+}
+
+ordered_json OutputOf(const BatchFile& in, const std::vector<int>& file_turns,
+                      const learner::Advantages& a,
+                      const learner::Recipe& recipe, int step) {
   ordered_json out = {{"step", step},
                       {"kl_coef", a.kl_coef},
                       {"rl_coef", a.rl_coef},
@@ -217,14 +264,13 @@ ordered_json OutputOf(const BatchFile& in, const learner::Advantages& a,
                       {"metrics", a.metrics}};
   std::vector<double> terms;
   if (!in.current_logprob.empty()) {
-    double loss = 0;
-    std::tie(loss, terms) = LossOf(in, a.advantage, options);
-    out["loss"] = loss;
+    terms = TokenLosses(in, a, recipe);
+    out["loss"] = LossOf(in, terms, recipe);
   }
   const learner::StepBatch& b = in.batch;
   for (int i = 0; i < b.num_trajectories(); ++i) {
     ordered_json turns = ordered_json::array();
-    for (int k = b.turn_begin[i]; k < b.turn_begin[i + 1]; ++k) {
+    for (int k = b.turn_begin[i]; k < b.turn_begin[i] + file_turns[i]; ++k) {
       const auto tokens = [&](const std::vector<double>& column) {
         return std::vector<double>(column.begin() + b.token_begin[k],
                                    column.begin() + b.token_begin[k + 1]);
@@ -235,6 +281,10 @@ ordered_json OutputOf(const BatchFile& in, const learner::Advantages& a,
                        {"h_norm", a.h_norm[k]},
                        {"w", a.w[k]},
                        {"advantages", tokens(a.advantage)}});
+      if (recipe.reward.statistics == learner::Unit::kTurn ||
+          recipe.reward.penalty_order == learner::PenaltyOrder::kAfter)
+        turns.back()["grpo_advantage"] = a.group_advantage[k];
+      if (!a.token_w.empty()) turns.back()["token_w"] = tokens(a.token_w);
       if (!terms.empty()) turns.back()["loss_terms"] = tokens(terms);
     }
     out["trajectories"].push_back({{"id", b.trajectory_id[i]},
@@ -249,13 +299,33 @@ ordered_json OutputOf(const BatchFile& in, const learner::Advantages& a,
 
 absl::StatusOr<std::string> AdvantagesOfJson(
     const std::string& text, const std::string& file,
-    const learner::AlgorithmOptions& options, int step) {
-  ATOD_ASSIGN_OR_RETURN(const BatchFile in, BatchReader(file).Read(text));
+    const learner::AlgorithmOptions& options, int step, uint64_t seed) {
+  ATOD_ASSIGN_OR_RETURN(const learner::Recipe recipe,
+                        learner::MakeRecipe(options));
+  ATOD_ASSIGN_OR_RETURN(BatchFile read, BatchReader(file).Read(text));
+  const auto needs = [&](double coefficient, const char* key,
+                         const std::vector<double>& column) {
+    return coefficient > 0 && !read.current_logprob.empty() && column.empty()
+               ? BadInput({.file = file,
+                           .field = key,
+                           .line = 0,
+                           .found = "nothing",
+                           .expected = "one for each current_logprob, for the "
+                                       "loss of this recipe"})
+               : absl::OkStatus();
+  };
+  ATOD_RETURN_IF_ERROR(needs(recipe.aux.kl_coef, "reference_logprobs",
+                             read.batch.reference_logprob));
+  ATOD_RETURN_IF_ERROR(needs(recipe.aux.sdar_lambda, "context_logprobs",
+                             read.batch.context_logprob));
+  std::vector<int> turns;
+  const BatchFile in =
+      WithDuplicates(std::move(read), recipe, seed, step, &turns);
   const auto advantages =
       learner::ComputeAdvantages(in.batch, options, step, *MakeCpuDevice());
   if (!advantages.ok()) return WithFile(advantages.status(), file);
   // The shortest digits that read back as the same float64.
-  return OutputOf(in, *advantages, step, options)
+  return OutputOf(in, turns, *advantages, recipe, step)
       .dump(-1, ' ', false, json::error_handler_t::replace);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -9,9 +10,10 @@ namespace atod::cli {
 
 // What `atod advantages` computes: `text` is a batch in JSON (`file` names it
 // in messages), the result one line of JSON in the same order of trajectories.
-// Both formats are in docs/advantages.md; outside checks rely on them.
+// Both formats are in docs/advantages.md; outside checks rely on them. `seed`
+// chooses duplicated rows.
 absl::StatusOr<std::string> AdvantagesOfJson(
     const std::string& text, const std::string& file,
-    const learner::AlgorithmOptions& options, int step);
+    const learner::AlgorithmOptions& options, int step, uint64_t seed = 0);
 
 }  // namespace atod::cli

@@ -88,6 +88,82 @@ TEST(AdvantagesJson, GroupsGoByNameWhereverTheyStand) {
   EXPECT_EQ(out["trajectories"][2], expected["trajectories"][1]);
 }
 
+// The batch above with the log-probs that a loss may need.
+json WithLosses() {
+  json batch = json::parse(kBatch);
+  for (json& trajectory : batch["trajectories"])
+    for (json& turn : trajectory["turns"])
+      for (const char* key :
+           {"current_logprobs", "reference_logprobs", "context_logprobs"})
+        for (const json& x : turn["student_logprobs"])
+          turn[key].push_back(x.get<double>() - .125);
+  return batch;
+}
+
+TEST(AdvantagesJson, EveryRecipeAndProfileHasAdvantagesAndALoss) {
+  for (const char* profile : {"paper", "default", "released"}) {
+    for (const char* recipe :
+         {"atod", "opd", "grpo", "sod", "tcod", "sdar", "atod_token",
+          "atod_token_fair", "atod_one", "atod_one_matched", "atod_constant"}) {
+      learner::AlgorithmOptions options;
+      options.recipe = recipe;
+      options.profile = profile;
+      options.kl_coef_constant = options.rl_coef_constant = 1;
+      options.kl_loss_coef = .01;
+      const json out = Compute(WithLosses(), options);
+      EXPECT_TRUE(out["loss"].is_number()) << recipe << " " << profile;
+      const json& turn = out["trajectories"][0]["turns"][2];
+      EXPECT_EQ(turn["advantages"].size(), 4u);
+      EXPECT_EQ(turn["loss_terms"].size(), 4u);
+      EXPECT_EQ(turn.contains("grpo_advantage"),
+                profile == std::string("released"));
+      EXPECT_EQ(turn.contains("token_w"),
+                std::string(recipe).starts_with("atod_token"));
+    }
+  }
+}
+
+TEST(AdvantagesJson, TheLossHasItsKlAndItsSelfDistillation) {
+  learner::AlgorithmOptions options;
+  options.recipe = "sdar";
+  options.sdar_lambda = .5;
+  options.sdar_beta = 3;
+  json batch = WithLosses();
+  for (json& trajectory : batch["trajectories"]) trajectory["reward"] = 0;
+  // Current and context are equal, and the reward is flat: nothing is left.
+  EXPECT_NEAR(Compute(batch, options)["loss"], 0, 1e-15);
+  for (json& trajectory : batch["trajectories"])
+    for (json& turn : trajectory["turns"])
+      for (json& x : turn["context_logprobs"]) x = x.get<double>() + .1;
+  const double gate = 1 / (1 + std::exp(-.3));
+  EXPECT_NEAR(Compute(batch, options)["loss"], .5 * gate * .1, 1e-12);
+  options.kl_loss_coef = 2;
+  options.kl_estimator = "k2";
+  for (json& trajectory : batch["trajectories"])
+    for (json& turn : trajectory["turns"])
+      for (json& x : turn["reference_logprobs"]) x = x.get<double>() - .2;
+  EXPECT_NEAR(Compute(batch, options)["loss"], .5 * gate * .1 + 2 * .02, 1e-12);
+  for (json& trajectory : batch["trajectories"])
+    for (json& turn : trajectory["turns"]) turn.erase("context_logprobs");
+  EXPECT_THAT(std::string(AdvantagesOfJson(batch.dump(), "b.json", options, 1)
+                              .status()
+                              .message()),
+              ::testing::HasSubstr("context_logprobs: found nothing"));
+}
+
+TEST(AdvantagesJson, DuplicatedRowsCountButAreNotPrinted) {
+  learner::AlgorithmOptions options;
+  options.profile = "released";
+  const json plain = Compute(json::parse(kBatch), options);
+  options.duplicate_rows_to = 16;
+  const json padded = Compute(json::parse(kBatch), options);
+  for (int i : {0, 1})
+    EXPECT_EQ(padded["trajectories"][i]["turns"].size(),
+              plain["trajectories"][i]["turns"].size());
+  EXPECT_NE(padded["trajectories"][0]["turns"][0]["grpo_advantage"],
+            plain["trajectories"][0]["turns"][0]["grpo_advantage"]);
+}
+
 TEST(AdvantagesJson, BadInputIsNamedByItsPath) {
   EXPECT_THAT(
       std::string(AdvantagesOfJson("{", "b.json", {}, 1).status().message()),

@@ -4,6 +4,7 @@
 #include "common/base/edit_distance.h"
 #include "common/base/log.h"
 #include "services/cli/advantages_command.h"
+#include "services/cli/collect_command.h"
 #include "services/cli/command.h"
 #include "services/cli/diagnose_command.h"
 #include "services/cli/env_commands.h"
@@ -81,6 +82,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   atod::cli::AddUpCommands(app);
   atod::cli::AddEvalCommand(app);
+  atod::cli::AddCollectCommand(app);
   atod::cli::AddDiagnoseCommand(app);
   atod::cli::AddReportCommand(app);
   atod::cli::AddRunCommands(app);

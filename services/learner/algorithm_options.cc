@@ -4,28 +4,62 @@ namespace atod::learner {
 
 AlgorithmOptions AlgorithmOptionsOf(const v1::AlgorithmConfig& config) {
   AlgorithmOptions o;
-  if (config.has_recipe()) o.recipe = config.recipe();
-  if (config.has_profile()) o.profile = config.profile();
-  if (config.has_kl_coef_init()) o.kl_coef_init = config.kl_coef_init();
-  if (config.has_kl_coef_min()) o.kl_coef_min = config.kl_coef_min();
-  if (config.has_rl_coef_init()) o.rl_coef_init = config.rl_coef_init();
-  if (config.has_rl_coef_max()) o.rl_coef_max = config.rl_coef_max();
-  if (config.has_coef_anneal_steps())
-    o.coef_anneal_steps = static_cast<int>(config.coef_anneal_steps());
-  if (config.has_invalid_action_penalty())
-    o.invalid_action_penalty = config.invalid_action_penalty();
-  if (config.has_tdur_min_turns())
-    o.tdur_min_turns = static_cast<int>(config.tdur_min_turns());
-  if (config.has_tdur_min_divergence())
-    o.tdur_min_divergence = config.tdur_min_divergence();
-  if (config.has_tdur_weights())
-    o.tdur_weights = config.tdur_weights() != "one";
-  if (config.has_clip_low()) o.clip_low = config.clip_low();
-  if (config.has_clip_high()) o.clip_high = config.clip_high();
-  if (config.has_aggregation()) {
-    o.aggregation = config.aggregation() == "token" ? Aggregation::kToken
-                                                    : Aggregation::kTrajectory;
-  }
+#define ATOD_COPY(key) \
+  if (config.has_##key()) o.key = config.key();
+#define ATOD_COPY_INT(key) \
+  if (config.has_##key()) o.key = static_cast<int>(config.key());
+  ATOD_COPY(recipe)
+  ATOD_COPY(profile)
+  ATOD_COPY(kl_coef_init)
+  ATOD_COPY(kl_coef_min)
+  ATOD_COPY(rl_coef_init)
+  ATOD_COPY(rl_coef_max)
+  ATOD_COPY_INT(coef_anneal_steps)
+  ATOD_COPY(kl_coef_constant)
+  ATOD_COPY(rl_coef_constant)
+  ATOD_COPY_INT(first_step)
+  ATOD_COPY(invalid_action_penalty)
+  ATOD_COPY(penalty_place)
+  ATOD_COPY(penalty_order)
+  ATOD_COPY(statistics_over)
+  ATOD_COPY(singleton_group)
+  ATOD_COPY_INT(duplicate_rows_to)
+  ATOD_COPY(kl_reward_coef)
+  if (!config.weights().empty()) o.weights = config.weights();
+  ATOD_COPY(weight_parameter)
+  ATOD_COPY_INT(tdur_min_turns)
+  ATOD_COPY(tdur_min_divergence)
+  ATOD_COPY(tdur_score)
+  ATOD_COPY(weight_mean_preserving)
+  ATOD_COPY(weight_kept_fraction)
+  ATOD_COPY(weight_floor)
+  ATOD_COPY_INT(soft_curriculum_steps)
+  ATOD_COPY(soft_curriculum_softness)
+  ATOD_COPY(sod_delta)
+  ATOD_COPY(sod_mode)
+  ATOD_COPY(sod_gate_min)
+  ATOD_COPY(sod_gate_max)
+  ATOD_COPY(sod_gate_slope)
+  ATOD_COPY(delta_student)
+  ATOD_COPY(delta_scale)
+  ATOD_COPY(delta_clamp)
+  ATOD_COPY(return_to_go)
+  ATOD_COPY(clip_low)
+  ATOD_COPY(clip_high)
+  ATOD_COPY(dual_clip)
+  ATOD_COPY(ratio_level)
+  ATOD_COPY(importance_cap)
+  ATOD_COPY(aggregation)
+  ATOD_COPY_INT(aggregation_rows)
+  ATOD_COPY(entropy_coef)
+  ATOD_COPY(kl_loss_coef)
+  ATOD_COPY(kl_estimator)
+  ATOD_COPY(sdar_lambda)
+  ATOD_COPY(sdar_beta)
+  ATOD_COPY(tcod_mode)
+  ATOD_COPY_INT(tcod_steps)
+#undef ATOD_COPY
+#undef ATOD_COPY_INT
   return o;
 }
 

@@ -80,6 +80,9 @@ PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c) {
   options.micro_batch_tokens = c.optimizer().micro_batch_tokens();
   options.recompute_old = c.algorithm().old_logprob_source() == "recompute";
   options.seed = c.seed();
+  options.reference_dir = c.algorithm().reference().empty()
+                              ? c.model().path()
+                              : c.algorithm().reference();
   options.dtype = c.model().dtype();
   options.deterministic = c.deterministic();
   return options;

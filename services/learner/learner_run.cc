@@ -131,9 +131,59 @@ absl::Status LearnerRun::Prepare() {
     }
     teacher_ = config_.teachers(0).name();
   }
+  ATOD_RETURN_IF_ERROR(LoadRolloutFiles(recipe));
   parts_.registry->Gauge(metrics::kLearnerSteps, {{"run", config_.name()}})
       .Set(config_.steps());
   parts_.registry->Gauge(metrics::kLearnerIncarnation).Set(parts_.incarnation);
+  return absl::OkStatus();
+}
+
+absl::Status LearnerRun::LoadRolloutFiles(const Recipe& recipe) {
+  rollout_policy_ = recipe.rollout;
+  const auto missing = [&](const char* field, const char* expected) {
+    return BadInput({.file = "configuration",
+                     .field = field,
+                     .found = "nothing",
+                     .expected = expected});
+  };
+  if (rollout_policy_.mode == RolloutPolicy::Mode::kBackToFront) {
+    if (config_.env().episodes().empty())
+      return missing("env.episodes",
+                     "a file of `atod collect` for tcod_mode b2f");
+    ATOD_ASSIGN_OR_RETURN(
+        episodes_, StoredEpisodes::Load(config_.env().episodes(), train_.name(),
+                                        train_.content_hash()));
+    spdlog::info("{}: episodes of {} tasks", config_.env().episodes(),
+                 episodes_->size());
+  }
+  if (recipe.needs_context) {
+    if (config_.env().skills().empty())
+      return missing("env.skills", "a file of skill texts for recipe sdar");
+    ATOD_ASSIGN_OR_RETURN(skills_, SkillBank::Load(config_.env().skills()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LearnerRun::ShapeTrainingLease(uint32_t step, const v1::Task& task,
+                                            v1::Lease& lease) const {
+  lease.set_max_turns(rollout_policy_.TurnLimit(step, lease.max_turns()));
+  if (episodes_.has_value()) {
+    const std::vector<std::string>& actions =
+        episodes_->ActionsOf(task.task_id());
+    const uint32_t prefix = rollout_policy_.PrefixLength(
+        step, static_cast<uint32_t>(actions.size()));
+    lease.mutable_replay_actions()->Add(actions.begin(),
+                                        actions.begin() + prefix);
+  }
+  if (skills_.has_value()) {
+    lease.set_context(skills_->TextFor(task.category()));
+    if (lease.context().empty()) {
+      return BadInput({.file = config_.env().skills(),
+                       .field = "skills",
+                       .found = absl::StrCat("none for ", task.category()),
+                       .expected = "a text for every task type"});
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -237,6 +287,8 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
     groups[g].base = BaseLease(train_, groups[g].task);
     groups[g].base.set_env_seed(choice.env_seed);
     groups[g].base.set_run_seed(config_.seed());
+    ATOD_RETURN_IF_ERROR(
+        ShapeTrainingLease(step, groups[g].task, groups[g].base));
     if (!teacher_.empty()) groups[g].base.add_teachers(teacher_);
     groups[g].samples = config_.algorithm().group_size();
   }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,8 @@
 #include "services/learner/policy_trainer.h"
 #include "services/learner/run_checkpoint.h"
 #include "services/learner/run_state.h"
+#include "services/learner/skill_bank.h"
+#include "services/learner/stored_episodes.h"
 #include "services/learner/task_directory.h"
 #include "services/learner/task_source.h"
 
@@ -78,6 +81,10 @@ class LearnerRun {
   absl::StatusOr<std::vector<v1::Trajectory>> Play(
       v1::Purpose purpose, uint32_t step, std::vector<GroupOrder> groups);
   v1::Lease BaseLease(const v1::Split& split, const v1::Task& task) const;
+  // What a training lease has beside that: curriculum and context.
+  absl::Status ShapeTrainingLease(uint32_t step, const v1::Task& task,
+                                  v1::Lease& lease) const;
+  absl::Status LoadRolloutFiles(const Recipe& recipe);
   bool EvaluationDue(uint32_t step) const;
 
   const RunParts parts_;
@@ -88,6 +95,9 @@ class LearnerRun {
   v1::Split train_, panel_split_;
   std::vector<uint32_t> panel_;
   std::string teacher_;  // whose scores train; empty: none needed
+  RolloutPolicy rollout_policy_;
+  std::optional<StoredEpisodes> episodes_;  // prefixes of B2F
+  std::optional<SkillBank> skills_;         // contexts of SDAR
   v1::WeightVersion version_;
   double checkpoint_seconds_ = 0;
   bool saved_ = true;  // checkpoint_ is on disk

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -109,6 +110,8 @@ v1::Trajectory Play(const v1::Lease& lease, uint32_t sample,
     turn.set_valid(true);
     v1::Sequence& seq = *t.add_sequences();
     for (int i = 0; i < 8; ++i) seq.add_tokens(rng.Below(kVocab));
+    if (!lease.context().empty())
+      for (int i = 0; i < 9; ++i) seq.add_context_tokens(rng.Below(kVocab));
     v1::Span& span = *seq.add_spans();
     span.set_turn(k);
     span.set_begin(5);
@@ -202,6 +205,7 @@ class Life {
         for (const auto& message : outbox.value()) {
           if (!message.has_grant()) continue;
           const v1::Lease& lease = message.grant().lease();
+          leases_.push_back(lease);
           if (stop_at ==
               absl::StrCat(lease.purpose() == v1::EVAL ? "eval " : "train ",
                            lease.step())) {
@@ -248,11 +252,15 @@ class Life {
     return status;
   }
 
+  // What was granted, in order; after Run.
+  const std::vector<v1::Lease>& leases() const { return leases_; }
+
  private:
   const v1::RunConfig config_;
   const std::string run_dir_;
   std::string optimizer_;
   RunCheckpoint start_;
+  std::vector<v1::Lease> leases_;
   uint32_t incarnation_ = 0;
   RealClock clock_;
   metrics::Registry registry_;
@@ -390,6 +398,74 @@ TEST_F(LearnerRunTest, TheOrderOfArrivalChangesNoBit) {
                 HashHex(ReadFile(root_ + "/in-order/" + file).value()))
           << file;
   }
+}
+
+TEST_F(LearnerRunTest, TcodLimitsTheTurnsOfTrainingByTheStep) {
+  v1::RunConfig config = Config("f2b");
+  config.mutable_algorithm()->set_recipe("tcod");
+  config.mutable_algorithm()->set_tcod_steps(2);
+  config.mutable_env()->set_max_turns(3);
+  Life life(config, "");
+  ASSERT_TRUE(life.Run().ok());
+  const std::vector<uint32_t> limits = {0, 1, 2, 2, 3, 3, 3};
+  for (const v1::Lease& lease : life.leases()) {
+    EXPECT_EQ(lease.max_turns(),
+              lease.purpose() == v1::EVAL ? 3 : limits[lease.step()]);
+    EXPECT_EQ(lease.replay_actions_size(), 0);
+  }
+}
+
+TEST_F(LearnerRunTest, TcodReplaysAPrefixThatBecomesShorter) {
+  std::string episodes;
+  for (int task = 0; task < 10; ++task)
+    absl::StrAppend(&episodes, R"({"split": "train", "content_hash": )",
+                    R"("hash of train", "task_id": "train)", task,
+                    R"(", "actions": ["a", "b", "c", "d"]})", "\n");
+  ASSERT_TRUE(MakeDirs(root_).ok());
+  ASSERT_TRUE(WriteFileAtomic(root_ + "/episodes.jsonl", episodes).ok());
+  v1::RunConfig config = Config("b2f");
+  config.mutable_algorithm()->set_recipe("tcod");
+  config.mutable_algorithm()->set_tcod_mode("b2f");
+  config.mutable_algorithm()->set_tcod_steps(2);
+  EXPECT_THAT(Life(config, "").Run().message(),
+              testing::HasSubstr("env.episodes: found nothing"));
+  config.set_name("b2f-too");
+  config.mutable_env()->set_episodes(root_ + "/episodes.jsonl");
+  Life life(config, "");
+  ASSERT_TRUE(life.Run().ok());
+  const std::vector<int> prefix = {0, 3, 2, 2, 1, 1, 0};
+  std::set<std::string> without;
+  for (const v1::Lease& lease : life.leases()) {
+    const bool stored =
+        lease.purpose() == v1::TRAIN && lease.task_id().size() == 6;
+    EXPECT_EQ(lease.replay_actions_size(), stored ? prefix[lease.step()] : 0)
+        << lease.task_id();
+    if (!stored && lease.purpose() == v1::TRAIN)
+      without.insert(lease.task_id());
+  }
+  EXPECT_THAT(without, testing::ElementsAre("train10", "train11"));
+}
+
+TEST_F(LearnerRunTest, SdarGivesTrainingTheSkillsOfItsTaskType) {
+  ASSERT_TRUE(MakeDirs(root_).ok());
+  ASSERT_TRUE(
+      WriteFileAtomic(root_ + "/skills.json",
+                      R"({"skills": [{"category": "heat", "text": "warm"},
+                                     {"category": "pick", "text": "take"}]})")
+          .ok());
+  v1::RunConfig config = Config("sdar");
+  config.mutable_algorithm()->set_recipe("sdar");
+  config.mutable_env()->set_skills(root_ + "/skills.json");
+  Life life(config, "");
+  ASSERT_TRUE(life.Run().ok());
+  for (const v1::Lease& lease : life.leases()) {
+    const bool heat = (lease.task_id().back() - '0') % 2 == 1;
+    EXPECT_EQ(lease.context(), lease.purpose() == v1::EVAL ? ""
+                               : heat                      ? "warm"
+                                                           : "take");
+  }
+  const auto last = nlohmann::json::parse(Lines("sdar").back());
+  EXPECT_TRUE(last.contains("actor/sdar_loss"));
 }
 
 TEST_F(LearnerRunTest, AnEarlierCheckpointCanBeGoneOnFrom) {

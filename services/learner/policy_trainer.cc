@@ -18,7 +18,8 @@
 #include "common/model/torch_status.h"
 #include "common/model/weights_io.h"
 #include "services/learner/adamw.h"
-#include "services/learner/algorithm/surrogate.h"
+#include "services/learner/algorithm/duplicate_rows.h"
+#include "services/learner/algorithm/recipe.h"
 #include "services/learner/surrogate_trainer.h"
 #include "torch/torch.h"
 
@@ -36,11 +37,11 @@ struct MicroBatch {
   std::vector<int32_t> rows;
 };
 
-MicroBatch MakeMicroBatch(const StepData& data,
+MicroBatch MakeMicroBatch(const std::vector<TrainSequence>& sequences,
                           const std::vector<int32_t>& indices) {
   MicroBatch out;
   for (const int32_t i : indices) {
-    const TrainSequence& s = data.sequences[i];
+    const TrainSequence& s = sequences[i];
     model::ScoredSequence& scored = out.sequences.emplace_back();
     scored.tokens = s.tokens;
     for (const TrainSpan& span : s.spans) {
@@ -68,6 +69,20 @@ double Sum(const torch::Tensor& x) {
   const torch::Tensor d = x.to(torch::kCPU, torch::kFloat64).contiguous();
   return std::accumulate(d.data_ptr<double>(), d.data_ptr<double>() + d.numel(),
                          0.0);
+}
+
+// The turn of each row, numbered from 0 in the order of appearance, [rows].
+torch::Tensor TurnNumbers(const StepBatch& batch,
+                          const std::vector<int32_t>& rows) {
+  std::vector<int64_t> out;
+  std::map<int64_t, int64_t> number;
+  for (const int32_t row : rows) {
+    const int64_t turn = std::upper_bound(batch.token_begin.begin(),
+                                          batch.token_begin.end(), row) -
+                         batch.token_begin.begin() - 1;
+    out.push_back(number.try_emplace(turn, number.size()).first->second);
+  }
+  return torch::tensor(out, torch::kInt64);
 }
 
 std::vector<int32_t> AllIndices(size_t n) {
@@ -111,9 +126,11 @@ class Stopwatch {
 
 struct PolicyTrainer::Impl {
   PolicyTrainerOptions options;
+  Recipe recipe;
   Communicator* communicator;
   DeviceBackend* device;
   model::Qwen3 student{nullptr};
+  model::Qwen3 reference{nullptr};  // frozen; empty unless a KL is on
   std::unique_ptr<AdamW> optimizer;
 
   // What one update adds up.
@@ -123,29 +140,161 @@ struct PolicyTrainer::Impl {
     Gap mismatch;  // against the rollout, before the first update
   };
 
+  // Constants of the step's updates by row.
+  struct Columns {
+    std::vector<double> weight;  // of the update
+    // delta_student current: kappa w and rho A; the advantage is made with the
+    // log-probs of the moment.
+    std::vector<double> teacher_part, reward_part;
+  };
+
+  // The advantages of a micro-batch, [rows].
+  torch::Tensor AdvantageOf(const StepData& data, const Advantages& advantages,
+                            const Columns& columns,
+                            const std::vector<int32_t>& rows,
+                            const torch::Tensor& current) const {
+    if (!recipe.signal.current || data.batch.teacher_logprob.empty())
+      return Gather(advantages.advantage, rows);
+    const torch::Tensor now =
+        current.detach().to(torch::kCPU, torch::kFloat64).contiguous();
+    torch::Tensor out = Gather(columns.reward_part, rows);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      out.data_ptr<float>()[i] += static_cast<float>(
+          columns.teacher_part[rows[i]] *
+          TeacherGapAt(data.batch, rows[i], now.data_ptr<double>()[i],
+                       recipe.signal));
+    }
+    return out;
+  }
+
   absl::Status Accumulate(const StepData& data, const Advantages& advantages,
-                          const std::vector<double>& weights,
+                          const Columns& columns,
                           const std::vector<int32_t>& indices,
                           bool first_update, UpdateSums& sums) {
-    const MicroBatch micro = MakeMicroBatch(data, indices);
-    const bool want_entropy = !options.recompute_old;
-    const model::SpanLogProbs scored = model::ScoreSpans(
-        student, micro.sequences, data.temperature, want_entropy);
-    SurrogateStats stats;
-    const torch::Tensor loss = SurrogateLoss(
-        scored.logprobs, Gather(data.batch.old_logprob, micro.rows),
-        Gather(advantages.advantage, micro.rows), Gather(weights, micro.rows),
-        options.algorithm.clip_low, options.algorithm.clip_high, &stats);
+    const MicroBatch micro = MakeMicroBatch(data.sequences, indices);
+    const bool report_entropy = !options.recompute_old;
+    const model::SpanLogProbs scored =
+        model::ScoreSpans(student, micro.sequences, data.temperature,
+                          report_entropy || recipe.aux.entropy_coef > 0);
+    const torch::Tensor& current = scored.logprobs;
+    const torch::Tensor weight = Gather(columns.weight, micro.rows);
+    torch::Tensor turn;
+    if (recipe.surrogate.turn_ratio) turn = TurnNumbers(data.batch, micro.rows);
+    torch::Tensor loss = SurrogateLoss(
+        current, Gather(data.batch.old_logprob, micro.rows),
+        AdvantageOf(data, advantages, columns, micro.rows, current), weight,
+        turn, recipe.surrogate, &sums.stats);
+    const auto optional = [&](bool wanted, const std::vector<double>& column) {
+      return wanted ? Gather(column, micro.rows) : torch::Tensor();
+    };
+    if (recipe.aux.entropy_coef > 0 || recipe.aux.kl_coef > 0 ||
+        recipe.aux.sdar_lambda > 0) {
+      loss =
+          loss +
+          AuxLoss(
+              current, scored.entropy,
+              optional(recipe.aux.kl_coef > 0, data.batch.reference_logprob),
+              optional(recipe.aux.sdar_lambda > 0, data.batch.context_logprob),
+              weight, recipe.aux, &sums.stats);
+    }
     loss.backward();
-    sums.stats.Add(stats);
-    if (want_entropy) sums.entropy += Sum(scored.entropy);
-    if (want_entropy && first_update) {
-      const torch::Tensor now = scored.logprobs.detach().contiguous();
+    if (report_entropy) sums.entropy += Sum(scored.entropy.detach());
+    if (report_entropy && first_update) {
+      const torch::Tensor now = current.detach().contiguous();
       for (size_t i = 0; i < micro.rows.size(); ++i)
         sums.mismatch.Add(data.batch.rollout_logprob[micro.rows[i]] -
                           now.data_ptr<float>()[i]);
     }
     return absl::OkStatus();
+  }
+
+  // Log-probs of all batch rows that `sequences` have, [tokens].
+  absl::StatusOr<std::vector<double>> Score(
+      model::Qwen3& model, const StepData& data,
+      const std::vector<TrainSequence>& sequences, double* entropy) {
+    return CatchTorch(
+        "scoring the step", [&]() -> absl::StatusOr<std::vector<double>> {
+          const torch::NoGradGuard no_grad;
+          std::vector<double> out(data.batch.num_tokens());
+          double entropy_sum = 0;
+          for (const std::vector<int32_t>& indices :
+               PackMicroBatches(sequences, AllIndices(sequences.size()),
+                                options.micro_batch_tokens)) {
+            const MicroBatch micro = MakeMicroBatch(sequences, indices);
+            const model::SpanLogProbs scored = model::ScoreSpans(
+                model, micro.sequences, data.temperature, entropy != nullptr);
+            const torch::Tensor lp = scored.logprobs.contiguous();
+            for (size_t i = 0; i < micro.rows.size(); ++i)
+              out[micro.rows[i]] = lp.data_ptr<float>()[i];
+            if (entropy != nullptr) entropy_sum += Sum(scored.entropy);
+          }
+          if (entropy != nullptr)
+            *entropy = out.empty() ? 0 : entropy_sum / out.size();
+          return out;
+        });
+  }
+
+  // The columns that only the learner can fill, and duplicated rows.
+  absl::Status FillColumns(uint32_t step, StepData& data, double* entropy,
+                           Gap* mismatch) {
+    StepBatch& batch = data.batch;
+    if (options.recompute_old) {
+      ATOD_ASSIGN_OR_RETURN(batch.old_logprob,
+                            Score(student, data, data.sequences, entropy));
+      for (size_t i = 0; i < batch.old_logprob.size(); ++i)
+        mismatch->Add(batch.rollout_logprob[i] - batch.old_logprob[i]);
+    } else {
+      batch.old_logprob = batch.rollout_logprob;
+    }
+    if (recipe.needs_reference) {
+      ATOD_ASSIGN_OR_RETURN(batch.reference_logprob,
+                            Score(reference, data, data.sequences, nullptr));
+    }
+    if (recipe.needs_context) {
+      size_t rows = 0;
+      for (const TrainSequence& s : data.context_sequences)
+        for (const TrainSpan& span : s.spans) rows += span.length;
+      if (rows != batch.old_logprob.size()) {
+        return BadInput({.file = "step",
+                         .field = "alternative contexts",
+                         .found = absl::StrCat(rows, " tokens"),
+                         .expected = absl::StrCat(batch.old_logprob.size(),
+                                                  ", every sampled one")});
+      }
+      ATOD_ASSIGN_OR_RETURN(
+          batch.context_logprob,
+          Score(student, data, data.context_sequences, nullptr));
+    }
+    DuplicateTurns(ChooseDuplicates(batch, recipe.duplicate_rows_to,
+                                    options.seed, static_cast<int>(step)),
+                   data);
+    return absl::OkStatus();
+  }
+
+  Columns MakeColumns(const StepBatch& batch, const Advantages& a) const {
+    Columns out;
+    if (!recipe.signal.current) return out;
+    for (int k = 0; k < batch.num_turns(); ++k) {
+      for (int t = batch.token_begin[k]; t < batch.token_begin[k + 1]; ++t) {
+        out.teacher_part.push_back(a.kl_coef *
+                                   (a.token_w.empty() ? a.w[k] : a.token_w[t]));
+        out.reward_part.push_back(a.rl_coef * a.group_advantage[k]);
+      }
+    }
+    return out;
+  }
+
+  // Loss weights of an update, with importance weights when they are on.
+  std::vector<double> WeightsOf(const StepBatch& batch,
+                                const std::vector<int32_t>& update) const {
+    std::vector<double> weight =
+        TokenLossWeights(batch, update, recipe.aggregation);
+    if (const double cap = recipe.surrogate.importance_cap; cap > 0) {
+      for (size_t t = 0; t < weight.size(); ++t)
+        weight[t] *= ImportanceWeight(batch.old_logprob[t],
+                                      batch.rollout_logprob[t], cap);
+    }
+    return weight;
   }
 
   // Moments, and the master copies of parameters that are not float32, by the
@@ -198,14 +347,21 @@ PolicyTrainer::~PolicyTrainer() = default;
 absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Load(
     const std::string& model_dir, const PolicyTrainerOptions& options,
     Communicator* communicator, DeviceBackend* device) {
-  ATOD_RETURN_IF_ERROR(MakeRecipe(options.algorithm).status());
   auto impl = std::make_unique<Impl>();
+  ATOD_ASSIGN_OR_RETURN(impl->recipe, MakeRecipe(options.algorithm));
   impl->options = options;
   impl->communicator = communicator;
   impl->device = device;
   ATOD_ASSIGN_OR_RETURN(impl->student,
                         model::LoadModel(model_dir, options.dtype));
   ATOD_RETURN_IF_ERROR(model::UseKernels(impl->student, options.deterministic));
+  if (impl->recipe.needs_reference) {
+    ATOD_ASSIGN_OR_RETURN(
+        impl->reference,
+        model::LoadModel(options.reference_dir, options.dtype));
+    ATOD_RETURN_IF_ERROR(
+        model::UseKernels(impl->reference, options.deterministic));
+  }
   AdamWOptions adamw;
   adamw.beta1 = options.beta1;
   adamw.beta2 = options.beta2;
@@ -217,27 +373,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Load(
 
 absl::StatusOr<std::vector<double>> PolicyTrainer::Score(const StepData& data,
                                                          double* entropy) {
-  return CatchTorch(
-      "scoring the step", [&]() -> absl::StatusOr<std::vector<double>> {
-        const torch::NoGradGuard no_grad;
-        std::vector<double> out(data.batch.num_tokens());
-        double entropy_sum = 0;
-        for (const std::vector<int32_t>& indices :
-             PackMicroBatches(data.sequences, AllIndices(data.sequences.size()),
-                              impl_->options.micro_batch_tokens)) {
-          const MicroBatch micro = MakeMicroBatch(data, indices);
-          const model::SpanLogProbs scored =
-              model::ScoreSpans(impl_->student, micro.sequences,
-                                data.temperature, entropy != nullptr);
-          const torch::Tensor lp = scored.logprobs.contiguous();
-          for (size_t i = 0; i < micro.rows.size(); ++i)
-            out[micro.rows[i]] = lp.data_ptr<float>()[i];
-          if (entropy != nullptr) entropy_sum += Sum(scored.entropy);
-        }
-        if (entropy != nullptr)
-          *entropy = out.empty() ? 0 : entropy_sum / out.size();
-        return out;
-      });
+  return impl_->Score(impl_->student, data, data.sequences, entropy);
 }
 
 absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
@@ -249,17 +385,12 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
   Stopwatch watch;
   double entropy = 0;
   Gap mismatch;
-  if (options.recompute_old) {
-    ATOD_ASSIGN_OR_RETURN(batch.old_logprob, Score(data, &entropy));
-    for (size_t i = 0; i < batch.old_logprob.size(); ++i)
-      mismatch.Add(batch.rollout_logprob[i] - batch.old_logprob[i]);
-  } else {
-    batch.old_logprob = batch.rollout_logprob;
-  }
+  ATOD_RETURN_IF_ERROR(impl.FillColumns(step, data, &entropy, &mismatch));
   const double old_seconds = watch.Lap();
+  const int s = static_cast<int>(step) - 1 + options.algorithm.first_step;
   ATOD_ASSIGN_OR_RETURN(
-      out.advantages, ComputeAdvantages(batch, options.algorithm,
-                                        static_cast<int>(step), *impl.device));
+      out.advantages,
+      ComputeAdvantages(batch, options.algorithm, s, *impl.device));
   out.metrics = out.advantages.metrics;
   out.metrics["timing/old_logprob_seconds"] = old_seconds;
   out.metrics["timing/advantage_seconds"] = watch.Lap();
@@ -267,13 +398,13 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
   out.updates = SplitUpdates(batch.num_trajectories(), options.updates_per_step,
                              options.seed, step);
   Impl::UpdateSums sums;
+  Impl::Columns columns = impl.MakeColumns(batch, out.advantages);
   double norm_sum = 0;
   int skipped = 0;
   const int rank = impl.communicator->rank();
   const int ranks = impl.communicator->world_size();
   for (size_t u = 0; u < out.updates.size(); ++u) {
-    const std::vector<double> weights =
-        TokenLossWeights(batch, out.updates[u], options.algorithm.aggregation);
+    columns.weight = impl.WeightsOf(batch, out.updates[u]);
     std::vector<int32_t> chosen;
     for (size_t i = 0; i < data.sequences.size(); ++i) {
       if (std::binary_search(out.updates[u].begin(), out.updates[u].end(),
@@ -286,7 +417,7 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
       const auto micro_batches =
           PackMicroBatches(data.sequences, chosen, options.micro_batch_tokens);
       for (size_t m = rank; m < micro_batches.size(); m += ranks) {
-        ATOD_RETURN_IF_ERROR(impl.Accumulate(data, out.advantages, weights,
+        ATOD_RETURN_IF_ERROR(impl.Accumulate(data, out.advantages, columns,
                                              micro_batches[m], u == 0, sums));
       }
       double norm = 0;
@@ -303,12 +434,8 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
 
   const double updates = static_cast<double>(out.updates.size());
   const SurrogateStats& stats = sums.stats;
+  stats.PutMetrics(updates, impl.recipe.aux, out.metrics);
   if (stats.tokens > 0) {
-    out.metrics["actor/pg_loss"] = stats.loss / updates;
-    out.metrics["actor/pg_clipfrac"] = stats.clipped / stats.tokens;
-    out.metrics["actor/ppo_kl"] = stats.kl / stats.tokens;
-    out.metrics["actor/ratio_mean"] = stats.ratio / stats.tokens;
-    out.metrics["actor/ratio_max"] = stats.ratio_max;
     out.metrics["actor/entropy"] =
         options.recompute_old ? entropy : sums.entropy / stats.tokens;
   }

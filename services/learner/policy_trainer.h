@@ -27,7 +27,8 @@ struct PolicyTrainerOptions {
   uint32_t micro_batch_tokens = 8192;
   // pi_old is recomputed by the learner; false: the rollout's log-probs.
   bool recompute_old = true;
-  uint64_t seed = 0;  // deals trajectories to updates
+  uint64_t seed = 0;  // deals trajectories to updates, chooses duplicates
+  std::string reference_dir;  // of the reference model, when a KL is on
   std::string dtype = "float32";
   bool deterministic = true;  // model::UseKernels
 };
@@ -55,7 +56,8 @@ class PolicyTrainer {
       Communicator* communicator, DeviceBackend* device);
   ~PolicyTrainer();
 
-  // `step` from 1; `lr` for all its updates. Fills data.batch.old_logprob. An
+  // `step` from 1; `lr` for all its updates. Fills the learner's columns of
+  // data.batch and adds duplicated rows to it when the recipe has them. An
   // update whose gradient is not finite is skipped (actor/skipped_updates).
   absl::StatusOr<TrainedStep> TrainStep(uint32_t step, double lr,
                                         StepData& data);

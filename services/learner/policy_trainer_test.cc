@@ -171,8 +171,8 @@ TEST_F(PolicyTrainerTest, OpdPullsTheStudentTowardsTheTeacher) {
 }
 
 TEST_F(PolicyTrainerTest, TheSplitIntoMicroBatchesChangesNothing) {
-  for (const auto aggregation :
-       {Aggregation::kTrajectory, Aggregation::kToken}) {
+  for (const char* aggregation :
+       {"trajectory", "token", "trajectory_turn", "micro_batch"}) {
     options_.algorithm.aggregation = aggregation;
     options_.updates_per_step = 2;
     const std::string dir = ModelDir(1);
@@ -320,6 +320,144 @@ TEST_F(PolicyTrainerTest, RolloutLogProbsCanServeAsOldOnes) {
   EXPECT_EQ(data.batch.old_logprob, data.batch.rollout_logprob);
   EXPECT_GT(trained->metrics.at("actor/entropy"), 0);
   EXPECT_LT(trained->metrics.at("rollout/mismatch_abs_max"), 1e-5);
+}
+
+TEST_F(PolicyTrainerTest, TheEntropyBonusRaisesTheEntropy) {
+  options_.algorithm.recipe = "grpo";
+  const auto entropy_after = [&](double coefficient) {
+    options_.algorithm.entropy_coef = coefficient;
+    auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+    StepData data = Scored(*student, *teacher);
+    for (double& reward : data.batch.reward) reward = 0;  // nothing else moves
+    for (int step = 1; step <= 5; ++step)
+      EXPECT_TRUE(student->TrainStep(step, 1e-3, data).ok());
+    double entropy = 0;
+    EXPECT_TRUE(student->Score(data, &entropy).ok());
+    return entropy;
+  };
+  EXPECT_GT(entropy_after(1), entropy_after(0) + 1e-3);
+}
+
+TEST_F(PolicyTrainerTest, KlToTheReferenceHoldsThePolicyThere) {
+  options_.algorithm.recipe = "opd";
+  const auto distance_after = [&](double coefficient) {
+    options_.algorithm.kl_loss_coef = coefficient;
+    options_.reference_dir = ModelDir(1);
+    auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2)),
+         start = Load(ModelDir(1));
+    StepData data = Scored(*student, *teacher);
+    for (int step = 1; step <= 10; ++step) {
+      const auto trained = student->TrainStep(step, 1e-3, data);
+      EXPECT_TRUE(trained.ok()) << trained.status();
+      EXPECT_EQ(trained->metrics.contains("actor/kl_loss"), coefficient > 0);
+    }
+    const auto now = student->Score(data, nullptr).value();
+    const auto then = start->Score(data, nullptr).value();
+    double sum = 0;
+    for (size_t t = 0; t < now.size(); ++t) sum += std::abs(now[t] - then[t]);
+    return sum / now.size();
+  };
+  EXPECT_LT(distance_after(10), 0.5 * distance_after(0));
+}
+
+// The context is the prompt with other words before it.
+TEST_F(PolicyTrainerTest, SdarFollowsTheContextUnlessBetaIsZero) {
+  options_.algorithm.recipe = "sdar";
+  options_.algorithm.sdar_lambda = 1;
+  const auto after = [&](double beta, uint64_t words) {
+    options_.algorithm.sdar_beta = beta;
+    auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+    StepData data = Scored(*student, *teacher);
+    for (double& reward : data.batch.reward) reward = 0;
+    Rng rng(words);
+    for (const TrainSequence& s : data.sequences) {
+      TrainSequence context = s;
+      for (int i = 0; i < 6; ++i)
+        context.tokens.insert(context.tokens.begin(), rng.Below(kVocab));
+      for (TrainSpan& span : context.spans) span.begin += 6;
+      data.context_sequences.push_back(std::move(context));
+    }
+    const auto trained = student->TrainStep(1, 1e-3, data);
+    EXPECT_TRUE(trained.ok()) << trained.status();
+    EXPECT_GT(trained->metrics.at("actor/grad_norm"), 0);
+    return student->Export()->root_hash;
+  };
+  EXPECT_EQ(after(0, 1), after(0, 2));
+  EXPECT_NE(after(5, 1), after(5, 2));
+  auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+  StepData data = Scored(*student, *teacher);
+  EXPECT_THAT(std::string(student->TrainStep(1, 1e-3, data).status().message()),
+              testing::HasSubstr("alternative contexts: found 0 tokens"));
+}
+
+TEST_F(PolicyTrainerTest, DuplicatedRowsAreTrainedTwice) {
+  options_.algorithm.aggregation = "turn";
+  options_.algorithm.recipe = "opd";
+  auto plain = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+  StepData once = Scored(*plain, *teacher);
+  const int turns = once.batch.num_turns();
+  options_.algorithm.duplicate_rows_to = 2 * turns;  // every turn once more
+  auto padded = Load(ModelDir(1));
+  StepData twice = Scored(*padded, *teacher);
+  const auto a = plain->TrainStep(1, 1e-3, once);
+  const auto b = padded->TrainStep(1, 1e-3, twice);
+  ASSERT_TRUE(a.ok() && b.ok()) << b.status();
+  EXPECT_EQ(twice.batch.num_turns(), 2 * turns);
+  EXPECT_EQ(twice.sequences.size(), 2 * once.sequences.size());
+  // Twice all is all; the mean over turns stays.
+  for (const char* tag : {"actor/pg_loss", "actor/grad_norm"})
+    EXPECT_NEAR(b->metrics.at(tag), a->metrics.at(tag), 1e-5) << tag;
+  // One copy fewer leaves one turn at half the weight of the others.
+  options_.algorithm.duplicate_rows_to = 2 * turns - 1;
+  auto most = Load(ModelDir(1));
+  StepData nearly = Scored(*most, *teacher);
+  const auto c = most->TrainStep(1, 1e-3, nearly);
+  ASSERT_TRUE(c.ok()) << c.status();
+  EXPECT_EQ(nearly.batch.num_turns(), 2 * turns - 1);
+  EXPECT_GT(
+      std::abs(c->metrics.at("actor/pg_loss") - a->metrics.at("actor/pg_loss")),
+      1e-5);
+}
+
+TEST_F(PolicyTrainerTest, EveryRecipeAndProfileTrainsAStep) {
+  for (const char* profile : {"paper", "default", "released"}) {
+    for (const char* recipe :
+         {"atod", "sod", "tcod", "atod_token", "atod_token_fair", "atod_one",
+          "atod_one_matched"}) {
+      for (const char* delta : {"old", "current"}) {
+        options_.algorithm.recipe = recipe;
+        options_.algorithm.profile = profile;
+        options_.algorithm.delta_student = delta;
+        options_.updates_per_step = 2;
+        auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+        StepData data = Scored(*student, *teacher);
+        const auto trained = student->TrainStep(1, 1e-3, data);
+        ASSERT_TRUE(trained.ok()) << recipe << ": " << trained.status();
+        EXPECT_EQ(trained->metrics.at("actor/skipped_updates"), 0);
+        EXPECT_GT(trained->metrics.at("actor/grad_norm"), 0);
+      }
+    }
+  }
+}
+
+// One update: old and current are the same policy.
+TEST_F(PolicyTrainerTest, AtTheFirstUpdateTheCurrentStudentIsTheOldOne) {
+  const auto norm = [&](const char* delta) {
+    options_.algorithm.delta_student = delta;
+    auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+    StepData data = Scored(*student, *teacher);
+    return student->TrainStep(1, 1e-3, data)->metrics.at("actor/grad_norm");
+  };
+  EXPECT_NEAR(norm("old"), norm("current"), 1e-5);
+}
+
+TEST_F(PolicyTrainerTest, FirstStepZeroIsTheStartOfTheSchedule) {
+  options_.algorithm.first_step = 0;
+  auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+  StepData data = Scored(*student, *teacher);
+  const auto trained = student->TrainStep(1, 1e-3, data);
+  ASSERT_TRUE(trained.ok());
+  EXPECT_EQ(trained->metrics.at("hybrid/kl_coef"), 1);
 }
 
 TEST(StepDataTest, UpdatesDealEveryTrajectoryOnceAndEvenly) {

@@ -93,6 +93,19 @@ absl::StatusOr<StepData> BuildStepData(
         out.spans.push_back({span.begin(), span.length(), it->second});
       }
       if (out.spans.empty()) continue;
+      if (sequence.context_tokens_size() > 0) {
+        TrainSequence context;
+        context.trajectory = out.trajectory;
+        context.tokens.assign(sequence.context_tokens().begin(),
+                              sequence.context_tokens().end());
+        const TrainSpan& span = out.spans[0];
+        context.spans = {{static_cast<uint32_t>(context.tokens.size()),
+                          span.length, span.row}};
+        context.tokens.insert(
+            context.tokens.end(), sequence.tokens().begin() + span.begin,
+            sequence.tokens().begin() + span.begin + span.length);
+        data.context_sequences.push_back(std::move(context));
+      }
       const uint32_t end = out.spans.back().begin + out.spans.back().length;
       out.tokens.assign(sequence.tokens().begin(),
                         sequence.tokens().begin() + end);

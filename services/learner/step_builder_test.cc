@@ -6,7 +6,6 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/learner/episode_metrics.h"
-#include "services/learner/lr_schedule.h"
 
 namespace atod::learner {
 namespace {
@@ -125,6 +124,41 @@ TEST(StepBuilderTest, ReplayedAndEmptyTurnsHaveNoRows) {
   EXPECT_EQ(data.sequences.size(), 1u);
 }
 
+// TCOD's prefix: the step is as if only the student's turns had been played.
+TEST(StepBuilderTest, ReplayedTurnsChangeNothingOfTheOthers) {
+  v1::Trajectory t = Windowed(0, 0, 3);
+  t.mutable_turns(0)->set_trainable(false);
+  v1::Trajectory shorter = t;
+  shorter.mutable_turns()->DeleteSubrange(0, 1);
+  shorter.mutable_sequences()->DeleteSubrange(0, 1);
+  const StepData a = BuildStepData({t}, "teacher").value();
+  const StepData b = BuildStepData({shorter}, "teacher").value();
+  EXPECT_EQ(a.batch.rollout_logprob, b.batch.rollout_logprob);
+  EXPECT_EQ(a.batch.teacher_logprob, b.batch.teacher_logprob);
+  EXPECT_EQ(a.batch.turn_index, b.batch.turn_index);
+  ASSERT_EQ(a.sequences.size(), b.sequences.size());
+  for (size_t i = 0; i < a.sequences.size(); ++i)
+    EXPECT_EQ(a.sequences[i].tokens, b.sequences[i].tokens);
+}
+
+TEST(StepBuilderTest, ContextPromptsHaveTheSameResponses) {
+  v1::Trajectory t = Windowed(0, 0, 2);
+  for (v1::Sequence& s : *t.mutable_sequences())
+    for (const uint32_t token : {7u, 8u, 9u}) s.add_context_tokens(token);
+  const StepData data = BuildStepData({t}, "teacher").value();
+  ASSERT_EQ(data.context_sequences.size(), data.sequences.size());
+  for (size_t i = 0; i < data.sequences.size(); ++i) {
+    const TrainSequence& plain = data.sequences[i];
+    const TrainSequence& context = data.context_sequences[i];
+    EXPECT_EQ(context.spans[0].row, plain.spans[0].row);
+    EXPECT_EQ(context.spans[0].begin, 3u);
+    EXPECT_EQ(
+        std::vector<int32_t>(context.tokens.begin() + 3, context.tokens.end()),
+        std::vector<int32_t>(plain.tokens.begin() + plain.spans[0].begin,
+                             plain.tokens.end()));
+  }
+}
+
 TEST(StepBuilderTest, AMissingTeacherIsNamed) {
   const auto data = BuildStepData(Step(), "other");
   EXPECT_THAT(data.status().message(), testing::HasSubstr("other"));
@@ -155,27 +189,6 @@ TEST(EpisodeMetricsTest, TheTrackerKeepsBestAndMeanOfTheLast) {
   EXPECT_THAT(better, ElementsAre(true, true, false));
   EXPECT_DOUBLE_EQ(m.at("val/success_rate_best"), 0.6);
   EXPECT_DOUBLE_EQ(m.at("val/success_rate_mean_last"), 0.5);
-}
-
-TEST(LearningRateTest, SchedulesAndWarmUp) {
-  v1::OptimizerConfig c;
-  c.set_lr(1);
-  c.set_lr_end(0.5);
-  c.set_warmup_steps(4);
-  c.set_decay_step(6);
-  c.set_schedule("constant");
-  EXPECT_DOUBLE_EQ(LearningRate(c, 10, 1), 0.25);
-  EXPECT_DOUBLE_EQ(LearningRate(c, 10, 4), 1);
-  EXPECT_DOUBLE_EQ(LearningRate(c, 10, 10), 1);
-  c.set_schedule("step");
-  EXPECT_DOUBLE_EQ(LearningRate(c, 10, 6), 1);
-  EXPECT_DOUBLE_EQ(LearningRate(c, 10, 7), 0.5);
-  c.set_schedule("linear");
-  EXPECT_DOUBLE_EQ(LearningRate(c, 10, 4), 1);
-  EXPECT_DOUBLE_EQ(LearningRate(c, 10, 7), 0.75);
-  EXPECT_DOUBLE_EQ(LearningRate(c, 10, 10), 0.5);
-  c.set_warmup_steps(0);
-  EXPECT_DOUBLE_EQ(LearningRate(c, 10, 10), 0.5);
 }
 
 }  // namespace

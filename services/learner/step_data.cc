@@ -4,13 +4,63 @@
 #include <numeric>
 
 #include "common/base/rng.h"
+#include "services/learner/algorithm/duplicate_rows.h"
 
 namespace atod::learner {
 namespace {
 
 constexpr uint64_t kUpdateStream = 0x75706474;
 
+// The spans of `sequence` that lie in rows [begin, end), moved to start at
+// `to`; no spans when there are none.
+TrainSequence Part(const TrainSequence& sequence, int32_t begin, int32_t end,
+                   int32_t to) {
+  TrainSequence out;
+  for (const TrainSpan& span : sequence.spans) {
+    if (span.row < begin || span.row >= end) continue;
+    out.spans.push_back({span.begin, span.length, span.row - begin + to});
+  }
+  if (out.spans.empty()) return out;
+  out.trajectory = sequence.trajectory;
+  out.tokens.assign(sequence.tokens.begin(), sequence.tokens.begin() +
+                                                 out.spans.back().begin +
+                                                 out.spans.back().length);
+  return out;
+}
+
 }  // namespace
+
+void DuplicateTurns(const std::vector<int32_t>& duplicates, StepData& data) {
+  if (duplicates.empty()) return;
+  std::vector<int32_t> source;
+  StepBatch batch = DuplicateRows(data.batch, duplicates, &source);
+  // Sequences of a trajectory by row: originals keep their place in it.
+  std::vector<TrainSequence> sequences;
+  size_t next = 0;
+  for (int i = 0; i < batch.num_trajectories(); ++i) {
+    const StepBatch& from = data.batch;
+    const size_t begin = next;
+    const int32_t shift = batch.token_begin[batch.turn_begin[i]] -
+                          from.token_begin[from.turn_begin[i]];
+    for (; next < data.sequences.size() && data.sequences[next].trajectory == i;
+         ++next) {
+      sequences.push_back(data.sequences[next]);
+      for (TrainSpan& span : sequences.back().spans) span.row += shift;
+    }
+    const int32_t originals = from.turn_begin[i + 1] - from.turn_begin[i];
+    for (int32_t k = batch.turn_begin[i] + originals;
+         k < batch.turn_begin[i + 1]; ++k) {
+      for (size_t n = begin; n < next; ++n) {
+        TrainSequence part =
+            Part(data.sequences[n], from.token_begin[source[k]],
+                 from.token_begin[source[k] + 1], batch.token_begin[k]);
+        if (!part.spans.empty()) sequences.push_back(std::move(part));
+      }
+    }
+  }
+  data.batch = std::move(batch);
+  data.sequences = std::move(sequences);
+}
 
 std::vector<std::vector<int32_t>> SplitUpdates(int num_trajectories,
                                                uint32_t updates, uint64_t seed,

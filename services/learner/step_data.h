@@ -27,8 +27,15 @@ struct TrainSequence {
 struct StepData {
   StepBatch batch;  // old_logprob is empty until the learner has computed it
   std::vector<TrainSequence> sequences;
+  // The same sampled tokens behind the prompts of the alternative context, for
+  // self-distillation; empty without one.
+  std::vector<TrainSequence> context_sequences;
   float temperature = 1;  // of sampling; the same in the whole step
 };
+
+// Trains the turns `duplicates` (ChooseDuplicates) twice: rows and sequences
+// are copied behind those of their trajectory, log-probs with them.
+void DuplicateTurns(const std::vector<int32_t>& duplicates, StepData& data);
 
 // Which trajectories (rows of the batch) enter which update: a shuffle keyed
 // by (seed, step), so that an update is not one task's group, dealt evenly, the

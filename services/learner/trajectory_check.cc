@@ -105,6 +105,29 @@ absl::Status CheckSequence(const std::string& field, const v1::Sequence& seq,
                  absl::StrCat("an id below ", limits.vocab_size));
     }
   }
+  if (!lease.context().empty() || seq.context_tokens_size() > 0) {
+    const std::string name = absl::StrCat(field, ".context_tokens");
+    if (lease.context().empty() || seq.context_tokens_size() == 0 ||
+        seq.spans_size() != 1) {
+      return Bad(name,
+                 absl::StrCat(seq.context_tokens_size(), " tokens and ",
+                              seq.spans_size(), " spans"),
+                 lease.context().empty()
+                     ? "none, as in the lease"
+                     : "a prompt under the lease's context and one span");
+    }
+    const uint64_t length =
+        uint64_t(seq.context_tokens_size()) + seq.spans(0).length();
+    if (limits.max_context > 0 && length > limits.max_context)
+      return Bad(name, absl::StrCat(length, " tokens with the response"),
+                 absl::StrCat("1 to ", limits.max_context));
+    for (int i = 0; i < seq.context_tokens_size(); ++i) {
+      if (seq.context_tokens(i) >= limits.vocab_size)
+        return Bad(absl::StrCat(name, "[", i, "]"),
+                   absl::StrCat(seq.context_tokens(i)),
+                   absl::StrCat("an id below ", limits.vocab_size));
+    }
+  }
   uint64_t end = 1;  // the first token of a sequence has no log-prob
   for (int s = 0; s < seq.spans_size(); ++s) {
     const v1::Span& span = seq.spans(s);

@@ -302,6 +302,17 @@ void AgentLoop::StartTurn(Episode& e) {
     e.observation.done_reason = envs::DoneReason::kError;
     return FinishPlay(e);
   }
+  SequenceRecord sequence;
+  if (!spec.context.empty()) {
+    absl::StatusOr<FittedPrompt> context =
+        FitContextPrompt(e.env->prompt, inputs, spec.context, tokenizer_,
+                         options_.max_context - spec.sampling.max_tokens);
+    if (!context.ok()) {
+      return Fail(e, absl::InvalidArgumentError(absl::StrCat(
+                         "context: ", context.status().message())));
+    }
+    sequence.context_tokens = std::move(context->tokens);
+  }
   turn.prompt_tokens = static_cast<uint32_t>(prompt->tokens.size());
   turn.cut_tokens = prompt->cut_tokens;
   EngineRequest request;
@@ -317,7 +328,6 @@ void AgentLoop::StartTurn(Episode& e) {
   if (!queued.ok()) return Fail(e, queued);
   ++generating_;
   prompt_tokens_.Increment(turn.prompt_tokens);
-  SequenceRecord sequence;
   sequence.turn = turn.index;
   sequence.begin = turn.prompt_tokens;
   sequence.tokens = std::move(prompt->tokens);

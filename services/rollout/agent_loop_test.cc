@@ -172,6 +172,28 @@ TEST_F(GoLoopTest, ReplayedTurnsAreContextAndNeverSampled) {
   EXPECT_EQ(go_->seen[0].noise.turn, 2);
 }
 
+TEST_F(GoLoopTest, AnAlternativeContextGivesEveryTurnASecondPrompt) {
+  EpisodeSpec spec = Spec(0, 2);
+  Add(spec);
+  spec.context = "go up";
+  spec.sample = 1;
+  Add(spec);
+  const std::vector<EpisodeRecord> records = Finish(2);
+  for (const EpisodeRecord& record : records) {
+    ASSERT_TRUE(record.status.ok()) << record.status;
+    ASSERT_THAT(record.sequences, SizeIs(2));
+    for (const SequenceRecord& sequence : record.sequences) {
+      const std::vector<int32_t> prompt(
+          sequence.tokens.begin(), sequence.tokens.begin() + sequence.begin);
+      if (record.spec.context.empty()) {
+        EXPECT_TRUE(sequence.context_tokens.empty());
+      } else {
+        EXPECT_EQ(Text(sequence.context_tokens), "go up\n" + Text(prompt));
+      }
+    }
+  }
+}
+
 TEST_F(GoLoopTest, ResponseCutAtItsLimitIsDecodedWhole) {
   EpisodeSpec spec = Spec(0, 1);
   spec.sampling.max_tokens = 2;

@@ -35,6 +35,7 @@ struct EpisodeSpec {
   SamplingParams sampling;
   uint32_t max_turns = 0;  // 0: the environment's default
   std::vector<std::string> replay_actions;
+  std::string context;  // text before the prompt of the other context
   std::string layout = "windowed";
   std::vector<std::string> teachers;
   // The weights it is played with (proto: WeightVersion).
@@ -62,7 +63,8 @@ struct TurnRecord {
 
 // Layout `windowed`: one sequence a turn, one span in it.
 struct SequenceRecord {
-  std::vector<int32_t> tokens;  // prompt, then what was sampled
+  std::vector<int32_t> tokens;          // prompt, then what was sampled
+  std::vector<int32_t> context_tokens;  // prompt under EpisodeSpec::context
   uint32_t turn = 0;
   uint32_t begin = 0;
   uint32_t length = 0;

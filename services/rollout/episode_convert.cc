@@ -74,6 +74,8 @@ void ConvertTurn(const TurnRecord& turn, v1::Turn& out) {
 void ConvertSequence(const SequenceRecord& sequence,
                      const v1::WeightVersion& version, v1::Sequence& out) {
   out.mutable_tokens()->Add(sequence.tokens.begin(), sequence.tokens.end());
+  out.mutable_context_tokens()->Add(sequence.context_tokens.begin(),
+                                    sequence.context_tokens.end());
   v1::Span& span = *out.add_spans();
   span.set_turn(sequence.turn);
   span.set_begin(sequence.begin);
@@ -121,6 +123,7 @@ EpisodeSpec SpecFromLease(const v1::Lease& lease, uint32_t sample,
   spec.max_turns = lease.max_turns();
   spec.replay_actions = {lease.replay_actions().begin(),
                          lease.replay_actions().end()};
+  spec.context = lease.context();
   spec.layout = lease.layout();
   spec.teachers = {lease.teachers().begin(), lease.teachers().end()};
   spec.weights_incarnation = weights.incarnation();

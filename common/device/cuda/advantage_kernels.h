@@ -8,34 +8,46 @@
 
 namespace atod::cuda {
 
-// The columns of AdvantageInput and AdvantageOutput in device memory.
-struct AdvantageColumns {
+// The columns of StatisticsInput and StatisticsOutput in device memory.
+struct StatisticsColumns {
   int32_t groups = 0;
   int32_t trajectories = 0;
   int32_t turns = 0;
   const int32_t* group_begin = nullptr;   // [groups + 1]
-  const int32_t* group_member = nullptr;  // [trajectories]
-  const double* reward = nullptr;         // [trajectories]
-  const int32_t* turn_begin = nullptr;    // [trajectories + 1]
-  const int32_t* token_begin = nullptr;   // [turns + 1]
-  const double* old_logprob = nullptr;    // [tokens]
-  const double* teacher = nullptr;        // [tokens], or null: no teacher
+  const int32_t* group_member = nullptr;  // [items]
+  const double* reward = nullptr;         // [items]
+  bool raw_single = false;
+  const int32_t* turn_begin = nullptr;   // [trajectories + 1]
+  const int32_t* token_begin = nullptr;  // [turns + 1]
+  const double* old_logprob = nullptr;   // [tokens]
+  const double* teacher = nullptr;       // [tokens], or null: no teacher
   kernels::TdurOptions tdur;
-  double kl_coef = 0;
-  double rl_coef = 0;
   uint8_t* flat = nullptr;    // [groups]
-  double* grpo = nullptr;     // [trajectories]
+  double* grpo = nullptr;     // [items]
   uint8_t* active = nullptr;  // [trajectories]
   double* d = nullptr;        // [turns], as the four that follow
   double* h = nullptr;
   double* d_norm = nullptr;
   double* h_norm = nullptr;
   double* w = nullptr;
-  double* advantage = nullptr;  // [tokens]
 };
 
-// Enqueues all kernels on `stream`. Returns the error of the launches.
-cudaError_t LaunchAdvantages(const AdvantageColumns& columns,
+// The columns of CombineInput, and its result.
+struct CombineColumns {
+  int32_t turns = 0;
+  const int32_t* token_begin = nullptr;  // [turns + 1]
+  double kl_coef = 0;
+  const double* weight = nullptr;  // [turns] or [tokens]
+  bool token_weights = false;
+  const double* signal = nullptr;  // [tokens], or null: 0
+  double rl_coef = 0;
+  const double* group_advantage = nullptr;  // [turns]
+  double* advantage = nullptr;              // [tokens]
+};
+
+// Enqueue kernels on `stream`. Return the error of the launches.
+cudaError_t LaunchStatistics(const StatisticsColumns& columns,
                              cudaStream_t stream);
+cudaError_t LaunchCombine(const CombineColumns& columns, cudaStream_t stream);
 
 }  // namespace atod::cuda

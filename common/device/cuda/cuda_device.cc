@@ -58,17 +58,16 @@ class CudaDevice final : public DeviceBackend {
 
   std::string name() const override { return name_; }
 
-  absl::Status ComputeAdvantages(const AdvantageInput& in,
-                                 AdvantageOutput* out) override {
+  absl::Status Statistics(const StatisticsInput& in,
+                          StatisticsOutput* out) override {
     ATOD_RETURN_IF_ERROR(ToStatus(cudaSetDevice(kGpu), "choosing the GPU"));
-    ATOD_RETURN_IF_ERROR(arena_.Reset(BytesOf(in)));
-    AdvantageColumns c;
+    StatisticsColumns c;
     c.groups = static_cast<int32_t>(in.group_begin.size()) - 1;
-    c.trajectories = static_cast<int32_t>(in.reward.size());
+    c.trajectories = static_cast<int32_t>(in.turn_begin.size()) - 1;
     c.turns = static_cast<int32_t>(in.token_begin.size()) - 1;
+    ATOD_RETURN_IF_ERROR(arena_.Reset(BytesOf(in)));
+    c.raw_single = in.raw_single;
     c.tdur = in.tdur;
-    c.kl_coef = in.kl_coef;
-    c.rl_coef = in.rl_coef;
     ATOD_RETURN_IF_ERROR(Upload(in.group_begin, &c.group_begin));
     ATOD_RETURN_IF_ERROR(Upload(in.group_member, &c.group_member));
     ATOD_RETURN_IF_ERROR(Upload(in.reward, &c.reward));
@@ -78,42 +77,65 @@ class CudaDevice final : public DeviceBackend {
     if (!in.teacher_logprob.empty())
       ATOD_RETURN_IF_ERROR(Upload(in.teacher_logprob, &c.teacher));
     c.flat = arena_.Take<uint8_t>(c.groups);
-    c.grpo = arena_.Take<double>(c.trajectories);
+    c.grpo = arena_.Take<double>(in.reward.size());
     c.active = arena_.Take<uint8_t>(c.trajectories);
     for (double** column : {&c.d, &c.h, &c.d_norm, &c.h_norm, &c.w})
       *column = arena_.Take<double>(c.turns);
-    c.advantage = arena_.Take<double>(in.old_logprob.size());
 
     ATOD_RETURN_IF_ERROR(
-        ToStatus(LaunchAdvantages(c, stream_), "launching advantage kernels"));
+        ToStatus(LaunchStatistics(c, stream_), "launching statistics kernels"));
 
     ATOD_RETURN_IF_ERROR(Download(c.flat, c.groups, &out->flat));
-    ATOD_RETURN_IF_ERROR(Download(c.grpo, c.trajectories, &out->grpo));
+    ATOD_RETURN_IF_ERROR(Download(c.grpo, in.reward.size(), &out->grpo));
     ATOD_RETURN_IF_ERROR(Download(c.active, c.trajectories, &out->active));
     ATOD_RETURN_IF_ERROR(Download(c.d, c.turns, &out->d));
     ATOD_RETURN_IF_ERROR(Download(c.h, c.turns, &out->h));
     ATOD_RETURN_IF_ERROR(Download(c.d_norm, c.turns, &out->d_norm));
     ATOD_RETURN_IF_ERROR(Download(c.h_norm, c.turns, &out->h_norm));
     ATOD_RETURN_IF_ERROR(Download(c.w, c.turns, &out->w));
+    return ToStatus(cudaStreamSynchronize(stream_), "statistics kernels");
+  }
+
+  absl::Status Combine(const CombineInput& in,
+                       std::vector<double>* advantage) override {
+    ATOD_RETURN_IF_ERROR(ToStatus(cudaSetDevice(kGpu), "choosing the GPU"));
+    const size_t tokens = in.token_begin.back();
     ATOD_RETURN_IF_ERROR(
-        Download(c.advantage, in.old_logprob.size(), &out->advantage));
-    return ToStatus(cudaStreamSynchronize(stream_), "advantage kernels");
+        arena_.Reset(Arena::Round(in.token_begin.size() * sizeof(int32_t)) +
+                     Arena::Round(in.weight.size() * sizeof(double)) +
+                     Arena::Round(in.group_advantage.size() * sizeof(double)) +
+                     2 * Arena::Round(tokens * sizeof(double))));
+    CombineColumns c;
+    c.turns = static_cast<int32_t>(in.token_begin.size()) - 1;
+    c.kl_coef = in.kl_coef;
+    c.token_weights = in.token_weights;
+    c.rl_coef = in.rl_coef;
+    ATOD_RETURN_IF_ERROR(Upload(in.token_begin, &c.token_begin));
+    ATOD_RETURN_IF_ERROR(Upload(in.weight, &c.weight));
+    if (!in.signal.empty()) ATOD_RETURN_IF_ERROR(Upload(in.signal, &c.signal));
+    ATOD_RETURN_IF_ERROR(Upload(in.group_advantage, &c.group_advantage));
+    c.advantage = arena_.Take<double>(tokens);
+    ATOD_RETURN_IF_ERROR(
+        ToStatus(LaunchCombine(c, stream_), "launching the combine kernel"));
+    ATOD_RETURN_IF_ERROR(Download(c.advantage, tokens, advantage));
+    return ToStatus(cudaStreamSynchronize(stream_), "combine kernel");
   }
 
  private:
-  // What one call takes from the arena.
-  static size_t BytesOf(const AdvantageInput& in) {
+  // What a call of Statistics takes from the arena.
+  static size_t BytesOf(const StatisticsInput& in) {
     const size_t groups = in.group_begin.size();
+    const size_t items = in.reward.size();
     const size_t trajectories = in.turn_begin.size();
     const size_t turns = in.token_begin.size();
     const size_t tokens = in.old_logprob.size();
     return Arena::Round(groups * sizeof(int32_t)) + Arena::Round(groups) +
-           2 * Arena::Round(trajectories * sizeof(int32_t)) +
-           Arena::Round(trajectories) +
-           2 * Arena::Round(trajectories * sizeof(double)) +
-           Arena::Round(turns * sizeof(int32_t)) +
+           Arena::Round(items * sizeof(int32_t)) +
+           2 * Arena::Round(items * sizeof(double)) +
+           Arena::Round(trajectories * sizeof(int32_t)) +
+           Arena::Round(trajectories) + Arena::Round(turns * sizeof(int32_t)) +
            5 * Arena::Round(turns * sizeof(double)) +
-           3 * Arena::Round(tokens * sizeof(double));
+           2 * Arena::Round(tokens * sizeof(double));
   }
 
   template <typename T>

@@ -47,8 +47,8 @@ struct RandomStep {
     rng.Shuffle(group_member);
   }
 
-  AdvantageInput Input(bool with_teacher) const {
-    AdvantageInput in;
+  StatisticsInput Statistics(bool with_teacher) const {
+    StatisticsInput in;
     in.group_begin = group_begin;
     in.group_member = group_member;
     in.reward = reward;
@@ -57,8 +57,19 @@ struct RandomStep {
     in.old_logprob = old_logprob;
     if (with_teacher) in.teacher_logprob = teacher_logprob;
     in.tdur = {.enabled = true, .min_turns = 3, .min_divergence = 0.01};
+    return in;
+  }
+
+  // Any numbers will do as weights and signals.
+  CombineInput Combine(const StatisticsOutput& of, bool with_teacher) const {
+    CombineInput in;
+    in.token_begin = token_begin;
     in.kl_coef = 0.55;
+    in.weight = with_teacher ? absl::MakeConstSpan(of.w) : old_logprob;
+    in.token_weights = !with_teacher;
+    if (with_teacher) in.signal = teacher_logprob;
     in.rl_coef = 1.5;
+    in.group_advantage = of.h;
     return in;
   }
 };
@@ -85,10 +96,11 @@ TEST_F(Cuda, KernelsGiveTheCpusBits) {
     const RandomStep step(seed, 1 + seed % 7 * 3, 1 + seed % 9,
                           seed % 2 == 0 ? 50 : 3, seed % 3 == 0 ? 200 : 4);
     for (const bool with_teacher : {true, false}) {
-      const AdvantageInput in = step.Input(with_teacher);
-      AdvantageOutput expected, got;
-      ASSERT_TRUE(cpu->ComputeAdvantages(in, &expected).ok());
-      const absl::Status status = device_->ComputeAdvantages(in, &got);
+      StatisticsInput in = step.Statistics(with_teacher);
+      in.raw_single = with_teacher;
+      StatisticsOutput expected, got;
+      ASSERT_TRUE(cpu->Statistics(in, &expected).ok());
+      absl::Status status = device_->Statistics(in, &got);
       ASSERT_TRUE(status.ok()) << status;
       EXPECT_EQ(got.flat, expected.flat);
       EXPECT_EQ(got.grpo, expected.grpo);
@@ -98,18 +110,25 @@ TEST_F(Cuda, KernelsGiveTheCpusBits) {
       EXPECT_EQ(got.d_norm, expected.d_norm);
       EXPECT_EQ(got.h_norm, expected.h_norm);
       EXPECT_EQ(got.w, expected.w);
-      EXPECT_EQ(got.advantage, expected.advantage);
+      const CombineInput combine = step.Combine(expected, with_teacher);
+      std::vector<double> sum, sum_got;
+      ASSERT_TRUE(cpu->Combine(combine, &sum).ok());
+      status = device_->Combine(combine, &sum_got);
+      ASSERT_TRUE(status.ok()) << status;
+      EXPECT_EQ(sum_got, sum);
     }
   }
 }
 
 TEST_F(Cuda, AnEmptyStepIsNoError) {
   const RandomStep step(1, 0, 0, 0, 0);
-  AdvantageOutput out;
-  const absl::Status status =
-      device_->ComputeAdvantages(step.Input(true), &out);
+  StatisticsOutput out;
+  absl::Status status = device_->Statistics(step.Statistics(true), &out);
   EXPECT_TRUE(status.ok()) << status;
-  EXPECT_TRUE(out.advantage.empty());
+  std::vector<double> sum;
+  status = device_->Combine(step.Combine(out, true), &sum);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_TRUE(sum.empty());
 }
 
 // One rank: what a single GPU can show. Values stay, and calls end.

@@ -7,7 +7,6 @@
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "services/learner/algorithm/groups.h"
-#include "services/learner/algorithm/reward_transform.h"
 
 namespace atod::learner {
 namespace {
@@ -66,15 +65,16 @@ struct Mean {
   }
 };
 
-void SummarizeTurns(const StepBatch& batch, const AdvantageOutput& out,
-                    bool has_teacher, std::map<std::string, double>& metrics) {
+void SummarizeTurns(const StepBatch& batch, const StatisticsOutput& out,
+                    const std::vector<double>& w, bool has_teacher,
+                    std::map<std::string, double>& metrics) {
   Mean active, weight, disagreement, uncertainty;
   for (int i = 0; i < batch.num_trajectories(); ++i) {
     bool any = false;
     for (int k = batch.turn_begin[i]; k < batch.turn_begin[i + 1]; ++k) {
       if (batch.token_begin[k] == batch.token_begin[k + 1]) continue;
       any = true;
-      weight.Add(out.w[k]);
+      weight.Add(w[k]);
       if (has_teacher) disagreement.Add(out.d[k]);
       uncertainty.Add(out.h[k]);
     }
@@ -88,22 +88,19 @@ void SummarizeTurns(const StepBatch& batch, const AdvantageOutput& out,
   uncertainty.Put("tdur/uncertainty", metrics);
 }
 
-void SummarizeSignals(const StepBatch& batch, const AdvantageInput& in,
-                      const AdvantageOutput& out,
+void SummarizeSignals(const StepBatch& batch, const CombineInput& in,
                       std::map<std::string, double>& metrics) {
   Mean distillation, reward, gap;
-  for (int i = 0; i < batch.num_trajectories(); ++i) {
-    for (int k = batch.turn_begin[i]; k < batch.turn_begin[i + 1]; ++k) {
-      for (int t = batch.token_begin[k]; t < batch.token_begin[k + 1]; ++t) {
-        const double* teacher =
-            in.teacher_logprob.empty() ? nullptr : &in.teacher_logprob[t];
-        const auto terms =
-            kernels::HybridAdvantage(in.kl_coef, out.w[k], in.old_logprob[t],
-                                     teacher, in.rl_coef, out.grpo[i]);
-        distillation.Add(std::abs(terms.distillation));
-        reward.Add(std::abs(terms.reward));
-        if (teacher != nullptr) gap.Add(std::abs(*teacher - in.old_logprob[t]));
-      }
+  for (int k = 0; k < batch.num_turns(); ++k) {
+    for (int t = batch.token_begin[k]; t < batch.token_begin[k + 1]; ++t) {
+      const auto terms = kernels::HybridAdvantage(
+          in.kl_coef, in.weight[in.token_weights ? t : k],
+          in.signal.empty() ? 0.0 : in.signal[t], in.rl_coef,
+          in.group_advantage[k]);
+      distillation.Add(std::abs(terms.distillation));
+      reward.Add(std::abs(terms.reward));
+      if (!batch.teacher_logprob.empty())
+        gap.Add(std::abs(batch.teacher_logprob[t] - batch.old_logprob[t]));
     }
   }
   distillation.Put("hybrid/opd_signal_abs_mean", metrics);
@@ -111,6 +108,34 @@ void SummarizeSignals(const StepBatch& batch, const AdvantageInput& in,
   gap.Put("hybrid/teacher_gap_abs_mean", metrics);
   if (reward.sum > 0)
     metrics["hybrid/opd_rl_ratio"] = distillation.sum / reward.sum;
+}
+
+// Items of the statistics as one number a trajectory: the mean over its turns
+// when those are the items.
+std::vector<double> PerTrajectory(const StepBatch& batch, Unit statistics,
+                                  const std::vector<double>& items) {
+  if (statistics == Unit::kTrajectory) return items;
+  std::vector<double> out(batch.num_trajectories());
+  for (int i = 0; i < batch.num_trajectories(); ++i) {
+    Mean mean;
+    for (int k = batch.turn_begin[i]; k < batch.turn_begin[i + 1]; ++k)
+      mean.Add(items[k]);
+    out[i] = mean.count > 0 ? mean.sum / mean.count : 0;
+  }
+  return out;
+}
+
+// Token weights as one number a turn.
+std::vector<double> TurnMeans(const StepBatch& batch,
+                              const std::vector<double>& token_w) {
+  std::vector<double> w(batch.num_turns());
+  for (int k = 0; k < batch.num_turns(); ++k) {
+    Mean mean;
+    for (int t = batch.token_begin[k]; t < batch.token_begin[k + 1]; ++t)
+      mean.Add(token_w[t]);
+    w[k] = mean.count > 0 ? mean.sum / mean.count : 0;
+  }
+  return w;
 }
 
 }  // namespace
@@ -129,13 +154,17 @@ absl::Status ValidateBatch(const StepBatch& batch) {
       CheckLength("valid_action", batch.valid_action.size(), turns));
   ATOD_RETURN_IF_ERROR(
       CheckOffsets("token_begin", batch.token_begin, turns, tokens));
-  if (!batch.teacher_logprob.empty()) {
-    ATOD_RETURN_IF_ERROR(
-        CheckLength("teacher_logprob", batch.teacher_logprob.size(), tokens));
-  }
   ATOD_RETURN_IF_ERROR(CheckFinite("reward", batch.reward));
   ATOD_RETURN_IF_ERROR(CheckFinite("old_logprob", batch.old_logprob));
-  return CheckFinite("teacher_logprob", batch.teacher_logprob);
+  for (const auto& [name, column] :
+       {std::pair("teacher_logprob", &batch.teacher_logprob),
+        std::pair("reference_logprob", &batch.reference_logprob),
+        std::pair("context_logprob", &batch.context_logprob)}) {
+    if (!column->empty())
+      ATOD_RETURN_IF_ERROR(CheckLength(name, column->size(), tokens));
+    ATOD_RETURN_IF_ERROR(CheckFinite(name, *column));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
@@ -145,53 +174,108 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   if (step < 0) return Wrong("step", absl::StrCat(step), "at least 0");
   ATOD_RETURN_IF_ERROR(ValidateBatch(batch));
   const bool has_teacher = !batch.teacher_logprob.empty();
-  if (recipe.needs_teacher && !has_teacher && batch.num_tokens() > 0)
-    return Wrong("teacher_logprob", "none",
+  const auto present = [&](bool needed, const char* name,
+                           const std::vector<double>& column) {
+    if (!needed || !column.empty() || batch.num_tokens() == 0)
+      return absl::OkStatus();
+    return Wrong(name, "none",
                  absl::StrCat("one a token for recipe ", options.recipe));
+  };
+  ATOD_RETURN_IF_ERROR(
+      present(recipe.needs_teacher, "teacher_logprob", batch.teacher_logprob));
+  ATOD_RETURN_IF_ERROR(
+      present(recipe.reward.kl_coef > 0 || recipe.signal.scale != 1,
+              "reference_logprob", batch.reference_logprob));
 
   const GroupIndex groups = IndexGroups(batch.group);
+  const GroupIndex items =
+      StatisticsItems(batch, groups, recipe.reward.statistics);
   Advantages result;
   result.kl_coef = recipe.kl.At(step);
   result.rl_coef = recipe.rl.At(step);
-  result.shaped_reward = PenalizedRewards(
-      batch, groups, options.invalid_action_penalty, recipe.penalty_scope);
+  const std::vector<double> reward =
+      ShapedRewards(batch, groups, recipe.reward);
+  result.shaped_reward = PerTrajectory(batch, recipe.reward.statistics, reward);
 
-  AdvantageInput in;
-  in.group_begin = groups.begin;
-  in.group_member = groups.member;
-  in.reward = result.shaped_reward;
+  StatisticsInput in;
+  in.group_begin = items.begin;
+  in.group_member = items.member;
+  in.reward = reward;
+  in.raw_single = recipe.reward.raw_single;
   in.turn_begin = batch.turn_begin;
   in.token_begin = batch.token_begin;
   in.old_logprob = batch.old_logprob;
   in.teacher_logprob = batch.teacher_logprob;
   in.tdur = recipe.tdur;
-  in.kl_coef = result.kl_coef;
-  in.rl_coef = result.rl_coef;
-  AdvantageOutput out;
-  ATOD_RETURN_IF_ERROR(device.ComputeAdvantages(in, &out));
+  StatisticsOutput out;
+  ATOD_RETURN_IF_ERROR(device.Statistics(in, &out));
+  result.group_advantage = TurnAdvantages(batch, out.grpo, recipe.reward);
+  result.grpo = PerTrajectory(batch, recipe.reward.statistics, out.grpo);
+
+  const bool per_token = recipe.weight.per_token;
+  std::vector<double> weight =
+      recipe.weight.weigh({batch, options, out, result.group_advantage});
+  ModifyWeights(batch, recipe.modifiers, per_token, step, weight);
+  int64_t clamped = 0;
+  const std::vector<double> signal =
+      DistillationSignal(batch, recipe.signal, &clamped);
+
+  CombineInput terms;
+  terms.token_begin = batch.token_begin;
+  terms.kl_coef = result.kl_coef;
+  terms.weight = weight;
+  terms.token_weights = per_token;
+  terms.signal = signal;
+  terms.rl_coef = result.rl_coef;
+  terms.group_advantage = result.group_advantage;
+  ATOD_RETURN_IF_ERROR(device.Combine(terms, &result.advantage));
 
   auto& metrics = result.metrics;
   metrics["hybrid/kl_coef"] = result.kl_coef;
   metrics["hybrid/rl_coef"] = result.rl_coef;
   Mean flat;
   double singletons = 0;
-  for (int g = 0; g < groups.num_groups(); ++g) {
+  for (int g = 0; g < items.num_groups(); ++g) {
     flat.Add(out.flat[g]);
-    singletons += groups.members(g).size() == 1;
+    singletons += items.members(g).size() == 1;
   }
   flat.Put("hybrid/flat_group_ratio", metrics);
   metrics["hybrid/singleton_groups"] = singletons;
-  SummarizeTurns(batch, out, has_teacher, metrics);
-  SummarizeSignals(batch, in, out, metrics);
+  if (recipe.signal.clamp > 0)
+    metrics["hybrid/clamped_tokens"] = static_cast<double>(clamped);
+  SummarizeSignals(batch, terms, metrics);
+  if (per_token) {
+    result.w = TurnMeans(batch, weight);
+    result.token_w = std::move(weight);
+  } else {
+    result.w = std::move(weight);
+  }
+  SummarizeTurns(batch, out, result.w, has_teacher, metrics);
 
-  result.grpo = std::move(out.grpo);
   result.d = std::move(out.d);
   result.h = std::move(out.h);
   result.d_norm = std::move(out.d_norm);
   result.h_norm = std::move(out.h_norm);
-  result.w = std::move(out.w);
-  result.advantage = std::move(out.advantage);
   return result;
+}
+
+std::vector<double> CurrentAdvantages(const StepBatch& batch,
+                                      const Advantages& a,
+                                      const SignalOptions& signal,
+                                      const std::vector<double>& current) {
+  std::vector<double> out(current.size());
+  for (int k = 0; k < batch.num_turns(); ++k) {
+    for (int t = batch.token_begin[k]; t < batch.token_begin[k + 1]; ++t) {
+      const auto terms = kernels::HybridAdvantage(
+          a.kl_coef, a.token_w.empty() ? a.w[k] : a.token_w[t],
+          batch.teacher_logprob.empty()
+              ? 0.0
+              : TeacherGapAt(batch, t, current[t], signal),
+          a.rl_coef, a.group_advantage[k]);
+      out[t] = terms.distillation + terms.reward;
+    }
+  }
+  return out;
 }
 
 }  // namespace atod::learner

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "common/device/device.h"
 #include "services/learner/algorithm/options.h"
+#include "services/learner/algorithm/recipe.h"
 #include "services/learner/algorithm/step_batch.h"
 
 namespace atod::learner {
@@ -15,13 +16,16 @@ namespace atod::learner {
 struct Advantages {
   double kl_coef = 0;  // kappa(s)
   double rl_coef = 0;  // rho(s)
-  // Per trajectory.
+  // Per trajectory; means over its turns when the statistics run over turns.
   std::vector<double> shaped_reward;  // R(tau) with penalties, Eq. 2's r
   std::vector<double> grpo;           // A_i, Eq. 2
-  // Per turn. 0 for turns without tokens; d, d_norm are 0 without a teacher.
+  // Per turn. 0 for turns without tokens; d, d_norm are 0 without a teacher. w
+  // is the mean over the turn's tokens when the weights are those of tokens.
   std::vector<double> d, h, d_norm, h_norm, w;
-  // Per token: A_t, a constant of the loss.
-  std::vector<double> advantage;
+  std::vector<double> group_advantage;  // the turn's own A, with penalties
+  // Per token.
+  std::vector<double> token_w;    // empty unless the weights are of tokens
+  std::vector<double> advantage;  // A_t, a constant of the loss
   // The step's metrics by TensorBoard tag. A tag is absent when its value is
   // undefined (a ratio over 0, a mean over nothing).
   std::map<std::string, double> metrics;
@@ -33,6 +37,13 @@ struct Advantages {
 absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
                                              const AlgorithmOptions& options,
                                              int step, DeviceBackend& device);
+
+// A_t with the current log-probs in Delta (delta_student: current), [tokens]:
+// what an update under way uses instead of `advantage`.
+std::vector<double> CurrentAdvantages(const StepBatch& batch,
+                                      const Advantages& advantages,
+                                      const SignalOptions& signal,
+                                      const std::vector<double>& current);
 
 // Offsets monotonous, columns of one length, log-probs and rewards finite.
 absl::Status ValidateBatch(const StepBatch& batch);

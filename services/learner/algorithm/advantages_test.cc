@@ -398,10 +398,13 @@ TEST(Advantages, BadOptionsAreNamed) {
   };
   AlgorithmOptions options;
   options.recipe = "ppo";
-  EXPECT_EQ(message(options),
-            "algorithm.recipe: found \"ppo\", expected atod, opd or grpo");
+  EXPECT_EQ(
+      message(options),
+      "algorithm.recipe: found \"ppo\", expected one of: atod, opd, grpo, "
+      "sod, tcod, sdar, atod_token, atod_token_fair, atod_one, "
+      "atod_one_matched, atod_constant");
   options = {};
-  options.profile = "released";
+  options.profile = "none";
   EXPECT_THAT(message(options), HasSubstr("algorithm.profile"));
   options = {};
   options.kl_coef_min = 2;

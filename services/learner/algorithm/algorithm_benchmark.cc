@@ -6,7 +6,6 @@
 #include "common/base/rng.h"
 #include "common/device/cpu_device.h"
 #include "services/learner/algorithm/advantages.h"
-#include "services/learner/algorithm/surrogate.h"
 
 namespace atod::learner {
 namespace {
@@ -38,29 +37,47 @@ StepBatch FullStep() {
   return batch;
 }
 
-void BM_ComputeAdvantages(benchmark::State& state) {
+// Every recipe, and the released profile, which has the most to do.
+void BM_ComputeAdvantages(benchmark::State& state, const char* recipe,
+                          const char* profile) {
   const StepBatch batch = FullStep();
   const auto device = MakeCpuDevice();
+  AlgorithmOptions options;
+  options.recipe = recipe;
+  options.profile = profile;
   for (auto _ : state) {
-    auto advantages = ComputeAdvantages(batch, AlgorithmOptions(), 1, *device);
+    auto advantages = ComputeAdvantages(batch, options, 1, *device);
     if (!advantages.ok()) state.SkipWithError("ComputeAdvantages failed");
     benchmark::DoNotOptimize(advantages);
   }
   state.SetItemsProcessed(state.iterations() * batch.num_tokens());
 }
-BENCHMARK(BM_ComputeAdvantages)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_ComputeAdvantages, atod, "atod", "default")
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_ComputeAdvantages, released, "atod", "released")
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_ComputeAdvantages, grpo, "grpo", "default")
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_ComputeAdvantages, sod, "sod", "default")
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_ComputeAdvantages, token_batch, "atod_token", "default")
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_ComputeAdvantages, token_trajectory, "atod_token_fair",
+                  "default")
+    ->Unit(benchmark::kMillisecond);
 
-void BM_TokenLossWeights(benchmark::State& state) {
+void BM_TokenLossWeights(benchmark::State& state, Aggregation how) {
   const StepBatch batch = FullStep();
   std::vector<int32_t> all;
   for (int i = 0; i < kTrajectories; ++i) all.push_back(i);
-  for (auto _ : state) {
-    benchmark::DoNotOptimize(
-        TokenLossWeights(batch, all, Aggregation::kTrajectory));
-  }
+  for (auto _ : state)
+    benchmark::DoNotOptimize(TokenLossWeights(batch, all, {how}));
   state.SetItemsProcessed(state.iterations() * batch.num_tokens());
 }
-BENCHMARK(BM_TokenLossWeights)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_TokenLossWeights, trajectory, Aggregation::kTrajectory)
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_TokenLossWeights, micro_batch, Aggregation::kMicroBatch)
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace atod::learner

@@ -26,6 +26,9 @@ struct StepBatch {
   std::vector<double> rollout_logprob;  // of the engine that sampled
   std::vector<double> old_logprob;      // pi_old, what d, h and Delta use
   std::vector<double> teacher_logprob;  // pi_T; empty without a teacher
+  // Empty unless the recipe needs them.
+  std::vector<double> reference_logprob;  // of the frozen reference model
+  std::vector<double> context_logprob;    // pi_old under the other context
 
   int num_trajectories() const { return static_cast<int>(group.size()); }
   int num_turns() const { return static_cast<int>(turn_index.size()); }

@@ -1,32 +1,35 @@
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
-#include "absl/types/span.h"
-#include "services/learner/algorithm/options.h"
 #include "services/learner/algorithm/step_batch.h"
+#include "services/learner/algorithm/token_loss.h"
 
 namespace atod::learner {
 
+struct SurrogateOptions {
+  double clip_low = 0.2;
+  double clip_high = 0.2;
+  double dual_clip = 0;       // c, at least 1; 0: off
+  bool turn_ratio = false;    // one ratio a turn (GSPO) instead of one a token
+  double importance_cap = 0;  // of pi_old / pi_rollout; 0: no such weight
+};
+
 // -min(ratio A, clip(ratio, 1 - low, 1 + high) A) of Algorithm 1 for one token,
 // with ratio = pi_theta / pi_old, and its derivative by log pi_theta (A and
-// pi_old are constants). Reference of surrogate_trainer.h.
-struct TokenLoss {
-  double loss = 0;
-  double gradient = 0;   // d loss / d log pi_theta
-  bool clipped = false;  // the clipped branch is the smaller one
-};
-TokenLoss ClippedSurrogate(double ratio, double advantage, double clip_low,
-                           double clip_high);
+// pi_old are constants). With dual_clip the loss of a negative A is at most
+// -c A. Reference of surrogate_trainer.h.
+TokenLoss ClippedSurrogate(double ratio, double advantage,
+                           const SurrogateOptions& options);
 
-// What each token's loss is multiplied by so that the sum is the update's loss,
-// [tokens] of the batch, 0 outside `trajectories`, the rows of one optimiser
-// update. Depends on the update as a whole and on nothing smaller, so that any
-// split into micro-batches or over ranks sums to the same loss. Trajectories
-// without tokens do not count. The weights of an update add up to 1.
-std::vector<double> TokenLossWeights(const StepBatch& batch,
-                                     absl::Span<const int32_t> trajectories,
-                                     Aggregation aggregation);
+// pi_theta / pi_old of every token, [tokens]; with turn_ratio every token of a
+// turn has exp(mean log ratio of the turn).
+std::vector<double> Ratios(const StepBatch& batch,
+                           const std::vector<double>& current_logprob,
+                           const SurrogateOptions& options);
+
+// Truncated importance weight min(pi_old / pi_rollout, cap) of one token, for
+// rollouts of another engine or older weights.
+double ImportanceWeight(double old_logprob, double rollout_logprob, double cap);
 
 }  // namespace atod::learner

@@ -1,0 +1,95 @@
+#include "services/cli/collect_command.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
+#include "nlohmann/json.hpp"
+#include "services/cli/command.h"
+#include "services/cli/panel.h"
+#include "services/rollout/evaluate.h"
+
+namespace atod::cli {
+namespace {
+
+struct Flags {
+  PanelFlags panel;
+  std::string model;
+  std::string out;
+  uint32_t attempts = 10;
+};
+
+std::string ContentHash(const Panel& panel) {
+  for (const envs::SplitInfo& split : panel.env->description().splits)
+    if (split.name == panel.options.split) return split.content_hash;
+  return "";
+}
+
+// Attempt by attempt, each on the games that no earlier one has solved.
+absl::StatusOr<int> Collect(const Flags& flags) {
+  ATOD_ASSIGN_OR_RETURN(Panel panel, OpenPanel(flags.panel));
+  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player,
+                        LoadPlayer(flags.model, panel, flags.panel));
+  const std::string content_hash = ContentHash(panel);
+  const size_t games = panel.tasks.size();
+  std::string out;
+  size_t solved = 0;
+  for (uint32_t attempt = 0; attempt < flags.attempts && solved < games;
+       ++attempt) {
+    panel.options.step = attempt;
+    ATOD_ASSIGN_OR_RETURN(
+        const std::vector<rollout::EpisodeRecord> records,
+        rollout::PlayTasks(*player.engine, *player.envs, *player.tokenizer,
+                           panel.tasks, panel.options));
+    std::vector<rollout::EvalTask> open;
+    for (size_t i = 0; i < records.size(); ++i) {
+      if (!records[i].success) {
+        open.push_back(panel.tasks[i]);
+        continue;
+      }
+      ++solved;
+      nlohmann::ordered_json line = {{"env", panel.options.env},
+                                     {"split", panel.options.split},
+                                     {"content_hash", content_hash},
+                                     {"task_id", panel.tasks[i].task_id},
+                                     {"actions", nlohmann::json::array()}};
+      for (const rollout::TurnRecord& turn : records[i].turns)
+        line["actions"].push_back(turn.executed_action);
+      absl::StrAppend(&out, line.dump(), "\n");
+    }
+    panel.tasks = std::move(open);
+  }
+  ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.out, out));
+  std::puts(absl::StrFormat("%s: %d of %d games of %s solved in %d attempts",
+                            flags.out, solved, games, panel.options.split,
+                            flags.attempts)
+                .c_str());
+  return 0;
+}
+
+}  // namespace
+
+void AddCollectCommand(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  flags->panel.split = "train";
+  flags->panel.count = 1'000'000;
+  flags->panel.temperature = 1;
+  CLI::App* sub = AddCommand(
+      app, "collect", "play a split and keep the actions of solved games",
+      [=] { return Collect(*flags); });
+  sub->add_option("--model", flags->model, "folder of the model that plays")
+      ->required();
+  sub->add_option("--out", flags->out, "JSONL with one line a solved game")
+      ->required();
+  sub->add_option("--attempts", flags->attempts, "tries a game")
+      ->capture_default_str();
+  AddPanelFlags(*sub, flags->panel);
+}
+
+}  // namespace atod::cli
