@@ -47,7 +47,7 @@ cat <<PAGE
 
 Made by \`tests/fuzz/run.sh $seconds >docs/results/fuzzing.md\`: libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer
 ($(clang++-14 --version | sed -n 's/^.*\(clang version [0-9.]*\).*/\1/p')). An input counts as a crash when it breaks a target, needs
-more than 25 s, 1 GB or one allocation of 256 MB. Commit $(git rev-parse --short HEAD); load average at the end $(cut -d' ' -f1 /proc/loadavg). A call that names
+more than 25 s, 1 GB or one allocation of 256 MB. Commit and load average at the end: $(git rev-parse --short HEAD), $(cut -d' ' -f1 /proc/loadavg). A call that names
 targets keeps the rows of the others.
 
 | target | executions | seconds | crashes |
