@@ -76,7 +76,7 @@ def yaml(keys, size, recipe):
     def leaf(indent, name, key):
         value, source, note = keys[key]
         text = f"{indent}{name}: {value}"
-        return f"{text:<40}# {source}{': ' + note if note else ''}"
+        return f"{text:<39} # {source}{': ' + note if note else ''}"
 
     lines += [leaf("", k, k) for k in top]
     for section in sections:
