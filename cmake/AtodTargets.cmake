@@ -24,6 +24,8 @@ add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-ffp-contra
 if(ATOD_SANITIZE)
   add_compile_options(-fsanitize=${ATOD_SANITIZE} -fno-omit-frame-pointer
                       -fno-sanitize-recover=all)
+  # g++ 12 warns wrongly about std::function in instrumented code.
+  add_compile_options(-Wno-maybe-uninitialized)
   add_link_options(-fsanitize=${ATOD_SANITIZE})
 endif()
 

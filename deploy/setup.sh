@@ -32,7 +32,8 @@ packages=(
   prometheus-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
 )
 if [[ $tests ]]; then
-  packages+=(clang-format prometheus docker-compose python3-venv curl procps)
+  # make and python: what pip builds of TextWorld needs.
+  packages+=(clang-format prometheus docker-compose python3-venv curl procps make python-is-python3)
 fi
 
 if [[ $fuzz ]]; then packages+=(clang-14 libclang-rt-14-dev); fi

@@ -90,9 +90,8 @@ at::Tensor SurrogateLoss(const at::Tensor& current, const at::Tensor& old,
   at::Tensor token_loss = -at::where(took_clip, clipped, plain);
   at::Tensor took_dual;
   if (options.dual_clip > 0) {
-    took_dual = ((advantage_constant < 0) & (ratio > options.dual_clip) &
-                 took_clip.logical_not())
-                    .detach();
+    took_dual =
+        ((advantage_constant < 0) & (ratio > options.dual_clip)).detach();
     token_loss = at::where(took_dual, -options.dual_clip * advantage_constant,
                            token_loss);
   }
