@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=${1:-$(mktemp -d)}
 mkdir -p "$work/tree"
-tar -c --exclude=./build --exclude=./.git . | tar -x -C "$work/tree"
+tar -c --exclude=./build --exclude=./.git --exclude=./runs --exclude=./data . | tar -x -C "$work/tree"
 cd "$work/tree"
 cmake --preset release >"$work/configure.log" 2>&1 || { cat "$work/configure.log"; exit 2; }
 
