@@ -39,7 +39,7 @@ mutations=(
   "schedule one step late|$pieces/advantages.cc|recipe.kl.At(step)|recipe.kl.At(step - 1)|algorithm_test"
   "order of arrival kept|services/learner/step_builder.cc|return IdOf(*a) < IdOf(*b);|return a < b;|step_builder_test"
   "gradient parts by threads|common/model/packed_score.cc|constexpr int64_t kParts = 8;|#define kParts int64_t{at::get_num_threads()}|self_test_test"
-  "penalty in flat groups|$pieces/reward_transform.cc|PenaltyOrder::kWhereVaries && !flat|PenaltyOrder::kWhereVaries|algorithm_test"
+  "penalty in flat groups|$pieces/reward_transform.cc|PenaltyOrder::kWhereVaries && !flat|PenaltyOrder::kWhereVaries && (flat + 1)|algorithm_test"
   "whole episode pays for a row|$pieces/reward_transform.cc|options.penalty_place == Unit::kTrajectory|options.penalty_place != options.statistics|algorithm_test"
   "SOD without its ceiling|$pieces/weights/sod.cc|return std::min((first|return std::max((first|algorithm_test"
   "token weights without the cut|$pieces/weights/token.cc|h = std::min(h, most)|h = std::max(h, h + 0 * most)|algorithm_test"
