@@ -53,7 +53,7 @@ deploy/up.sh --prepare-only
 atod=${ATOD_BIN:-build/release/bin}/atod
 # Solved games of the teacher, for prefixes.
 if grep -q '^[^#].*env.episodes=@WORK@/episodes.jsonl' "$table" && [[ ! -e $work/episodes.jsonl ]]; then
-  OMP_WAIT_POLICY=passive "$atod" collect --model "$work/teacher" --games "$work/games" --split train --attempts 3 --out "$work/episodes.jsonl"
+  OMP_WAIT_POLICY=passive "$atod" collect --model "$work/teacher" --games "$work/games" --split train --out "$work/episodes.jsonl"
 fi
 
 last() { grep -o "\"$1\":[0-9.e-]*" "$2/metrics.jsonl" | tail -n 1 | cut -d: -f2; }
