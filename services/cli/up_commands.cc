@@ -158,9 +158,16 @@ class Box {
     double last_step = 0;
     while (true) {
       const SupervisorEvent event = supervisor.Wait(absl::Milliseconds(500));
-      for (const StepFollower::Step& step : follower.Poll()) {
+      const std::vector<StepFollower::Step> steps = follower.Poll();
+      // A resumed run has lines of its earlier life.
+      const bool earlier = !first_step && steps.size() > 1;
+      if (!first_step && !steps.empty()) first_step = steps.back().at("step");
+      if (earlier)
+        screen_.Line(
+            absl::StrCat("steps up to ", *first_step, " are recorded"));
+      for (const StepFollower::Step& step : steps) {
         last_step = step.at("step");
-        if (!first_step) first_step = last_step;
+        if (earlier) continue;
         std::string line = StepLine(step, config_.steps());
         const auto left = TimeLeft(absl::Now() - start, last_step - *first_step,
                                    config_.steps() - *first_step);
