@@ -19,6 +19,7 @@ ROWS = [
     ("untrained", "untrained student"),
     ("teacher", "teacher"),
     ("trained-last", "trained student, last checkpoint"),
+    ("trained-last-t1", "trained student, last checkpoint, T = 1"),
     ("trained-best", "trained student, best checkpoint"),
     ("planner", "planner"),
 ]
@@ -81,7 +82,7 @@ def success_table(run):
             cells.append(f"{pct(wins / n)} [{pct(low)}, {pct(high)}] | {turns:.1f}")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     n = len(games["teacher", SPLITS[0]])
-    lines += ["", f"{n} games a split, the same for every row, played at T = 0.4; intervals: Wilson.",
+    lines += ["", f"{n} games a split, the same for every row, played at T = 0.4 where nothing else is said; intervals: Wilson.",
               "", "| student - teacher, points | " + " | ".join(SPLITS) + " |", "|---|" + "---:|" * len(SPLITS)]
     for key in ("trained-last", "trained-best"):
         cells = []

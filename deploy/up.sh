@@ -126,6 +126,8 @@ for split in valid_unseen valid_seen; do
     "$work/evals/teacher-$split.jsonl" --model "$work/teacher"
   once "eval-planner-$split" play planner $split "$work/evals/planner-$split.jsonl" --policy planner
   cp "$work"/evals/*-$split.jsonl "$evals/"
+  play trained-last-t1 $split "$evals/trained-last-t1-$split.jsonl" \
+    --model "$run/checkpoints/last/model" --temperature 1
   for which in last best; do
     play "trained-$which" $split "$evals/trained-$which-$split.jsonl" \
       --model "$run/checkpoints/$which/model"

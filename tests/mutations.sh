@@ -28,7 +28,7 @@ mutations=(
   "entropy paid for, not earned|$torch_loss|add(-options.entropy_coef, entropy)|add(options.entropy_coef, entropy)|surrogate_trainer_test"
   "teacher's sign turned round|$pieces/signal.cc|? teacher - student|? student - teacher|algorithm_test"
   "turn weight on the reward|$kernels|rl_coef * group_advantage|rl_coef * weight * group_advantage|algorithm_test"
-  "population standard deviation|$kernels|static_cast<Real>(n - 1)|static_cast<Real>(n)|algorithm_test"
+  "population standard deviation|$kernels|== GroupStd::kBessel ? n - 1 : n|== GroupStd::kBessel ? n : n|algorithm_test"
   "equal rewards left to rounding|$kernels|if (flat) {|if (flat && n == 1) {|algorithm_test"
   "empty turns enter min-max|$kernels|if (token_begin[k] == token_begin[k + 1]) continue;||algorithm_test"
   "product instead of soft-OR|$kernels|return 1 - (1 - d_norm) * (1 - h_norm)|return d_norm * h_norm|algorithm_test"
@@ -45,6 +45,7 @@ mutations=(
   "token weights without the cut|$pieces/weights/token.cc|h = std::min(h, most)|h = std::max(h, h + 0 * most)|algorithm_test"
   "kept fraction drops ties|$pieces/weights/modifiers.cc|< sorted[kept - 1]|<= sorted[kept - 1]|algorithm_test"
   "one micro-batch for all|$pieces/token_weights.cc|rows % options.rows == 0|rows < 0|algorithm_test"
+  "weight floor by maximum|$pieces/weights/modifiers.cc|(1 - m.floor) * *u.weight + m.floor|std::max(*u.weight, m.floor)|algorithm_test"
   "trajectories by tokens|$pieces/token_weights.cc|if (options.how == Aggregation::kTrajectory) {|if (options.how == Aggregation::kToken) {|algorithm_test"
 )
 

@@ -23,7 +23,7 @@ class CpuDevice final : public DeviceBackend {
     for (int32_t g = 0; g < groups; ++g) {
       out->flat[g] = kernels::NormalizeGroup(
           in.group_member.data(), kernels::RowsOf(in.group_begin.data(), g),
-          in.raw_single, in.reward.data(), out->grpo.data());
+          in.group, in.reward.data(), out->grpo.data());
     }
     for (int32_t k = 0; k < turns; ++k) {
       kernels::TurnStatistics(in.old_logprob.data(), teacher,

@@ -21,8 +21,8 @@ struct StatisticsInput {
   // Items of group g: group_member[group_begin[g] .. group_begin[g + 1]).
   absl::Span<const int32_t> group_begin;
   absl::Span<const int32_t> group_member;
-  absl::Span<const double> reward;           // [items]
-  bool raw_single = false;                   // a group of one keeps its reward
+  absl::Span<const double> reward;  // [items]
+  kernels::GroupOptions group;
   absl::Span<const int32_t> turn_begin;      // [trajectories + 1]
   absl::Span<const int32_t> token_begin;     // [turns + 1]
   absl::Span<const double> old_logprob;      // [tokens], nats

@@ -38,8 +38,8 @@ TEST(Kernels, FloatGroupStatisticsAreTheReferenceOnes) {
   const std::vector<int32_t> member = {0, 1, 2, 3, 4, 5, 6, 7};
   const std::vector<float> reward = {10, 0, 0, 10, 0, 0, 0, 10};
   std::vector<float> advantage(8);
-  EXPECT_FALSE(kernels::NormalizeGroup(member.data(), {0, 8}, false,
-                                       reward.data(), advantage.data()));
+  EXPECT_FALSE(kernels::NormalizeGroup(member.data(), {0, 8}, {}, reward.data(),
+                                       advantage.data()));
   for (int i = 0; i < 8; ++i)
     EXPECT_NEAR(advantage[i], reward[i] > 0 ? 1.2076145f : -0.7245687f, 1e-6);
 }

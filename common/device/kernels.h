@@ -127,15 +127,25 @@ ATOD_HOST_DEVICE inline bool WeighTurns(const int32_t* token_begin, Range turns,
   return active;
 }
 
+// The std of Eq. 2: with Bessel's correction, of the group as a population, or
+// no division at all.
+enum class GroupStd : int32_t { kBessel, kPopulation, kNone };
+
+struct GroupOptions {
+  bool raw_single = false;  // a group of one keeps its reward
+  GroupStd std = GroupStd::kBessel;
+};
+
 // Eq. 2 for one group of items `member[range]` (trajectories, or turn rows):
-// (r - mean) / (std + 1e-6) with Bessel's correction. Exactly 0 for equal
+// (r - mean) / (std + 1e-6), or r - mean with kNone. Exactly 0 for equal
 // rewards, which is tested on the rewards themselves: rounding in the mean
 // would leave noise that the division blows up. A group of one gives 0, or with
 // `raw_single` r / (1 + 1e-6), as if its mean were 0 and its std 1. Returns
 // whether all rewards are equal.
 template <typename Real>
 ATOD_HOST_DEVICE inline bool NormalizeGroup(const int32_t* member, Range range,
-                                            bool raw_single, const Real* reward,
+                                            GroupOptions options,
+                                            const Real* reward,
                                             Real* advantage) {
   const int32_t n = range.end - range.begin;
   Real sum = 0;
@@ -146,8 +156,9 @@ ATOD_HOST_DEVICE inline bool NormalizeGroup(const int32_t* member, Range range,
   }
   if (flat) {
     for (int32_t i = range.begin; i < range.end; ++i) {
-      advantage[member[i]] =
-          raw_single && n == 1 ? reward[member[i]] / (1 + Real(1e-6)) : Real(0);
+      advantage[member[i]] = options.raw_single && n == 1
+                                 ? reward[member[i]] / (1 + Real(1e-6))
+                                 : Real(0);
     }
     return true;
   }
@@ -158,11 +169,13 @@ ATOD_HOST_DEVICE inline bool NormalizeGroup(const int32_t* member, Range range,
     squares += gap * gap;
   }
   using std::sqrt;
-  const Real deviation = sqrt(squares / static_cast<Real>(n - 1));
-  for (int32_t i = range.begin; i < range.end; ++i) {
-    advantage[member[i]] =
-        (reward[member[i]] - mean) / (deviation + Real(1e-6));
-  }
+  const int32_t count = options.std == GroupStd::kBessel ? n - 1 : n;
+  const Real divisor =
+      options.std == GroupStd::kNone
+          ? Real(1)
+          : sqrt(squares / static_cast<Real>(count)) + Real(1e-6);
+  for (int32_t i = range.begin; i < range.end; ++i)
+    advantage[member[i]] = (reward[member[i]] - mean) / divisor;
   return false;
 }
 

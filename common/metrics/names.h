@@ -76,6 +76,7 @@ inline constexpr StepTag kStepTags[] = {
     {"actor/sdar_loss", "Mean of SDAR's gated gap, before lambda"},
     {"actor/grad_norm", "Gradient norm before clipping"},
     {"actor/lr", "Learning rate"},
+    {"actor/updates", "Optimiser updates of the step, skipped ones too"},
     {"actor/skipped_updates", "Updates left out, gradient not finite"},
     // How far rollouts are from the learner.
     {"rollout/mismatch_kl",

@@ -44,8 +44,8 @@ struct Panel {
 
 absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags);
 
-// Noise and scripted choices of a task depend on the task, not on its place in
-// the list or on what is played beside it.
+// Noise and scripted choices of a game depend on its place in the list, which
+// --seed fixes, and not on what is played beside it.
 uint64_t TaskSeed(uint64_t seed, size_t i);
 
 // What a model plays a panel with.

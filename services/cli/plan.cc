@@ -150,20 +150,26 @@ std::string Plan(const v1::RunConfig& c) {
           ? 0
           : 1 + (c.steps() + c.eval().every() - 1) / c.eval().every();
   const uint64_t turns = episodes * c.env().max_turns();
+  const bool fixed = c.optimizer().turns_per_update() == 0;
+  const uint64_t updates =
+      fixed ? c.optimizer().updates_per_step()
+            : (turns - 1) / c.optimizer().turns_per_update() + 1;
   return absl::StrCat(
       absl::StrFormat(
           "recipe %s, profile %s: %d steps of %d tasks x %d rollouts = %d "
           "episodes a step (%d in all)\n"
-          "updates: %d a step (%d in all), %.4g episodes each\n"
+          "updates: %s (%d in all), %.4g episodes each\n"
           "longest episode: %d turns x %d response tokens; evaluation: %d "
           "times %d games of %s\n"
           "tokens a step, at most: %d sampled, %d read by the learner (a turn "
           "is a prompt and a response, %d tokens together)\n",
           c.algorithm().recipe(), c.algorithm().profile(), c.steps(),
           c.algorithm().tasks_per_step(), c.algorithm().group_size(), episodes,
-          episodes * c.steps(), c.optimizer().updates_per_step(),
-          uint64_t{c.optimizer().updates_per_step()} * c.steps(),
-          static_cast<double>(episodes) / c.optimizer().updates_per_step(),
+          episodes * c.steps(),
+          fixed ? absl::StrFormat("%d a step", updates)
+                : absl::StrFormat("one for %d turns, at most %d a step",
+                                  c.optimizer().turns_per_update(), updates),
+          updates * c.steps(), static_cast<double>(episodes) / updates,
           c.env().max_turns(), c.sampling().train().max_tokens(), evals,
           c.eval().panel_size(), c.eval().split(),
           turns * c.sampling().train().max_tokens(),

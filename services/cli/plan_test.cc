@@ -67,6 +67,9 @@ TEST(Plan, SaysWhatAStepDoesAndWhichModelIsMissing) {
   const std::string plan = Plan(c);
   EXPECT_THAT(plan, HasSubstr("8 episodes a step (80 in all)"));
   EXPECT_THAT(plan, HasSubstr("updates: 2 a step (20 in all), 4 episodes"));
+  c.mutable_optimizer()->set_turns_per_update(9);
+  EXPECT_THAT(Plan(c), HasSubstr("updates: one for 9 turns, at most 5 a step "
+                                 "(50 in all), 1.6 episodes each"));
   EXPECT_THAT(plan, HasSubstr("120 sampled, 280 read by the learner"));
   EXPECT_THAT(plan, HasSubstr("  learner: "));
   EXPECT_THAT(plan, HasSubstr("teacher t: unknown (no model is named)"));

@@ -23,6 +23,7 @@ AlgorithmOptions AlgorithmOptionsOf(const v1::AlgorithmConfig& config) {
   ATOD_COPY(penalty_order)
   ATOD_COPY(statistics_over)
   ATOD_COPY(singleton_group)
+  ATOD_COPY(group_std)
   ATOD_COPY_INT(duplicate_rows_to)
   ATOD_COPY(kl_reward_coef)
   if (!config.weights().empty()) o.weights = config.weights();

@@ -80,7 +80,8 @@ std::map<std::string, double> PanelMetrics(
   return out;
 }
 
-std::string PanelResults(const std::vector<v1::Trajectory>& trajectories) {
+std::string PanelResults(const std::vector<v1::Trajectory>& trajectories,
+                         const std::string& panel_hash) {
   std::vector<const v1::Trajectory*> sorted;
   for (const v1::Trajectory& t : trajectories) sorted.push_back(&t);
   std::sort(sorted.begin(), sorted.end(),
@@ -99,6 +100,8 @@ std::string PanelResults(const std::vector<v1::Trajectory>& trajectories) {
     line["score"] = t->outcome().score();
     line["turns"] = t->outcome().length();
     line["done"] = v1::DoneReason_Name(t->outcome().done_reason());
+    line["panel"] = panel_hash;
+    line["temperature"] = t->sampling().temperature();
     absl::StrAppend(&out, line.dump(), "\n");
   }
   return out;

@@ -19,7 +19,8 @@ std::map<std::string, double> PanelMetrics(
     const std::vector<v1::Trajectory>& trajectories);
 
 // One JSON object a line: what became of every panel task, in panel order.
-std::string PanelResults(const std::vector<v1::Trajectory>& trajectories);
+std::string PanelResults(const std::vector<v1::Trajectory>& trajectories,
+                         const std::string& panel_hash);
 
 // Evaluations of a run so far: best, and mean of the last n. Part of a
 // checkpoint.

@@ -77,6 +77,7 @@ PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c) {
   options.weight_decay = c.optimizer().weight_decay();
   options.grad_clip = c.optimizer().grad_clip();
   options.updates_per_step = c.optimizer().updates_per_step();
+  options.turns_per_update = c.optimizer().turns_per_update();
   options.micro_batch_tokens = c.optimizer().micro_batch_tokens();
   options.recompute_old = c.algorithm().old_logprob_source() == "recompute";
   options.seed = c.seed();

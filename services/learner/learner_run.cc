@@ -151,8 +151,9 @@ absl::Status LearnerRun::LoadRolloutFiles(const Recipe& recipe) {
       return missing("env.episodes",
                      "a file of `atod collect` for tcod_mode b2f");
     ATOD_ASSIGN_OR_RETURN(
-        episodes_, StoredEpisodes::Load(config_.env().episodes(), train_.name(),
-                                        train_.content_hash()));
+        episodes_,
+        StoredEpisodes::Load(config_.env().episodes(), train_.name(),
+                             train_.content_hash(), config_.env().max_turns()));
     spdlog::info("{}: episodes of {} tasks", config_.env().episodes(),
                  episodes_->size());
   }
@@ -383,11 +384,14 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
   ATOD_RETURN_IF_ERROR(MakeDirs(folder));
   ATOD_RETURN_IF_ERROR(
       WriteFileAtomic(absl::StrFormat("%s/panel-%06u.jsonl", folder, step),
-                      PanelResults(*trajectories)));
+                      PanelResults(*trajectories, checkpoint_.panel_hash)));
   scalars.merge(PanelMetrics(*trajectories));
-  *best = evals_.Add(scalars);
-  checkpoint_.evals = evals_.history();
-  if (*best) checkpoint_.best_step = step;
+  // Best, last and mean are of what was trained.
+  if (step > 0) {
+    *best = evals_.Add(scalars);
+    checkpoint_.evals = evals_.history();
+    if (*best) checkpoint_.best_step = step;
+  }
   scalars["timing/eval_seconds"] = watch.Seconds();
   spdlog::info("evaluation after step {}: success {:.1f} % of {} tasks", step,
                100 * scalars["val/success_rate"], trajectories->size());
@@ -410,7 +414,10 @@ absl::Status LearnerRun::FinishStep(uint32_t step, Scalars scalars) {
   v1::StepRecord record;
   record.set_step(step);
   record.set_incarnation(parts_.incarnation);
-  record.set_updates(step == 0 ? 0 : config_.optimizer().updates_per_step());
+  if (const auto updates = scalars.find("actor/updates");
+      updates != scalars.end()) {
+    record.set_updates(static_cast<uint32_t>(updates->second));
+  }
   record.mutable_scalars()->insert(scalars.begin(), scalars.end());
   parts_.state->AddRecord(record);
   parts_.registry->Gauge(metrics::kLearnerStep, {{"run", config_.name()}})
@@ -526,6 +533,8 @@ absl::Status LearnerRun::WriteAdvantages(uint32_t step, const StepData& data,
     line["grpo_advantage"] = a.grpo[i];
     line["turns"] = nlohmann::ordered_json::array();
     for (int k = b.turn_begin[i]; k < b.turn_begin[i + 1]; ++k) {
+      // Duplicated rows stand behind the turns and say nothing new.
+      if (k > b.turn_begin[i] && b.turn_index[k] <= b.turn_index[k - 1]) break;
       const auto slice = [&](const std::vector<double>& column) {
         return std::vector<double>(column.begin() + b.token_begin[k],
                                    column.begin() + b.token_begin[k + 1]);

@@ -143,6 +143,8 @@ struct PolicyTrainer::Impl {
   // Constants of the step's updates by row.
   struct Columns {
     std::vector<double> weight;  // of the update
+    // The same times importance weights, for the surrogate; empty without.
+    std::vector<double> surrogate_weight;
     // delta_student current: kappa w and rho A; the advantage is made with the
     // log-probs of the moment.
     std::vector<double> teacher_part, reward_part;
@@ -182,7 +184,10 @@ struct PolicyTrainer::Impl {
     if (recipe.surrogate.turn_ratio) turn = TurnNumbers(data.batch, micro.rows);
     torch::Tensor loss = SurrogateLoss(
         current, Gather(data.batch.old_logprob, micro.rows),
-        AdvantageOf(data, advantages, columns, micro.rows, current), weight,
+        AdvantageOf(data, advantages, columns, micro.rows, current),
+        columns.surrogate_weight.empty()
+            ? weight
+            : Gather(columns.surrogate_weight, micro.rows),
         turn, recipe.surrogate, &sums.stats);
     const auto optional = [&](bool wanted, const std::vector<double>& column) {
       return wanted ? Gather(column, micro.rows) : torch::Tensor();
@@ -284,17 +289,15 @@ struct PolicyTrainer::Impl {
     return out;
   }
 
-  // Loss weights of an update, with importance weights when they are on.
-  std::vector<double> WeightsOf(const StepBatch& batch,
-                                const std::vector<int32_t>& update) const {
-    std::vector<double> weight =
-        TokenLossWeights(batch, update, recipe.aggregation);
-    if (const double cap = recipe.surrogate.importance_cap; cap > 0) {
-      for (size_t t = 0; t < weight.size(); ++t)
-        weight[t] *= ImportanceWeight(batch.old_logprob[t],
-                                      batch.rollout_logprob[t], cap);
-    }
-    return weight;
+  void WeighUpdate(const StepBatch& batch, const std::vector<int32_t>& update,
+                   Columns& columns) const {
+    columns.weight = TokenLossWeights(batch, update, recipe.aggregation);
+    const double cap = recipe.surrogate.importance_cap;
+    if (cap == 0) return;
+    columns.surrogate_weight = columns.weight;
+    for (size_t t = 0; t < columns.weight.size(); ++t)
+      columns.surrogate_weight[t] *=
+          ImportanceWeight(batch.old_logprob[t], batch.rollout_logprob[t], cap);
   }
 
   // Moments, and the master copies of parameters that are not float32, by the
@@ -395,8 +398,11 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
   out.metrics["timing/old_logprob_seconds"] = old_seconds;
   out.metrics["timing/advantage_seconds"] = watch.Lap();
 
-  out.updates = SplitUpdates(batch.num_trajectories(), options.updates_per_step,
-                             options.seed, step);
+  out.updates =
+      SplitUpdates(batch.num_trajectories(),
+                   UpdatesOf(batch.num_turns(), options.updates_per_step,
+                             options.turns_per_update),
+                   options.seed, step);
   Impl::UpdateSums sums;
   Impl::Columns columns = impl.MakeColumns(batch, out.advantages);
   double norm_sum = 0;
@@ -404,7 +410,7 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
   const int rank = impl.communicator->rank();
   const int ranks = impl.communicator->world_size();
   for (size_t u = 0; u < out.updates.size(); ++u) {
-    columns.weight = impl.WeightsOf(batch, out.updates[u]);
+    impl.WeighUpdate(batch, out.updates[u], columns);
     std::vector<int32_t> chosen;
     for (size_t i = 0; i < data.sequences.size(); ++i) {
       if (std::binary_search(out.updates[u].begin(), out.updates[u].end(),
@@ -441,6 +447,7 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
   }
   if (updates > skipped)
     out.metrics["actor/grad_norm"] = norm_sum / (updates - skipped);
+  out.metrics["actor/updates"] = updates;
   out.metrics["actor/skipped_updates"] = skipped;
   out.metrics["actor/lr"] = lr;
   (options.recompute_old ? mismatch : sums.mismatch).PutMetrics(out.metrics);

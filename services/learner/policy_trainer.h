@@ -24,6 +24,7 @@ struct PolicyTrainerOptions {
   double weight_decay = 0;
   double grad_clip = 1;  // largest gradient norm; 0: none
   uint32_t updates_per_step = 1;
+  uint32_t turns_per_update = 0;  // over 0: updates follow from the turns
   uint32_t micro_batch_tokens = 8192;
   // pi_old is recomputed by the learner; false: the rollout's log-probs.
   bool recompute_old = true;
@@ -42,7 +43,7 @@ struct TrainedStep {
 };
 
 // The student and its optimiser. One step is: old log-probs, advantages over
-// the whole step, then updates_per_step updates of gradient accumulation over
+// the whole step, then its updates of gradient accumulation over
 // micro-batches. Token weights belong to the update as a whole, so that neither
 // the split into micro-batches nor the ranks change the loss. Gradients are
 // summed over the communicator's ranks, which all make the same calls with the

@@ -315,11 +315,47 @@ TEST_F(PolicyTrainerTest, RolloutLogProbsCanServeAsOldOnes) {
   options_.recompute_old = false;
   auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
   StepData data = Scored(*student, *teacher);
+  for (double& x : data.batch.rollout_logprob) x -= .1;
   const auto trained = student->TrainStep(1, 1e-3, data);
   ASSERT_TRUE(trained.ok());
   EXPECT_EQ(data.batch.old_logprob, data.batch.rollout_logprob);
   EXPECT_GT(trained->metrics.at("actor/entropy"), 0);
-  EXPECT_LT(trained->metrics.at("rollout/mismatch_abs_max"), 1e-5);
+  EXPECT_NEAR(trained->metrics.at("rollout/mismatch_abs_max"), .1, 1e-5);
+  EXPECT_NEAR(trained->metrics.at("actor/ratio_max"), std::exp(.1), 1e-4);
+}
+
+TEST_F(PolicyTrainerTest, RecomputedOldLogProbsAreNotTheRollouts) {
+  auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+  StepData data = Scored(*student, *teacher);
+  const std::vector<double> own = data.batch.rollout_logprob;
+  for (double& x : data.batch.rollout_logprob) x -= .1;
+  const auto trained = student->TrainStep(1, 1e-3, data);
+  ASSERT_TRUE(trained.ok());
+  EXPECT_EQ(data.batch.old_logprob, own);
+  EXPECT_NEAR(trained->metrics.at("actor/ratio_max"), 1, 1e-5);
+}
+
+// The losses beside the surrogate do not know the importance weight.
+TEST_F(PolicyTrainerTest, ImportanceWeightsAreOnTheSurrogateAlone) {
+  options_.algorithm.recipe = "opd";
+  options_.algorithm.kl_loss_coef = 1;
+  options_.reference_dir = ModelDir(3);
+  const auto losses = [&](double cap) {
+    options_.algorithm.importance_cap = cap;
+    auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+    StepData data = Scored(*student, *teacher);
+    for (double& x : data.batch.rollout_logprob) x -= std::log(1.5);
+    const auto trained = student->TrainStep(1, 1e-3, data);
+    EXPECT_TRUE(trained.ok());
+    return std::pair(trained->metrics.at("actor/pg_loss"),
+                     trained->metrics.at("actor/kl_loss"));
+  };
+  const auto [plain, plain_kl] = losses(0);
+  const auto [weighted, weighted_kl] = losses(2);  // every weight is 1.5
+  EXPECT_NEAR(weighted, 1.5 * plain, 1e-4 * std::abs(plain));
+  EXPECT_EQ(weighted_kl, plain_kl);
+  const auto [capped, capped_kl] = losses(1.2);
+  EXPECT_NEAR(capped, 1.2 * plain, 1e-4 * std::abs(plain));
 }
 
 TEST_F(PolicyTrainerTest, TheEntropyBonusRaisesTheEntropy) {
@@ -451,6 +487,25 @@ TEST_F(PolicyTrainerTest, AtTheFirstUpdateTheCurrentStudentIsTheOldOne) {
   EXPECT_NEAR(norm("old"), norm("current"), 1e-5);
 }
 
+// With the rollout's log-probs as old ones the policy under update is another
+// from the start, and so is Delta.
+TEST_F(PolicyTrainerTest, TheCurrentStudentsDeltaIsThatOfTheMoment) {
+  options_.algorithm.recipe = "opd";
+  options_.recompute_old = false;
+  const auto loss = [&](const char* delta, double shift) {
+    options_.algorithm.delta_student = delta;
+    auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+    StepData data = Scored(*student, *teacher);
+    for (double& x : data.batch.rollout_logprob) x += shift;
+    return student->TrainStep(1, 1e-3, data)->metrics.at("actor/pg_loss");
+  };
+  // The ratio exp(.1) stays inside the clip: loss = -ratio * mean Delta.
+  const double unshifted = loss("current", 0), ratio = std::exp(.1);
+  EXPECT_NEAR(loss("old", 0), unshifted, 1e-5);
+  EXPECT_NEAR(loss("current", -.1), ratio * unshifted, 1e-4);
+  EXPECT_NEAR(loss("old", -.1), ratio * (unshifted - .1), 1e-4);
+}
+
 TEST_F(PolicyTrainerTest, FirstStepZeroIsTheStartOfTheSchedule) {
   options_.algorithm.first_step = 0;
   auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
@@ -458,6 +513,14 @@ TEST_F(PolicyTrainerTest, FirstStepZeroIsTheStartOfTheSchedule) {
   const auto trained = student->TrainStep(1, 1e-3, data);
   ASSERT_TRUE(trained.ok());
   EXPECT_EQ(trained->metrics.at("hybrid/kl_coef"), 1);
+}
+
+TEST(StepDataTest, UpdatesFollowFromTheTurnsWhenTheirNumberIsGiven) {
+  EXPECT_EQ(UpdatesOf(6144, 16, 0), 16u);
+  EXPECT_EQ(UpdatesOf(6144, 16, 256), 24u);
+  EXPECT_EQ(UpdatesOf(6145, 16, 256), 25u);
+  EXPECT_EQ(UpdatesOf(1, 16, 256), 1u);
+  EXPECT_EQ(UpdatesOf(0, 16, 256), 1u);
 }
 
 TEST(StepDataTest, UpdatesDealEveryTrajectoryOnceAndEvenly) {

@@ -26,7 +26,7 @@ std::string Episode(const std::string& task, const std::string& actions,
 
 std::string EpisodeRefusal(const std::string& text) {
   return std::string(
-      StoredEpisodes::Load(Write(text), "train", "h").status().message());
+      StoredEpisodes::Load(Write(text), "train", "h", 3).status().message());
 }
 
 TEST(StoredEpisodes, KeepTheShortestEpisodeOfATask) {
@@ -34,7 +34,7 @@ TEST(StoredEpisodes, KeepTheShortestEpisodeOfATask) {
       Write(Episode("a", R"(["look", "go", "take"])") +
             Episode("b", R"(["open"])") + Episode("a", R"(["go", "take"])") +
             Episode("a", R"(["fly", "take"])")),
-      "train", "h");
+      "train", "h", 3);
   ASSERT_TRUE(episodes.ok()) << episodes.status();
   EXPECT_EQ(episodes->size(), 2u);
   EXPECT_THAT(episodes->ActionsOf("a"), ElementsAre("go", "take"));
@@ -50,7 +50,10 @@ TEST(StoredEpisodes, RefuseOtherGamesAndBrokenLinesByLine) {
   EXPECT_THAT(EpisodeRefusal(Episode("a", "[]")),
               HasSubstr("actions: found [], expected a list"));
   EXPECT_THAT(EpisodeRefusal(Episode("a", "[1]")), HasSubstr("expected text"));
-  EXPECT_FALSE(StoredEpisodes::Load("/nonexistent", "train", "h").ok());
+  EXPECT_THAT(EpisodeRefusal(Episode("a", R"(["a", "b", "c", "d"])")),
+              HasSubstr("actions: found \"4 actions\", expected at most 3, "
+                        "env.max_turns"));
+  EXPECT_FALSE(StoredEpisodes::Load("/nonexistent", "train", "h", 3).ok());
 }
 
 TEST(SkillBank, JoinsTheTextsOfACategoryAndThoseOfAll) {

@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "common/base/rng.h"
+#include "common/device/cpu_device.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/learner/algorithm/advantages.h"
 #include "services/learner/episode_metrics.h"
 
 namespace atod::learner {
@@ -125,20 +127,64 @@ TEST(StepBuilderTest, ReplayedAndEmptyTurnsHaveNoRows) {
 }
 
 // TCOD's prefix: the step is as if only the student's turns had been played.
+// Nothing of them reaches the trainer, so no gradient does.
 TEST(StepBuilderTest, ReplayedTurnsChangeNothingOfTheOthers) {
-  v1::Trajectory t = Windowed(0, 0, 3);
-  t.mutable_turns(0)->set_trainable(false);
-  v1::Trajectory shorter = t;
-  shorter.mutable_turns()->DeleteSubrange(0, 1);
-  shorter.mutable_sequences()->DeleteSubrange(0, 1);
-  const StepData a = BuildStepData({t}, "teacher").value();
-  const StepData b = BuildStepData({shorter}, "teacher").value();
-  EXPECT_EQ(a.batch.rollout_logprob, b.batch.rollout_logprob);
-  EXPECT_EQ(a.batch.teacher_logprob, b.batch.teacher_logprob);
-  EXPECT_EQ(a.batch.turn_index, b.batch.turn_index);
-  ASSERT_EQ(a.sequences.size(), b.sequences.size());
-  for (size_t i = 0; i < a.sequences.size(); ++i)
-    EXPECT_EQ(a.sequences[i].tokens, b.sequences[i].tokens);
+  Rng rng(11);
+  for (int round = 0; round < 20; ++round) {
+    std::vector<v1::Trajectory> replayed, played;
+    for (uint32_t g = 0; g < 4; ++g) {
+      const int turns = 1 + static_cast<int>(rng.Below(6));
+      const int prefix = static_cast<int>(rng.Below(turns));
+      v1::Trajectory t = Windowed(g / 2, g % 2, turns);
+      v1::Trajectory alone = t;
+      for (int k = 0; k < prefix; ++k) {
+        t.mutable_turns(k)->set_trainable(false);
+        t.mutable_turns(k)->set_valid(rng.Below(2) == 0);
+        t.mutable_turns(k)->set_action_text("of the teacher");
+      }
+      // Half of the workers leave the sequences of replayed turns out.
+      if (rng.Below(2) == 0) t.mutable_sequences()->DeleteSubrange(0, prefix);
+      alone.mutable_turns()->DeleteSubrange(0, prefix);
+      alone.mutable_sequences()->DeleteSubrange(0, prefix);
+      replayed.push_back(std::move(t));
+      played.push_back(std::move(alone));
+    }
+    const StepData a = BuildStepData(replayed, "teacher").value();
+    const StepData b = BuildStepData(played, "teacher").value();
+    EXPECT_EQ(a.batch.group, b.batch.group);
+    EXPECT_EQ(a.batch.reward, b.batch.reward);
+    EXPECT_EQ(a.batch.turn_begin, b.batch.turn_begin);
+    EXPECT_EQ(a.batch.token_begin, b.batch.token_begin);
+    EXPECT_EQ(a.batch.turn_index, b.batch.turn_index);
+    EXPECT_EQ(a.batch.valid_action, b.batch.valid_action);
+    EXPECT_EQ(a.batch.rollout_logprob, b.batch.rollout_logprob);
+    EXPECT_EQ(a.batch.teacher_logprob, b.batch.teacher_logprob);
+    ASSERT_EQ(a.sequences.size(), b.sequences.size());
+    for (size_t i = 0; i < a.sequences.size(); ++i) {
+      EXPECT_EQ(a.sequences[i].tokens, b.sequences[i].tokens);
+      ASSERT_EQ(a.sequences[i].spans.size(), b.sequences[i].spans.size());
+      for (size_t s = 0; s < a.sequences[i].spans.size(); ++s)
+        EXPECT_EQ(a.sequences[i].spans[s].row, b.sequences[i].spans[s].row);
+    }
+  }
+}
+
+// A third token behind the sampled two is no response: d = 1.5, h = 2.
+TEST(StepBuilderTest, TokensOutsideTheSpanEnterNoStatistic) {
+  v1::Trajectory t = Windowed(0, 0, 1);
+  v1::Span& span = *t.mutable_sequences(0)->mutable_spans(0);
+  v1::TeacherScores& scores = *span.mutable_teacher(0);
+  span.set_rollout_logprobs(0, -1);
+  span.set_rollout_logprobs(1, -3);
+  scores.set_logprobs(0, -2);
+  scores.set_logprobs(1, -1);
+  StepData data = BuildStepData({t}, "teacher").value();
+  data.batch.old_logprob = data.batch.rollout_logprob;
+  const auto a =
+      ComputeAdvantages(data.batch, AlgorithmOptions(), 1, *MakeCpuDevice());
+  ASSERT_TRUE(a.ok()) << a.status();
+  EXPECT_THAT(a->d, ElementsAre(1.5));
+  EXPECT_THAT(a->h, ElementsAre(2));
 }
 
 TEST(StepBuilderTest, ContextPromptsHaveTheSameResponses) {

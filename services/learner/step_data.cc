@@ -62,6 +62,12 @@ void DuplicateTurns(const std::vector<int32_t>& duplicates, StepData& data) {
   data.sequences = std::move(sequences);
 }
 
+uint32_t UpdatesOf(int turns, uint32_t per_step, uint32_t turns_per_update) {
+  if (turns_per_update == 0) return per_step;
+  const auto n = static_cast<uint32_t>(turns);
+  return std::max(1u, n / turns_per_update + (n % turns_per_update > 0));
+}
+
 std::vector<std::vector<int32_t>> SplitUpdates(int num_trajectories,
                                                uint32_t updates, uint64_t seed,
                                                uint32_t step) {

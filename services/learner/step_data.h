@@ -37,6 +37,10 @@ struct StepData {
 // are copied behind those of their trajectory, log-probs with them.
 void DuplicateTurns(const std::vector<int32_t>& duplicates, StepData& data);
 
+// Updates of a step of `turns` turns: `per_step`, or when `turns_per_update` is
+// over 0 turns / turns_per_update, rounded up, at least 1.
+uint32_t UpdatesOf(int turns, uint32_t per_step, uint32_t turns_per_update);
+
 // Which trajectories (rows of the batch) enter which update: a shuffle keyed
 // by (seed, step), so that an update is not one task's group, dealt evenly, the
 // first updates taking one more when it does not come out even. Every update

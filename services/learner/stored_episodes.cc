@@ -13,7 +13,7 @@ namespace atod::learner {
 
 absl::StatusOr<StoredEpisodes> StoredEpisodes::Load(
     const std::string& path, const std::string& split,
-    const std::string& content_hash) {
+    const std::string& content_hash, uint32_t max_turns) {
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   StoredEpisodes out;
   int64_t line = 0;
@@ -48,6 +48,9 @@ absl::StatusOr<StoredEpisodes> StoredEpisodes::Load(
     if (!task.is_string()) return wrong("task_id", task, "text");
     if (!actions.is_array() || actions.empty())
       return wrong("actions", actions, "a list with at least one action");
+    if (actions.size() > max_turns)
+      return wrong("actions", absl::StrCat(actions.size(), " actions"),
+                   absl::StrCat("at most ", max_turns, ", env.max_turns"));
     std::vector<std::string> list;
     for (const nlohmann::json& action : actions) {
       if (!action.is_string()) return wrong("actions", action, "text");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -13,11 +14,13 @@ namespace atod::learner {
 // episodes of a task the shortest counts, of equally short ones the first.
 class StoredEpisodes {
  public:
-  // INVALID_ARGUMENT names file, line and field; an episode of another split
-  // or of other games than `content_hash` is refused.
+  // INVALID_ARGUMENT names file, line and field; an episode of another split,
+  // of other games than `content_hash` or of more than `max_turns` actions,
+  // which would leave the student no turn, is refused.
   static absl::StatusOr<StoredEpisodes> Load(const std::string& path,
                                              const std::string& split,
-                                             const std::string& content_hash);
+                                             const std::string& content_hash,
+                                             uint32_t max_turns);
 
   // The actions of a task's episode; none when there is no episode.
   const std::vector<std::string>& ActionsOf(const std::string& task_id) const;

@@ -1,6 +1,7 @@
 #include "services/learner/surrogate_trainer.h"
 
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "ATen/ATen.h"
@@ -295,27 +296,51 @@ TEST(Distillation, SampledGradientsAverageToMinusThatOfReverseKl) {
   const std::vector<double> logits = {.2, -.4, .9}, teacher = {.2, .5, .3};
   const std::vector<double> p = Values(Column(logits).softmax(0));
   Rng rng(9);
-  constexpr int kSamples = 200000;
-  std::vector<double> mean(kVocab), square(kVocab), undetached(kVocab);
+  constexpr int kSamples = 100000;
+  std::vector<TestTrajectory> played;
+  std::vector<int64_t> tokens;
+  std::vector<double> square(kVocab);
   for (int n = 0; n < kSamples; ++n) {
     const double u = rng.Uniform();
     const int a = u < p[0] ? 0 : u < p[0] + p[1] ? 1 : 2;
-    const double delta = std::log(teacher[a]) - std::log(p[a]);
+    tokens.push_back(a);
+    played.push_back({.turns = {{.student = {std::log(p[a])},
+                                 .teacher = {std::log(teacher[a])}}}});
     for (int j = 0; j < kVocab; ++j) {
-      const double score = (a == j) - p[j];  // d log p_a / d logit_j
-      mean[j] += delta * score / kSamples;
-      square[j] += delta * score * delta * score / kSamples;
-      // Delta itself differentiated, without a ratio.
-      undetached[j] += -score / kSamples;
+      const double term =
+          (std::log(teacher[a]) - std::log(p[a])) * ((a == j) - p[j]);
+      square[j] += term * term / kSamples;
     }
   }
+  const StepBatch batch = MakeBatch(played);
+  AlgorithmOptions options;
+  options.recipe = "opd";
+  const auto advantages =
+      ComputeAdvantages(batch, options, 1, *MakeCpuDevice());
+  ASSERT_TRUE(advantages.ok()) << advantages.status();
+  std::vector<int32_t> update(kSamples);
+  std::iota(update.begin(), update.end(), 0);
+  const at::Tensor leaf = Leaf(logits);
+  SurrogateStats stats;
+  SurrogateLoss(leaf.log_softmax(0).index({at::tensor(tokens, at::kLong)}),
+                Column(batch.old_logprob), Column(advantages->advantage),
+                Column(TokenLossWeights(batch, update, {})),
+                at::tensor(std::vector<int64_t>(), at::kLong), {}, &stats)
+      .backward();
+  const std::vector<double> descent = Values(leaf.grad());
   const std::vector<double> kl_gradient = {0.0188339198, -0.2232477166,
                                            0.2044137969};
+  // Descending the loss descends the KL.
   for (int j = 0; j < kVocab; ++j) {
-    const double error = std::sqrt((square[j] - mean[j] * mean[j]) / kSamples);
-    EXPECT_NEAR(mean[j], -kl_gradient[j], 5 * error);
-    EXPECT_NEAR(undetached[j], 0, 5 * std::sqrt(.25 / kSamples));
+    const double error =
+        std::sqrt((square[j] - kl_gradient[j] * kl_gradient[j]) / kSamples);
+    EXPECT_NEAR(descent[j], kl_gradient[j], 5 * error);
   }
+  // Delta itself differentiated, without a ratio, trains nothing.
+  const at::Tensor plain = Leaf(logits);
+  plain.log_softmax(0).index({at::tensor(tokens, at::kLong)}).mean().backward();
+  for (const double x : Values(plain.grad()))
+    EXPECT_NEAR(x, 0, 5 * std::sqrt(.25 / kSamples));
 }
 
 // SDAR with the teacher's log-probs in the place of the context's pushes in

@@ -307,9 +307,12 @@ void AgentLoop::StartTurn(Episode& e) {
     absl::StatusOr<FittedPrompt> context =
         FitContextPrompt(e.env->prompt, inputs, spec.context, tokenizer_,
                          options_.max_context - spec.sampling.max_tokens);
+    // Not a failure: the next worker would find the same.
     if (!context.ok()) {
-      return Fail(e, absl::InvalidArgumentError(absl::StrCat(
-                         "context: ", context.status().message())));
+      spdlog::warn("{} ends at turn {}: prompt of the alternative context: {}",
+                   Name(spec), turn.index, context.status().ToString());
+      e.observation.done_reason = envs::DoneReason::kError;
+      return FinishPlay(e);
     }
     sequence.context_tokens = std::move(context->tokens);
   }

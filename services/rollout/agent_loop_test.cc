@@ -370,6 +370,22 @@ TEST_F(GoLoopTest, PromptOverTheLimitEndsTheEpisodeWithAnError) {
   EXPECT_FALSE(record.success);
 }
 
+TEST_F(GoLoopTest, ContextOverTheLimitEndsTheEpisodeWithAnError) {
+  envs::EnvDescription cut = FakeEnvs::Corridor();
+  cut.prompt.overflow = PromptSpec::Overflow::kCutLeft;
+  envs_.set_description(cut);
+  loop_.emplace(
+      *go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
+      AgentLoop::Options{.slots = 1, .max_context = 32, .nonce = "n"});
+  EpisodeSpec spec = Spec(0, 9);
+  spec.context = "go up go up go up go up";
+  Add(spec);
+  const EpisodeRecord record = Finish(1)[0];
+  EXPECT_TRUE(record.status.ok()) << record.status;
+  EXPECT_EQ(record.done_reason, envs::DoneReason::kError);
+  EXPECT_FALSE(record.success);
+}
+
 TEST_F(GoLoopTest, PromptOverTheLimitIsCutWhereTheSpecSaysSo) {
   envs::EnvDescription cut = FakeEnvs::Corridor();
   cut.prompt.overflow = PromptSpec::Overflow::kCutLeft;

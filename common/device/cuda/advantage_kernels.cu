@@ -17,7 +17,7 @@ __global__ void GroupKernel(StatisticsColumns c) {
   if (g >= c.groups) return;
   c.flat[g] =
       kernels::NormalizeGroup(c.group_member, kernels::RowsOf(c.group_begin, g),
-                              c.raw_single, c.reward, c.grpo);
+                              c.group, c.reward, c.grpo);
 }
 
 // One thread a turn.

@@ -16,7 +16,7 @@ struct StatisticsColumns {
   const int32_t* group_begin = nullptr;   // [groups + 1]
   const int32_t* group_member = nullptr;  // [items]
   const double* reward = nullptr;         // [items]
-  bool raw_single = false;
+  kernels::GroupOptions group;
   const int32_t* turn_begin = nullptr;   // [trajectories + 1]
   const int32_t* token_begin = nullptr;  // [turns + 1]
   const double* old_logprob = nullptr;   // [tokens]

@@ -66,7 +66,7 @@ class CudaDevice final : public DeviceBackend {
     c.trajectories = static_cast<int32_t>(in.turn_begin.size()) - 1;
     c.turns = static_cast<int32_t>(in.token_begin.size()) - 1;
     ATOD_RETURN_IF_ERROR(arena_.Reset(BytesOf(in)));
-    c.raw_single = in.raw_single;
+    c.group = in.group;
     c.tdur = in.tdur;
     ATOD_RETURN_IF_ERROR(Upload(in.group_begin, &c.group_begin));
     ATOD_RETURN_IF_ERROR(Upload(in.group_member, &c.group_member));

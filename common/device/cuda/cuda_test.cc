@@ -97,7 +97,8 @@ TEST_F(Cuda, KernelsGiveTheCpusBits) {
                           seed % 2 == 0 ? 50 : 3, seed % 3 == 0 ? 200 : 4);
     for (const bool with_teacher : {true, false}) {
       StatisticsInput in = step.Statistics(with_teacher);
-      in.raw_single = with_teacher;
+      in.group.raw_single = with_teacher;
+      in.group.std = static_cast<kernels::GroupStd>(seed % 3);
       StatisticsOutput expected, got;
       ASSERT_TRUE(cpu->Statistics(in, &expected).ok());
       absl::Status status = device_->Statistics(in, &got);

@@ -269,6 +269,14 @@ void AddComparison(const std::vector<RunData>& runs, const Material& m,
   absl::StrAppend(&weights, Wrapped(heats));
   page.Section("turns", "Turn weights", weights);
   page.Section("policy", "Policy and optimiser", Cards(curves.policy));
+  const Table held_out = HeldOutComparison(m);
+  if (!held_out.rows.empty())
+    page.Section(
+        "held-out", "Held-out games",
+        ToHtml(held_out) +
+            Note("Success in %, mean turns of an episode behind it, on games "
+                 "of no panel. Intervals are 95 %, bootstrap over games, and "
+                 "over seeds where there are several."));
 }
 
 }  // namespace
@@ -345,6 +353,9 @@ std::string RenderMarkdown(const std::vector<RunData>& runs) {
   std::string out = ToMarkdown(SuccessTable(m));
   if (m.groups.size() > 1)
     absl::StrAppend(&out, "\n", ToMarkdown(PairedTable(m)));
+  if (const Table held_out = HeldOutComparison(m);
+      runs.size() > 1 && !held_out.rows.empty())
+    absl::StrAppend(&out, "\n", ToMarkdown(held_out));
   return out;
 }
 

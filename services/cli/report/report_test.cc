@@ -75,6 +75,16 @@ class RunFolder {
     Write(absl::StrFormat("evals/panel-%06d.jsonl", step), text);
   }
 
+  // The first `wins` of 10 games that `policy` played beside training.
+  void HeldOut(const std::string& policy, int wins) {
+    std::string text;
+    for (int i = 0; i < 10; ++i)
+      absl::StrAppendFormat(
+          &text, "{\"task_id\":\"h-%d\",\"success\":%s,\"length\":7}\n", i,
+          i < wins ? "true" : "false");
+    Write(absl::StrCat("evals/", policy, "-unseen.jsonl"), text);
+  }
+
   // `count` episodes of `turns` turns; even ones are solved.
   void Step(uint32_t step, uint32_t count, uint32_t turns) {
     const auto store =
@@ -198,6 +208,29 @@ TEST(Report, ComparesOnlyRunsOfTheSamePanel) {
   EXPECT_THAT(html, HasSubstr("Paired differences"));
   EXPECT_THAT(html, HasSubstr("algorithm.recipe"));
   EXPECT_THAT(RenderSvg(runs), Not(HasSubstr("nan")));
+}
+
+TEST(Report, HeldOutGamesOfSeveralRunsAtBothTemperatures) {
+  RunFolder a("h-0", "atod", 0), b("h-1", "atod", 1), c("i-0", "grpo", 0);
+  std::vector<RunData> runs;
+  for (RunFolder* f : {&a, &b, &c}) {
+    f->Metrics(20);
+    f->HeldOut("teacher", 6);
+    f->HeldOut("trained-last", f == &b ? 9 : 7);
+    if (f != &c) f->HeldOut("trained-last-t1", 4);
+    runs.push_back(f->Read());
+  }
+  const std::string table = RenderMarkdown(runs);
+  EXPECT_THAT(table, HasSubstr("| unseen T = 0.4 | unseen T = 1 |"));
+  EXPECT_THAT(table, HasSubstr("| teacher | 60.0 ["));
+  EXPECT_TRUE(std::regex_search(
+      table, std::regex("\n\\| h \\| 80\\.0 \\[[0-9., ]+\\] 7\\.0 turns "
+                        "\\| 40\\.0 \\[")));
+  EXPECT_TRUE(std::regex_search(
+      table, std::regex("\n\\| i-0 \\| 70\\.0 \\[[0-9., ]+\\] 7\\.0 turns "
+                        "\\| – \\|")));
+  EXPECT_THAT(RenderReport(runs, {.compare = true}),
+              HasSubstr("Held-out games"));
 }
 
 TEST(Report, NothingFromARunIsMarkupAndNothingIsLoaded) {

@@ -108,7 +108,8 @@ absl::StatusOr<std::vector<Game>> ReadGames(const std::string& path) {
                        .expected = "true or false of one game"});
     }
     games.push_back(
-        {Text(line, line.contains("task") ? "task" : "task_id"),
+        {Text(line, "panel"),
+         Text(line, line.contains("task") ? "task" : "task_id"),
          Text(line, "category"), success->get<bool>(),
          Number(line, line.contains("turns") ? "turns" : "length")});
   }

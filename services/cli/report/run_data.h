@@ -25,6 +25,7 @@ struct StepRow {
 };
 
 struct Game {
+  std::string panel;  // hash of the learner's panel; empty for other games
   std::string task;
   std::string category;
   bool success = false;

@@ -26,10 +26,17 @@ std::vector<double> Wins(const PanelEval& eval) {
   return out;
 }
 
-std::string PanelId(const PanelEval& eval) {
-  std::string tasks;
-  for (const Game& g : eval.games) absl::StrAppend(&tasks, g.task, "\n");
-  return HashHex(tasks).substr(0, 12);
+// The games themselves and how they are played.
+std::string PanelId(const RunData& run, const PanelEval& eval) {
+  std::string text;
+  for (const Game& g : eval.games)
+    absl::StrAppend(&text, g.panel, " ", g.task, "\n");
+  for (const char* key :
+       {"sampling.eval_temperature", "sampling.train.max_tokens",
+        "env.max_turns", "env.prompt_set", "env.history_length",
+        "eval.panel_seed"})
+    absl::StrAppend(&text, key, "=", run.key(key), "\n");
+  return HashHex(text).substr(0, 12);
 }
 
 }  // namespace
@@ -44,7 +51,7 @@ RunSummary Summarize(const RunData& run) {
   // Evaluations of other games than the last one's cannot be averaged with it.
   std::vector<const PanelEval*> evals;
   for (const PanelEval& eval : run.panel) {
-    if (PanelId(eval) != PanelId(run.panel.back())) continue;
+    if (PanelId(run, eval) != PanelId(run, run.panel.back())) continue;
     if (eval.step == 0) {
       out.before = PointOf(eval);
     } else {
@@ -58,7 +65,7 @@ RunSummary Summarize(const RunData& run) {
         evals.begin(), evals.end(), [](const PanelEval* a, const PanelEval* b) {
           return a->success_rate() < b->success_rate();
         });
-    out.panel = PanelId(last);
+    out.panel = PanelId(run, last);
     out.games = last.games.size();
     out.last = PointOf(last);
     out.best = PointOf(best);

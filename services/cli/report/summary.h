@@ -24,7 +24,8 @@ struct EvalPoint {
 struct RunSummary {
   std::string name, recipe, seed;
   uint32_t steps = 0;
-  std::string panel;  // identity of the games, empty without an evaluation
+  std::string panel;  // identity of the games and of how they are played;
+                      // empty without an evaluation
   size_t games = 0;
   size_t evaluations = 0;  // after step 0
   std::optional<EvalPoint> before, best, last;

@@ -41,13 +41,24 @@ Cell PointCell(const std::optional<EvalPoint>& point, bool with_step) {
                    with_step ? absl::StrCat(" at ", point->step) : ""));
 }
 
-// Mean of the members' values, and the lowest and highest.
-Cell Over(const std::vector<double>& values) {
-  if (values.empty()) return None();
-  const auto [low, high] = std::minmax_element(values.begin(), values.end());
-  return Number(Percent(Mean(values)),
-                absl::StrCat(Percent(*low), " – ", Percent(*high)));
-}
+// Success and turns of the members of a group.
+struct Members {
+  std::vector<double> success, turns;
+  void Add(const std::optional<EvalPoint>& point) {
+    if (!point) return;
+    success.push_back(point->success.value);
+    turns.push_back(point->turns);
+  }
+  // Their mean, the lowest and highest, and the mean length.
+  Cell cell() const {
+    if (success.empty()) return None();
+    const auto [low, high] =
+        std::minmax_element(success.begin(), success.end());
+    return Number(Percent(Mean(success)),
+                  absl::StrCat(Percent(*low), " – ", Percent(*high), " ",
+                               Turns(Mean(turns))));
+  }
+};
 
 GameTable GamesOf(const Material& m, const Group& group,
                   std::vector<double> RunSummary::*which) {
@@ -87,15 +98,17 @@ Table::Row RunRow(const RunSummary& s, bool part) {
 }
 
 Table::Row GroupRow(const Material& m, const Group& group) {
-  std::vector<double> before, best, last, rollout;
+  Members before, best, last, rollout;
+  double mean_turns = 0;
   std::set<uint32_t> steps;
   for (const size_t i : group.runs) {
     const RunSummary& s = m.summaries[i];
     steps.insert(s.steps);
-    if (s.before) before.push_back(s.before->success.value);
-    if (s.best) best.push_back(s.best->success.value);
-    if (s.last) last.push_back(s.last->success.value);
-    if (s.rollout) rollout.push_back(s.rollout->value);
+    before.Add(s.before);
+    best.Add(s.best);
+    last.Add(s.last);
+    if (s.rollout) rollout.Add(EvalPoint{0, *s.rollout, s.rollout_turns});
+    mean_turns += s.mean_last_turns / static_cast<double>(group.runs.size());
   }
   Table::Row row;
   row.cells = {Text(group.label),
@@ -104,18 +117,19 @@ Table::Row GroupRow(const Material& m, const Group& group) {
                Number(steps.size() == 1 ? absl::StrCat(*steps.begin())
                                         : absl::StrCat(*steps.begin(), " – ",
                                                        *steps.rbegin())),
-               Over(before),
-               Over(best),
-               Over(last)};
+               before.cell(),
+               best.cell(),
+               last.cell()};
   if (PanelOf(m, group).empty()) {
     row.cells.push_back(None());
   } else {
     const GameTable games = GamesOf(m, group, &RunSummary::mean_games);
     const Estimate e =
         PairedDifference(games, {std::vector<double>(games[0].size(), 0.0)});
-    row.cells.push_back(Number(Percent(e.value), Interval(e)));
+    row.cells.push_back(Number(
+        Percent(e.value), absl::StrCat(Interval(e), " ", Turns(mean_turns))));
   }
-  row.cells.push_back(Over(rollout));
+  row.cells.push_back(rollout.cell());
   return row;
 }
 
@@ -123,14 +137,16 @@ std::string PolicyName(const std::string& policy) {
   if (policy == "random") return "random admissible actions";
   if (policy == "untrained") return "untrained student";
   if (policy == "trained-last") return "trained student, last checkpoint";
+  if (policy == "trained-last-t1")
+    return "trained student, last checkpoint, T = 1";
   if (policy == "trained-best") return "trained student, best checkpoint";
   return policy;
 }
 
 int PolicyRank(const std::string& policy) {
-  static constexpr const char* kOrder[] = {"random",       "untrained",
-                                           "teacher",      "trained-last",
-                                           "trained-best", "planner"};
+  static constexpr const char* kOrder[] = {
+      "random",          "untrained",    "teacher", "trained-last",
+      "trained-last-t1", "trained-best", "planner"};
   int rank = 0;
   for (const char* known : kOrder) {
     if (policy == known) return rank;
@@ -223,7 +239,7 @@ Table SuccessTable(const Material& m) {
       Number("last", eval),
       Number(absl::StrCat("mean of last ", n), eval),
       Number(
-          absl::StrCat("training, last ", steps, " steps"),
+          absl::StrCat("training rollouts, last ", steps, " steps"),
           absl::StrCat("T = ", first.key("sampling.train.temperature", "1")))};
   for (const Group& group : m.groups) {
     const bool several = group.runs.size() > 1;
@@ -315,6 +331,71 @@ Table HeldOutTable(const RunData& run) {
       }
     }
     table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
+Table HeldOutComparison(const Material& m) {
+  struct Column {
+    std::string split, suffix;  // of evals/POLICY[SUFFIX]-SPLIT.jsonl
+  };
+  // The games of a column as `run` played them, or null.
+  const auto games_of = [](const RunData& run, const std::string& policy,
+                           const Column& column) -> const std::vector<Game>* {
+    for (const NamedEval& eval : run.evals) {
+      if (eval.policy == policy + column.suffix && eval.split == column.split)
+        return &eval.games;
+    }
+    return nullptr;
+  };
+  std::set<std::string> splits;
+  for (const RunData& run : *m.runs)
+    for (const NamedEval& eval : run.evals) splits.insert(eval.split);
+  Table table;
+  table.head = {Text("last checkpoint")};
+  std::vector<Column> columns;
+  for (auto split = splits.rbegin(); split != splits.rend(); ++split) {
+    for (const char* suffix : {"", "-t1"}) {
+      columns.push_back({*split, suffix});
+      table.head.push_back(Number(*split, *suffix == 0 ? "T = 0.4" : "T = 1"));
+    }
+  }
+  const auto add_row = [&](const std::string& name, const std::string& policy,
+                           const std::vector<size_t>& runs, bool part) {
+    Table::Row row{.cells = {Text(name)}, .part = part};
+    bool any = false;
+    for (const Column& column : columns) {
+      GameTable wins;
+      double turns = 0;
+      const std::vector<Game>* first = nullptr;
+      for (const size_t i : runs) {
+        const std::vector<Game>* games = games_of((*m.runs)[i], policy, column);
+        if (games == nullptr || games->empty()) continue;
+        if (first == nullptr) first = games;
+        if (!SameGames(*games, *first)) continue;
+        wins.push_back(Wins(*games));
+        for (const Game& g : *games) turns += g.turns / games->size();
+      }
+      if (wins.size() < runs.size()) {
+        row.cells.push_back(None());
+        continue;
+      }
+      any = true;
+      const Estimate e =
+          PairedDifference(wins, {std::vector<double>(wins[0].size(), 0.0)});
+      row.cells.push_back(
+          Number(Percent(e.value),
+                 absl::StrCat(Interval(e), " ", Turns(turns / runs.size()))));
+    }
+    if (any) table.rows.push_back(std::move(row));
+  };
+  for (const char* policy : {"untrained", "teacher"})
+    add_row(PolicyName(policy), policy, {0}, false);
+  for (const Group& group : m.groups) {
+    const bool several = group.runs.size() > 1;
+    if (several) add_row(group.label, "trained-last", group.runs, false);
+    for (const size_t i : group.runs)
+      add_row((*m.runs)[i].name, "trained-last", {i}, several);
   }
   return table;
 }

@@ -45,6 +45,11 @@ Table PairedTable(const Material& material);
 // paired difference to the teacher.
 Table HeldOutTable(const RunData& run);
 
+// The same of several runs: the last checkpoint at T = 0.4 (trained-last) and
+// T = 1 (trained-last-t1) with the first run's untrained student and teacher.
+// Intervals over games, and over seeds in a row of several.
+Table HeldOutComparison(const Material& material);
+
 // Success by task type: before, at the best and at the last evaluation.
 Table CategoryTable(const RunData& run, const RunSummary& summary);
 

@@ -201,7 +201,7 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   in.group_begin = items.begin;
   in.group_member = items.member;
   in.reward = reward;
-  in.raw_single = recipe.reward.raw_single;
+  in.group = recipe.reward.group;
   in.turn_begin = batch.turn_begin;
   in.token_begin = batch.token_begin;
   in.old_logprob = batch.old_logprob;

@@ -85,9 +85,7 @@ TEST(Advantages, FourTurnsGiveTheReferenceStatisticsAndAdvantages) {
 
 TEST(Advantages, EdgeCasesFollowTheProfilesGuards) {
   EXPECT_THAT(Weights("paper", {{.3, .2}}), Near({.75}));
-  EXPECT_THAT(Weights("default", {{.3, .2}}), Near({1}));
   EXPECT_THAT(Weights("paper", {{.1, .2}, {.4, .5}}), Near({0, 1}));
-  EXPECT_THAT(Weights("default", {{.1, .2}, {.4, .5}}), Near({1, 1}));
   EXPECT_THAT(Weights("paper", {{.1, .5}, {.4, .2}}), Near({1, 1}));
   for (const std::string profile : kProfiles) {
     EXPECT_THAT(Weights(profile, {{.5, 0}, {.5, .5}, {.5, 1}}),
@@ -98,7 +96,12 @@ TEST(Advantages, EdgeCasesFollowTheProfilesGuards) {
   const std::vector<std::pair<double, double>> close = {
       {.001, .1}, {.004, .2}, {.009, .4}};
   EXPECT_THAT(Weights("paper", close), Near({0, 0.5833333333, 1}, 1e-10));
-  EXPECT_THAT(Weights("default", close), Near({1, 1, 1}));
+  for (const std::string guarded : {"default", "released"}) {
+    EXPECT_THAT(Weights(guarded, {{.3, .2}}), Near({1}));
+    EXPECT_THAT(Weights(guarded, {{.1, .2}, {.4, .5}}), Near({1, 1}));
+    EXPECT_THAT(Weights(guarded, {{.1, .5}, {.4, .2}}), Near({1, 1}));
+    EXPECT_THAT(Weights(guarded, close), Near({1, 1, 1}));
+  }
 }
 
 TEST(Advantages, ThePapersCaseStudyIsReproduced) {
@@ -149,6 +152,19 @@ TEST(Advantages, GroupStatisticsAreOverTrajectoriesWithBesselsCorrection) {
     EXPECT_THAT(Compute(MakeBatch(MixedGroup()), Options(profile)).grpo,
                 Near({up, down, down, up, down, down, down, up}, 1e-10));
   }
+}
+
+TEST(Advantages, OtherDivisorsOfAGroupAreAsGiven) {
+  const auto grpo = [](const char* divisor) {
+    AlgorithmOptions options = Options("paper");
+    options.group_std = divisor;
+    return Compute(MakeBatch(MixedGroup()), options).grpo;
+  };
+  const double up = 1.2909941821, down = -0.7745965092;
+  EXPECT_THAT(grpo("population"),
+              Near({up, down, down, up, down, down, down, up}, 1e-10));
+  EXPECT_THAT(grpo("none"),
+              Near({6.25, -3.75, -3.75, 6.25, -3.75, -3.75, -3.75, 6.25}));
 }
 
 TEST(Advantages, AGroupOfEqualRewardsHasExactlyZero) {

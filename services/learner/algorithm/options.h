@@ -29,6 +29,7 @@ struct AlgorithmOptions {
   std::optional<std::string> penalty_order;
   std::optional<std::string> statistics_over;
   std::optional<std::string> singleton_group;
+  std::string group_std = "bessel";
   int duplicate_rows_to = 0;
   double kl_reward_coef = 0;
 

@@ -169,6 +169,10 @@ constexpr std::pair<const char*, Unit> kUnits[] = {
     {"trajectory", Unit::kTrajectory}, {"turn", Unit::kTurn}};
 constexpr std::pair<const char*, bool> kSingletons[] = {{"zero", false},
                                                         {"raw", true}};
+constexpr std::pair<const char*, kernels::GroupStd> kStds[] = {
+    {"bessel", kernels::GroupStd::kBessel},
+    {"population", kernels::GroupStd::kPopulation},
+    {"none", kernels::GroupStd::kNone}};
 constexpr std::pair<const char*, Aggregation> kAggregations[] = {
     {"trajectory", Aggregation::kTrajectory},
     {"token", Aggregation::kToken},
@@ -209,9 +213,10 @@ absl::Status FillReward(const AlgorithmOptions& o, const Profile& profile,
       OneOf("statistics_over",
             o.statistics_over.value_or(profile.statistics_over), kUnits));
   ATOD_ASSIGN_OR_RETURN(
-      out.raw_single,
+      out.group.raw_single,
       OneOf("singleton_group",
             o.singleton_group.value_or(profile.singleton_group), kSingletons));
+  ATOD_ASSIGN_OR_RETURN(out.group.std, OneOf("group_std", o.group_std, kStds));
   if (out.penalty_place == Unit::kTurn && out.statistics == Unit::kTrajectory &&
       out.penalty_order != PenaltyOrder::kAfter) {
     return Wrong("penalty_place", "\"turn\"",

@@ -271,6 +271,8 @@ TEST(Weights, TheKeptFractionZeroesAllButTheHighestAndKeepsTies) {
   EXPECT_THAT(WeightsOf(t, options), Near({0, 0, 1, 0, 0}));
   options.weight_floor = .2;
   EXPECT_THAT(WeightsOf(t, options), Near({.2, .2, 1, .2, .2}));
+  options.weight_kept_fraction = 1;
+  EXPECT_THAT(WeightsOf(t, options), Near({.2, .6, 1, .6, .4}));
 }
 
 TEST(Weights, TheSoftCurriculumLetsLaterTurnsJoin) {
@@ -454,7 +456,7 @@ TEST(Profiles, ReleasedIsEveryRowOfItsColumn) {
   EXPECT_EQ(released->reward.statistics, Unit::kTurn);
   EXPECT_EQ(released->reward.penalty_place, Unit::kTurn);
   EXPECT_EQ(released->reward.penalty_order, PenaltyOrder::kBefore);
-  EXPECT_TRUE(released->reward.raw_single);
+  EXPECT_TRUE(released->reward.group.raw_single);
   EXPECT_EQ(released->aggregation.how, Aggregation::kMicroBatch);
   EXPECT_EQ(released->aux.entropy_coef, .001);
   EXPECT_EQ(released->surrogate.dual_clip, 3);
@@ -500,21 +502,23 @@ TEST(EveryRecipe, DoesNotDependOnTheOrderOfTrajectories) {
   const StepBatch batch = MakeBatch(trajectories);
   std::vector<int> order(trajectories.size());
   std::iota(order.begin(), order.end(), 0);
-  rng.Shuffle(order);
-  std::vector<TestTrajectory> shuffled;
-  for (const int i : order) shuffled.push_back(trajectories[i]);
-  const StepBatch other = MakeBatch(shuffled);
-  for (const std::string profile : kProfiles) {
-    for (const std::string recipe : kRecipes) {
-      const Advantages a = Compute(batch, Options(recipe, profile));
-      const Advantages b = Compute(other, Options(recipe, profile));
-      for (size_t row = 0; row < order.size(); ++row) {
-        const int from = batch.token_begin[batch.turn_begin[order[row]]];
-        const int to = other.token_begin[other.turn_begin[row]];
-        const int end = other.token_begin[other.turn_begin[row + 1]];
-        for (int t = 0; to + t < end; ++t)
-          EXPECT_NEAR(b.advantage[to + t], a.advantage[from + t], 1e-12)
-              << recipe << " " << profile;
+  for (int round = 0; round < 5; ++round) {
+    rng.Shuffle(order);
+    std::vector<TestTrajectory> shuffled;
+    for (const int i : order) shuffled.push_back(trajectories[i]);
+    const StepBatch other = MakeBatch(shuffled);
+    for (const std::string profile : kProfiles) {
+      for (const std::string recipe : kRecipes) {
+        const Advantages a = Compute(batch, Options(recipe, profile));
+        const Advantages b = Compute(other, Options(recipe, profile));
+        for (size_t row = 0; row < order.size(); ++row) {
+          const int from = batch.token_begin[batch.turn_begin[order[row]]];
+          const int to = other.token_begin[other.turn_begin[row]];
+          const int end = other.token_begin[other.turn_begin[row + 1]];
+          for (int t = 0; to + t < end; ++t)
+            EXPECT_NEAR(b.advantage[to + t], a.advantage[from + t], 1e-12)
+                << recipe << " " << profile;
+        }
       }
     }
   }
@@ -535,6 +539,26 @@ TEST(EveryRecipe, EmptyTurnsChangeNothingButStatisticsOverTurns) {
       const Advantages b = Compute(MakeBatch(padded), options);
       const bool rows = profile == "released" && a.rl_coef > 0;
       if (rows) {
+        // Every turn is a row of its group, the empty one too.
+        for (int g = 0; g < 3; ++g) {
+          std::vector<double> rewards;
+          for (const auto& t : padded)
+            if (t.group == g)
+              rewards.insert(rewards.end(), t.turns.size(), t.reward);
+          const double n = rewards.size();
+          double mean = 0, squares = 0;
+          for (const double r : rewards) mean += r / n;
+          for (const double r : rewards) squares += (r - mean) * (r - mean);
+          const double std = std::sqrt(squares / (n - 1)) + 1e-6;
+          for (size_t i = 0, k = 0; i < padded.size(); ++i) {
+            for (size_t turn = 0; turn < padded[i].turns.size(); ++turn, ++k) {
+              if (padded[i].group != g) continue;
+              const double expected =
+                  squares == 0 ? 0 : (padded[i].reward - mean) / std;
+              EXPECT_NEAR(b.group_advantage[k], expected, 1e-12) << recipe;
+            }
+          }
+        }
         EXPECT_NE(b.advantage, a.advantage) << recipe;
       } else {
         EXPECT_EQ(b.advantage, a.advantage) << recipe << " " << profile;

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "common/device/kernels.h"
 #include "services/learner/algorithm/aux_loss.h"
 #include "services/learner/algorithm/groups.h"
 #include "services/learner/algorithm/step_batch.h"
@@ -25,8 +26,8 @@ struct RewardOptions {
   // turn itself does.
   Unit penalty_place = Unit::kTrajectory;
   PenaltyOrder penalty_order = PenaltyOrder::kBefore;
-  bool raw_single = false;  // a group of one keeps its reward
-  double kl_coef = 0;       // of the KL to the reference model in the reward
+  kernels::GroupOptions group;
+  double kl_coef = 0;  // of the KL to the reference model in the reward
   KlEstimator kl_estimator = KlEstimator::kK3;
 };
 
