@@ -61,12 +61,13 @@ HealthCheck Ratio(const RunData& run, bool early) {
                           : "hybrid/opd_rl_ratio is below 1 late"};
   const Points kl = run.series("hybrid/kl_coef");
   const Points rl = run.series("hybrid/rl_coef");
-  const auto all_zero = [](const Points& points) {
-    return std::all_of(points.begin(), points.end(),
-                       [](const auto& p) { return p.second == 0; });
+  const auto constant = [](const Points& points) {
+    return std::all_of(points.begin(), points.end(), [&](const auto& p) {
+      return p.second == points.front().second;
+    });
   };
-  if (all_zero(kl) || all_zero(rl)) {
-    check.finding = "the recipe has one signal only";
+  if (constant(kl) && constant(rl)) {
+    check.finding = "the recipe hands nothing over";
     return check;
   }
   const double steps =

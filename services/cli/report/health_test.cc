@@ -59,18 +59,20 @@ TEST(Health, EntropyBelowATenthOfItsHighestIsACollapse) {
             Verdict::kBad);
 }
 
-TEST(Health, RatioIsJudgedAtBothEndsAndNotForOneSignal) {
+TEST(Health, RatioIsJudgedAtBothEndsWhereOneSignalHandsOver) {
   RunData run = RunWith("hybrid/opd_rl_ratio", 50,
                         [](uint32_t s) { return s <= 5 ? 3.0 : 0.5; });
-  for (StepRow& row : run.steps)
-    row.scalars["hybrid/kl_coef"] = row.scalars["hybrid/rl_coef"] = 1;
+  for (StepRow& row : run.steps) {
+    row.scalars["hybrid/kl_coef"] = 1 - 0.01 * row.step;
+    row.scalars["hybrid/rl_coef"] = 1;
+  }
   const std::string early = "hybrid/opd_rl_ratio is above 1 early";
   const std::string late = "hybrid/opd_rl_ratio is below 1 late";
   EXPECT_EQ(Find(run, early).verdict, Verdict::kGood);
   EXPECT_EQ(Find(run, late).verdict, Verdict::kGood);
   for (StepRow& row : run.steps) row.scalars["hybrid/opd_rl_ratio"] = 2;
   EXPECT_EQ(Find(run, late).verdict, Verdict::kNotice);
-  for (StepRow& row : run.steps) row.scalars["hybrid/rl_coef"] = 0;
+  for (StepRow& row : run.steps) row.scalars["hybrid/kl_coef"] = 1;
   EXPECT_EQ(Find(run, late).verdict, Verdict::kUnknown);
 }
 

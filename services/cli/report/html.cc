@@ -75,6 +75,8 @@ th, td { padding: 6px 12px 6px 0; text-align: left; vertical-align: top; border-
 thead th { font-weight: 600; font-size: 13px; color: var(--soft); border-bottom: 1px solid var(--ink); vertical-align: bottom; }
 td.n, th.n { text-align: right; padding-right: 0; padding-left: 14px; white-space: nowrap; }
 td.n small, .ci { color: var(--soft); font-size: 12.5px; white-space: nowrap; }
+.scroll td:first-child { white-space: nowrap; }
+td.n small { white-space: normal; }
 td.n + td:not(.n), th.n + th:not(.n) { padding-left: 18px; }
 tr.part td { color: var(--soft); }
 tr.part td:first-child { padding-left: 16px; }

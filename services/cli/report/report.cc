@@ -275,7 +275,8 @@ void AddComparison(const std::vector<RunData>& runs, const Material& m,
         "held-out", "Held-out games",
         ToHtml(held_out) +
             Note("Success in %, mean turns of an episode behind it, on games "
-                 "of no panel. Intervals are 95 %, bootstrap over games, and "
+                 "drawn apart from the panel's (of the panel's split some are "
+                 "in both). Intervals are 95 %, bootstrap over games, and "
                  "over seeds where there are several."));
 }
 

@@ -193,6 +193,20 @@ TEST(Report, GroupsRunsThatDifferInTheSeedAlone) {
   EXPECT_EQ(groups[1].label, "y-0");
 }
 
+TEST(Report, NamesOfGroupsLeaveOutWhatAllBeginWith) {
+  RunFolder a("mini-atod-0", "atod", 0), b("mini-w-one-0", "atod_one", 0);
+  std::vector<RunData> runs;
+  for (RunFolder* f : {&a, &b}) {
+    f->Metrics(20);
+    runs.push_back(f->Read());
+  }
+  std::vector<Group> groups = GroupRuns(runs);
+  EXPECT_EQ(groups[0].label, "atod-0");
+  EXPECT_EQ(groups[1].label, "w-one-0");
+  runs.pop_back();
+  EXPECT_EQ(GroupRuns(runs)[0].label, "mini-atod-0");
+}
+
 TEST(Report, ComparesOnlyRunsOfTheSamePanel) {
   RunFolder a("a", "atod", 0), b("b", "grpo", 0), c("c", "opd", 0);
   std::vector<RunData> runs;

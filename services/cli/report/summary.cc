@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -37,6 +38,25 @@ std::string PanelId(const RunData& run, const PanelEval& eval) {
         "eval.panel_seed"})
     absl::StrAppend(&text, key, "=", run.key(key), "\n");
   return HashHex(text).substr(0, 12);
+}
+
+// What all names begin with, up to a hyphen, tells nobody anything; numbers
+// alone tell less.
+void StripCommonPart(std::vector<Group>& groups) {
+  if (groups.size() < 2) return;
+  std::string common = groups[0].label;
+  for (const Group& group : groups) {
+    const auto end = std::mismatch(common.begin(), common.end(),
+                                   group.label.begin(), group.label.end());
+    common.erase(end.first, common.end());
+  }
+  const size_t hyphen = common.rfind('-');
+  if (hyphen == std::string::npos) return;
+  const size_t cut = hyphen + 1;
+  for (const Group& group : groups)
+    if (group.label.size() == cut || absl::ascii_isdigit(group.label[cut]))
+      return;
+  for (Group& group : groups) group.label.erase(0, cut);
 }
 
 }  // namespace
@@ -138,6 +158,7 @@ std::vector<Group> GroupRuns(const std::vector<RunData>& runs) {
     if (const int n = used[group.label]++; n > 0)
       absl::StrAppend(&group.label, " (", n + 1, ")");
   }
+  StripCommonPart(groups);
   return groups;
 }
 

@@ -168,6 +168,14 @@ std::vector<double> Wins(const std::vector<Game>& games) {
   return out;
 }
 
+// An interval, a length and a step stay on one line each.
+std::string NoBreaks(const std::string& text) {
+  return absl::StrReplaceAll(text, {{", ", ",&nbsp;"},
+                                    {" – ", "&nbsp;–&nbsp;"},
+                                    {" turns", "&nbsp;turns"},
+                                    {" at ", "&nbsp;at&nbsp;"}});
+}
+
 }  // namespace
 
 Material MaterialOf(const std::vector<RunData>& runs) {
@@ -182,7 +190,7 @@ std::string ToHtml(const Table& table) {
         "<", tag, c.number ? " class=\"n\">" : ">", Escape(c.text),
         c.small.empty() ? ""
                         : absl::StrCat(c.number ? "<br>" : " ", "<small>",
-                                       Escape(c.small), "</small>"),
+                                       NoBreaks(Escape(c.small)), "</small>"),
         "</", tag, ">");
   };
   std::string out = "<div class=\"scroll\"><table><thead><tr>";
