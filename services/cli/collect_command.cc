@@ -21,7 +21,6 @@ namespace {
 struct Flags {
   PanelFlags panel;
   std::string model;
-  std::string out;
   uint32_t attempts = 10;
 };
 
@@ -32,7 +31,7 @@ std::string ContentHash(const Panel& panel) {
 }
 
 // Attempt by attempt, each on the games that no earlier one has solved.
-absl::StatusOr<int> Collect(const Flags& flags) {
+absl::StatusOr<int> Collect(Flags& flags) {
   ATOD_ASSIGN_OR_RETURN(Panel panel, OpenPanel(flags.panel));
   ATOD_ASSIGN_OR_RETURN(const PanelPlayer player,
                         LoadPlayer(flags.model, panel, flags.panel));
@@ -64,10 +63,15 @@ absl::StatusOr<int> Collect(const Flags& flags) {
       absl::StrAppend(&out, line.dump(), "\n");
     }
     panel.tasks = std::move(open);
+    ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.panel.out, out));
   }
-  ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.out, out));
+  if (solved == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(flags.model, ": found no solved game of ", games, " in ",
+                     flags.attempts, " attempts, expected at least one"));
+  }
   std::puts(absl::StrFormat("%s: %d of %d games of %s solved in %d attempts",
-                            flags.out, solved, games, panel.options.split,
+                            flags.panel.out, solved, games, panel.options.split,
                             flags.attempts)
                 .c_str());
   return 0;
@@ -80,14 +84,17 @@ void AddCollectCommand(CLI::App& app) {
   flags->panel.split = "train";
   flags->panel.count = 1'000'000;
   flags->panel.temperature = 1;
+  flags->panel.train_split = flags->panel.train_temperature = true;
   CLI::App* sub = AddCommand(
       app, "collect", "play a split and keep the actions of solved games",
       [=] { return Collect(*flags); });
   sub->add_option("--model", flags->model, "folder of the model that plays")
       ->required();
-  sub->add_option("--out", flags->out, "JSONL with one line a solved game")
+  sub->add_option("--out", flags->panel.out,
+                  "JSONL with one line a solved game")
       ->required();
   sub->add_option("--attempts", flags->attempts, "tries a game")
+      ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   AddPanelFlags(*sub, flags->panel);
 }

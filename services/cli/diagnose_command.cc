@@ -25,31 +25,33 @@ struct Flags {
   std::string model;
   std::string teacher;
   std::string profile = "default";
-  std::string out;
 };
 
-absl::StatusOr<int> RunDiagnose(const Flags& flags) {
+absl::StatusOr<int> RunDiagnose(Flags& flags) {
+  ATOD_ASSIGN_OR_RETURN(const Panel panel, OpenPanel(flags.panel));
   if (!(flags.panel.temperature > 0)) {
     return BadInput({"diagnose", "--temperature", 0,
                      absl::StrCat(flags.panel.temperature),
                      "a number above 0"});
   }
-  ATOD_ASSIGN_OR_RETURN(const Panel panel, OpenPanel(flags.panel));
+  const std::string teacher_dir = ModelFolder(flags.teacher);
   ATOD_ASSIGN_OR_RETURN(const PanelPlayer player,
                         LoadPlayer(flags.model, panel, flags.panel));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> other,
-                        Tokenizer::Load(flags.teacher));
+                        Tokenizer::Load(teacher_dir));
   if (other->hash() != player.tokenizer->hash()) {
     return BadInput({flags.teacher, "tokenizer", 0, other->hash(),
                      absl::StrCat(player.tokenizer->hash(),
                                   " as in --model: a teacher scores the "
                                   "student's token ids")});
   }
-  const teacher::ScorerOptions scorer{.max_context = flags.panel.max_context};
+  const teacher::ScorerOptions scorer{.dtype = flags.panel.dtype,
+                                      .device = flags.panel.device,
+                                      .max_context = flags.panel.max_context};
   ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer student,
-                        teacher::MakeScorer(flags.model, scorer));
+                        teacher::MakeScorer(ModelFolder(flags.model), scorer));
   ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer teacher,
-                        teacher::MakeScorer(flags.teacher, scorer));
+                        teacher::MakeScorer(teacher_dir, scorer));
   ATOD_ASSIGN_OR_RETURN(
       const std::vector<rollout::EpisodeRecord> episodes,
       rollout::PlayTasks(*player.engine, *player.envs, *player.tokenizer,
@@ -58,6 +60,13 @@ absl::StatusOr<int> RunDiagnose(const Flags& flags) {
       const std::vector<TurnDiagnosis> turns,
       Diagnose(episodes, *student.scorer, *teacher.scorer, flags.profile));
 
+  if (turns.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(flags.model, ": found no turn in ", episodes.size(),
+                     " games, expected some: does a prompt fit --max-context ",
+                     flags.panel.max_context, " less --max-tokens ",
+                     flags.panel.max_tokens, "?"));
+  }
   double wins = 0, length = 0;
   for (const rollout::EpisodeRecord& e : episodes) {
     wins += e.success;
@@ -97,8 +106,8 @@ absl::StatusOr<int> RunDiagnose(const Flags& flags) {
     absl::StrAppend(&lines, line.dump(), "\n");
   }
   absl::PrintF("turns from 0; mean +- standard error of the mean, nats\n");
-  if (!flags.out.empty())
-    ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.out, lines));
+  if (!flags.panel.out.empty())
+    ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.panel.out, lines));
   return 0;
 }
 
@@ -108,6 +117,7 @@ void AddDiagnoseCommand(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   // As training samples: h estimates the entropy at this temperature alone.
   flags->panel.temperature = 1;
+  flags->panel.train_temperature = true;
   CLI::App* sub = AddCommand(
       app, "diagnose",
       "d, h and w by turn position of any checkpoint against a teacher",
@@ -121,7 +131,7 @@ void AddDiagnoseCommand(CLI::App& app) {
   sub->add_option("--profile", flags->profile, "guards of the turn weights")
       ->check(CLI::IsMember({"paper", "default"}))
       ->capture_default_str();
-  sub->add_option("--out", flags->out,
+  sub->add_option("--out", flags->panel.out,
                   "JSONL: what was played, then one line a turn; `atod report` "
                   "shows RUN/diagnose/*.jsonl");
 }

@@ -27,7 +27,6 @@ struct Flags {
   std::string model;
   std::string policy;
   std::string label;
-  std::string out;
 };
 
 using Results = std::vector<rollout::EvalResult>;
@@ -73,7 +72,7 @@ absl::Status WriteResults(const Results& results, const std::string& path) {
   return WriteFileAtomic(path, out);
 }
 
-absl::StatusOr<int> Eval(const Flags& flags) {
+absl::StatusOr<int> Eval(Flags& flags) {
   if (flags.model.empty() == flags.policy.empty())
     return BadInput({"eval", "--model, --policy", 0,
                      flags.model.empty() ? "neither" : "both", "one of them"});
@@ -99,8 +98,8 @@ absl::StatusOr<int> Eval(const Flags& flags) {
   for (const auto& [type, count] : by_type)
     absl::StrAppendFormat(&line, "  %s %d/%d", type, count.first, count.second);
   std::puts(line.c_str());
-  if (!flags.out.empty())
-    ATOD_RETURN_IF_ERROR(WriteResults(results, flags.out));
+  if (!flags.panel.out.empty())
+    ATOD_RETURN_IF_ERROR(WriteResults(results, flags.panel.out));
   return 0;
 }
 
@@ -116,7 +115,7 @@ void AddEvalCommand(CLI::App& app) {
       ->check(CLI::IsMember({"random", "planner"}));
   AddPanelFlags(*sub, flags->panel);
   sub->add_option("--label", flags->label, "name in the printed line");
-  sub->add_option("--out", flags->out, "JSONL with one line a game");
+  sub->add_option("--out", flags->panel.out, "JSONL with one line a game");
 }
 
 }  // namespace atod::cli

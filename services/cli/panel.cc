@@ -1,10 +1,13 @@
 #include "services/cli/panel.h"
 
+#include <filesystem>
 #include <utility>
 
+#include "common/base/file.h"
 #include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
+#include "common/config/config.h"
 #include "common/model/threads.h"
 #include "services/envs/alfworld/alfworld_environment.h"
 #include "services/envs/local_caller.h"
@@ -12,9 +15,51 @@
 
 namespace atod::cli {
 
+namespace {
+
+// What the configuration says, where no flag said otherwise.
+absl::Status FillFromConfig(PanelFlags& flags) {
+  if (flags.config.empty() && flags.sets.empty()) {
+    if (flags.games.empty())
+      return BadInput(
+          {"", "--games", 0, "nothing", "a folder with games, or --config"});
+    return absl::OkStatus();
+  }
+  ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
+                        config::LoadRunConfig(flags.config, flags.sets));
+  const v1::RunConfig& c = loaded.config;
+  const auto fill = [&](const char* flag, auto& to, const auto& value) {
+    if (flags.given->count(flag) == 0) to = value;
+  };
+  fill("--games", flags.games, c.env().data());
+  fill("--prompt-set", flags.prompt_set, c.env().prompt_set());
+  fill("--history-length", flags.history_length, c.env().history_length());
+  fill("--max-turns", flags.max_turns, c.env().max_turns());
+  fill("--max-tokens", flags.max_tokens, c.sampling().train().max_tokens());
+  fill("--max-context", flags.max_context, c.model().max_context());
+  fill("--slots", flags.slots, c.rollout().slots());
+  fill("--threads", flags.threads, c.threads().rollout());
+  fill("--device", flags.device, c.device());
+  fill("--dtype", flags.dtype, c.model().dtype());
+  fill("--split", flags.split,
+       flags.train_split ? c.env().train_split() : c.eval().split());
+  fill("--temperature", flags.temperature,
+       flags.train_temperature ? c.sampling().train().temperature()
+                               : c.sampling().eval_temperature());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 void AddPanelFlags(CLI::App& sub, PanelFlags& flags) {
-  sub.add_option("--games", flags.games, "folder with a sub-folder a split")
-      ->required();
+  flags.given = &sub;
+  sub.add_option("--config", flags.config,
+                 "YAML file of a run: games, prompts and limits as there "
+                 "unless a flag says otherwise");
+  sub.add_option("--set", flags.sets, "a.b=c, goes over the file; repeatable")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  sub.add_option("--games", flags.games, "folder with a sub-folder a split");
   sub.add_option("--split", flags.split, "split to play")
       ->capture_default_str();
   sub.add_option("--count", flags.count, "number of games")
@@ -38,13 +83,34 @@ void AddPanelFlags(CLI::App& sub, PanelFlags& flags) {
   sub.add_option("--slots", flags.slots, "games played at once")
       ->capture_default_str();
   sub.add_option("--threads", flags.threads, "compute threads; 0: all cores");
+  sub.add_option("--device", flags.device, "where the model runs: cpu or cuda")
+      ->capture_default_str();
+  sub.add_option("--dtype", flags.dtype, "of the model: float32 or bfloat16")
+      ->capture_default_str();
+}
+
+std::string ModelFolder(const std::string& dir) {
+  const std::filesystem::path inner = std::filesystem::path(dir) / "model";
+  if (!std::filesystem::exists(std::filesystem::path(dir) / "config.json") &&
+      std::filesystem::exists(inner / "config.json"))
+    return inner.string();
+  return dir;
 }
 
 uint64_t TaskSeed(uint64_t seed, size_t i) {
   return MixSeed(seed, i, 0x6576616c);
 }
 
-absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags) {
+absl::StatusOr<Panel> OpenPanel(PanelFlags& flags) {
+  ATOD_RETURN_IF_ERROR(FillFromConfig(flags));
+  if (!flags.out.empty()) {
+    const std::filesystem::path out(flags.out);
+    if (out.has_parent_path())
+      ATOD_RETURN_IF_ERROR(MakeDirs(out.parent_path().string()));
+    const std::string probe = flags.out + ".part";
+    ATOD_RETURN_IF_ERROR(WriteFileAtomic(probe, ""));
+    std::filesystem::remove(probe);
+  }
   model::SetComputeThreads(flags.threads);
   envs::AlfworldOptions env_options;
   env_options.data = flags.games;
@@ -85,13 +151,16 @@ absl::StatusOr<PanelPlayer> LoadPlayer(const std::string& model_dir,
                                        const Panel& panel,
                                        const PanelFlags& flags) {
   PanelPlayer player;
-  ATOD_ASSIGN_OR_RETURN(player.tokenizer, Tokenizer::Load(model_dir));
+  const std::string folder = ModelFolder(model_dir);
+  ATOD_ASSIGN_OR_RETURN(player.tokenizer, Tokenizer::Load(folder));
   rollout::EngineOptions options;
+  options.model.device = flags.device;
+  options.model.dtype = flags.dtype;
   options.model.max_slots = static_cast<int>(flags.slots);
   options.model.max_context = flags.max_context;
   if (player.tokenizer->eos_id())
     options.stop_tokens = {*player.tokenizer->eos_id()};
-  ATOD_ASSIGN_OR_RETURN(player.engine, rollout::MakeEngine(model_dir, options));
+  ATOD_ASSIGN_OR_RETURN(player.engine, rollout::MakeEngine(folder, options));
   player.envs = std::make_unique<envs::LocalCaller>(
       envs::EnvironmentMap{{panel.options.env, panel.env}});
   return player;

@@ -16,8 +16,14 @@
 namespace atod::cli {
 
 // A fixed list of games and how they are played in this process; shared by
-// `eval` and `diagnose`.
+// `eval`, `diagnose` and `collect`.
 struct PanelFlags {
+  // A run's configuration: what the flags do not say is as there.
+  std::string config;
+  std::vector<std::string> sets;
+  bool train_split = false;        // its training split, not that of eval
+  bool train_temperature = false;  // likewise
+  const CLI::App* given = nullptr;
   std::string games;
   std::string split = "valid_seen";
   std::string prompt_set = "compact";
@@ -30,6 +36,9 @@ struct PanelFlags {
   uint32_t slots = 128;
   uint32_t threads = 0;
   double temperature = 0.4;
+  std::string device = "cpu";
+  std::string dtype = "float32";
+  std::string out;  // file that is written in the end
 };
 
 // The flags of `sub` that fill `flags`, which outlives it.
@@ -42,7 +51,13 @@ struct Panel {
   std::string hash;  // split content and chosen games
 };
 
-absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags);
+// Fills `flags` from its configuration first. Fails early where `out` cannot be
+// written.
+absl::StatusOr<Panel> OpenPanel(PanelFlags& flags);
+
+// The model's folder: `dir`, or its sub-folder `model` where `dir` is a
+// checkpoint.
+std::string ModelFolder(const std::string& dir);
 
 // Noise and scripted choices of a game depend on its place in the list, which
 // --seed fixes, and not on what is played beside it.

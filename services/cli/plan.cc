@@ -2,6 +2,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "services/learner/algorithm/recipe.h"
+#include "services/learner/algorithm_options.h"
 #include "services/teacher/scorer.h"
 
 namespace atod::cli {
@@ -58,6 +60,10 @@ std::string MemoryLine(const std::string& role, const std::string& path,
 
 std::string MemoryLines(const v1::RunConfig& c) {
   const std::string& dtype = c.model().dtype();
+  const auto recipe =
+      learner::MakeRecipe(learner::AlgorithmOptionsOf(c.algorithm()));
+  const bool reference = recipe.ok() && recipe->needs_reference;
+  const bool teachers = !recipe.ok() || recipe->needs_teacher;
   std::string out = absl::StrCat("memory a process, ", dtype,
                                  " (estimate, docs/operations.md):\n");
   absl::StrAppend(
@@ -66,10 +72,13 @@ std::string MemoryLines(const v1::RunConfig& c) {
             LearnerBytes(model, dtype, c.optimizer().micro_batch_tokens());
         return absl::StrFormat(
             "%s = %s parameters + %s gradients + %s optimiser + %s activations "
-            "of %d tokens + %s logits",
-            Gib(m.total()), Gib(m.parameters), Gib(m.gradients),
-            Gib(m.optimizer), Gib(m.activations),
-            c.optimizer().micro_batch_tokens(), Gib(m.head));
+            "of %d tokens + %s logits%s",
+            Gib(m.total() + (reference ? m.parameters : 0)), Gib(m.parameters),
+            Gib(m.gradients), Gib(m.optimizer), Gib(m.activations),
+            c.optimizer().micro_batch_tokens(), Gib(m.head),
+            reference
+                ? absl::StrCat(" + ", Gib(m.parameters), " reference model")
+                : "");
       }));
   absl::StrAppend(
       &out, MemoryLine("rollout", c.model().path(), [&](const auto& model) {
@@ -82,6 +91,11 @@ std::string MemoryLines(const v1::RunConfig& c) {
             c.rollout().slots(), c.model().max_context(), Gib(m.incoming));
       }));
   for (const v1::TeacherConfig& teacher : c.teachers()) {
+    if (!teachers) {
+      absl::StrAppend(&out, "  teacher ", teacher.name(),
+                      ": not asked by this recipe\n");
+      continue;
+    }
     const int64_t tokens = teacher::ScorerOptions().max_forward_tokens;
     absl::StrAppend(
         &out, MemoryLine(absl::StrCat("teacher ", teacher.name()),

@@ -70,6 +70,10 @@ TEST(Plan, SaysWhatAStepDoesAndWhichModelIsMissing) {
   c.mutable_optimizer()->set_turns_per_update(9);
   EXPECT_THAT(Plan(c), HasSubstr("updates: one for 9 turns, at most 5 a step "
                                  "(50 in all), 1.6 episodes each"));
+  c.mutable_algorithm()->set_recipe("grpo");
+  c.mutable_algorithm()->set_kl_loss_coef(0.01);
+  EXPECT_THAT(Plan(c), HasSubstr(" reference model\n"));
+  EXPECT_THAT(Plan(c), HasSubstr("teacher t: not asked by this recipe"));
   EXPECT_THAT(plan, HasSubstr("120 sampled, 280 read by the learner"));
   EXPECT_THAT(plan, HasSubstr("  learner: "));
   EXPECT_THAT(plan, HasSubstr("teacher t: unknown (no model is named)"));

@@ -1,5 +1,13 @@
 #include "services/learner/algorithm_options.h"
 
+#include <filesystem>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "services/learner/algorithm/recipe.h"
+
 namespace atod::learner {
 
 AlgorithmOptions AlgorithmOptionsOf(const v1::AlgorithmConfig& config) {
@@ -62,6 +70,44 @@ AlgorithmOptions AlgorithmOptionsOf(const v1::AlgorithmConfig& config) {
 #undef ATOD_COPY
 #undef ATOD_COPY_INT
   return o;
+}
+
+absl::Status CheckRecipeInputs(const v1::RunConfig& config) {
+  const v1::AlgorithmConfig& a = config.algorithm();
+  ATOD_ASSIGN_OR_RETURN(const Recipe recipe, MakeRecipe(AlgorithmOptionsOf(a)));
+  const auto wrong = [](const char* field, const std::string& found,
+                        const std::string& expected) {
+    return BadInput({.file = "configuration",
+                     .field = field,
+                     .found = found,
+                     .expected = expected});
+  };
+  const auto file = [&](const char* field, const std::string& path,
+                        const char* what) -> absl::Status {
+    if (path.empty()) return wrong(field, "nothing", what);
+    if (std::filesystem::is_regular_file(path)) return absl::OkStatus();
+    return wrong(field, absl::StrCat("no file ", path), what);
+  };
+  if (recipe.needs_teacher && config.teachers().empty()) {
+    return wrong("teachers", "none",
+                 absl::StrCat("a teacher for recipe ", a.recipe()));
+  }
+  if (recipe.rollout.mode == RolloutPolicy::Mode::kBackToFront) {
+    ATOD_RETURN_IF_ERROR(file("env.episodes", config.env().episodes(),
+                              "a file of `atod collect` for tcod_mode b2f"));
+  }
+  if (recipe.needs_context) {
+    ATOD_RETURN_IF_ERROR(file("env.skills", config.env().skills(),
+                              "a file of skill texts for recipe sdar"));
+  }
+  const uint64_t episodes = uint64_t{a.tasks_per_step()} * a.group_size();
+  if (config.optimizer().updates_per_step() > episodes) {
+    return wrong(
+        "optimizer.updates_per_step",
+        absl::StrCat(config.optimizer().updates_per_step()),
+        absl::StrCat("at most ", episodes, ", the episodes of a step"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace atod::learner

@@ -119,8 +119,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   }
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(config.model().path()));
-  ATOD_RETURN_IF_ERROR(
-      MakeRecipe(AlgorithmOptionsOf(config.algorithm())).status());
+  ATOD_RETURN_IF_ERROR(CheckRecipeInputs(config));
 
   // Nobody else touches the folder from here on.
   std::unique_ptr<FolderLock> lock;

@@ -49,8 +49,9 @@ void PutStaleness(const std::vector<v1::Trajectory>& trajectories, uint64_t now,
     for (const v1::Sequence& s : t.sequences())
       for (const v1::Span& span : s.spans())
         for (const v1::VersionRun& run : span.versions()) {
-          sum +=
-              static_cast<double>(now - run.version().number()) * run.count();
+          sum += (static_cast<double>(now) -
+                  static_cast<double>(run.version().number())) *
+                 run.count();
           count += run.count();
         }
   if (count > 0) out["rollout/staleness"] = sum / count;
@@ -119,18 +120,10 @@ absl::Status LearnerRun::Prepare() {
   checkpoint_.tokenizer_hash = parts_.tokenizer_hash;
   checkpoint_.config_hash = parts_.config_hash;
   checkpoint_.incarnation = parts_.incarnation;
+  ATOD_RETURN_IF_ERROR(CheckRecipeInputs(config_));
   ATOD_ASSIGN_OR_RETURN(const Recipe recipe,
                         MakeRecipe(AlgorithmOptionsOf(config_.algorithm())));
-  if (recipe.needs_teacher) {
-    if (config_.teachers().empty()) {
-      return BadInput({.file = "configuration",
-                       .field = "teachers",
-                       .found = "none",
-                       .expected = absl::StrCat("a teacher for recipe ",
-                                                config_.algorithm().recipe())});
-    }
-    teacher_ = config_.teachers(0).name();
-  }
+  if (recipe.needs_teacher) teacher_ = config_.teachers(0).name();
   ATOD_RETURN_IF_ERROR(LoadRolloutFiles(recipe));
   parts_.registry->Gauge(metrics::kLearnerSteps, {{"run", config_.name()}})
       .Set(config_.steps());
@@ -140,26 +133,18 @@ absl::Status LearnerRun::Prepare() {
 
 absl::Status LearnerRun::LoadRolloutFiles(const Recipe& recipe) {
   rollout_policy_ = recipe.rollout;
-  const auto missing = [&](const char* field, const char* expected) {
-    return BadInput({.file = "configuration",
-                     .field = field,
-                     .found = "nothing",
-                     .expected = expected});
-  };
   if (rollout_policy_.mode == RolloutPolicy::Mode::kBackToFront) {
-    if (config_.env().episodes().empty())
-      return missing("env.episodes",
-                     "a file of `atod collect` for tcod_mode b2f");
     ATOD_ASSIGN_OR_RETURN(
         episodes_,
         StoredEpisodes::Load(config_.env().episodes(), train_.name(),
                              train_.content_hash(), config_.env().max_turns()));
-    spdlog::info("{}: episodes of {} tasks", config_.env().episodes(),
-                 episodes_->size());
+    const bool few = 2 * episodes_->size() < train_.size();
+    spdlog::log(few ? spdlog::level::warn : spdlog::level::info,
+                "{}: episodes of {} of the {} training tasks; the others are "
+                "played from their start",
+                config_.env().episodes(), episodes_->size(), train_.size());
   }
   if (recipe.needs_context) {
-    if (config_.env().skills().empty())
-      return missing("env.skills", "a file of skill texts for recipe sdar");
     ATOD_ASSIGN_OR_RETURN(skills_, SkillBank::Load(config_.env().skills()));
   }
   return absl::OkStatus();

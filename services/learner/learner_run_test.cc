@@ -446,6 +446,32 @@ TEST_F(LearnerRunTest, TcodReplaysAPrefixThatBecomesShorter) {
   EXPECT_THAT(without, testing::ElementsAre("train10", "train11"));
 }
 
+TEST_F(LearnerRunTest, WhatARecipeNeedsIsAskedForBeforeTheRun) {
+  const auto refusal = [&](const std::function<void(v1::RunConfig&)>& change) {
+    v1::RunConfig config = Config("inputs");
+    change(config);
+    return std::string(CheckRecipeInputs(config).message());
+  };
+  EXPECT_EQ(refusal([](v1::RunConfig&) {}), "");
+  EXPECT_THAT(refusal([](v1::RunConfig& c) { c.clear_teachers(); }),
+              testing::HasSubstr("teachers: found none"));
+  EXPECT_THAT(refusal([](v1::RunConfig& c) {
+                c.mutable_algorithm()->set_recipe("sdar");
+              }),
+              testing::HasSubstr("env.skills: found nothing"));
+  EXPECT_THAT(refusal([](v1::RunConfig& c) {
+                c.mutable_algorithm()->set_recipe("tcod");
+                c.mutable_algorithm()->set_tcod_mode("b2f");
+                c.mutable_env()->set_episodes("/none.jsonl");
+              }),
+              testing::HasSubstr("env.episodes: found no file /none.jsonl"));
+  EXPECT_THAT(refusal([](v1::RunConfig& c) {
+                c.mutable_optimizer()->set_updates_per_step(13);
+              }),
+              testing::HasSubstr("updates_per_step: found 13, expected at most "
+                                 "12"));
+}
+
 TEST_F(LearnerRunTest, SdarGivesTrainingTheSkillsOfItsTaskType) {
   ASSERT_TRUE(MakeDirs(root_).ok());
   ASSERT_TRUE(

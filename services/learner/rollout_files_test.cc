@@ -53,6 +53,7 @@ TEST(StoredEpisodes, RefuseOtherGamesAndBrokenLinesByLine) {
   EXPECT_THAT(EpisodeRefusal(Episode("a", R"(["a", "b", "c", "d"])")),
               HasSubstr("actions: found \"4 actions\", expected at most 3, "
                         "env.max_turns"));
+  EXPECT_THAT(EpisodeRefusal(""), HasSubstr("episodes: found none"));
   EXPECT_FALSE(StoredEpisodes::Load("/nonexistent", "train", "h", 3).ok());
 }
 

@@ -60,6 +60,11 @@ absl::StatusOr<StoredEpisodes> StoredEpisodes::Load(
         out.actions_.try_emplace(task.get<std::string>(), list);
     if (!fresh && list.size() < it->second.size()) it->second = std::move(list);
   }
+  if (out.actions_.empty())
+    return BadInput({.file = path,
+                     .field = "episodes",
+                     .found = "none",
+                     .expected = "one JSON object a line, of `atod collect`"});
   return out;
 }
 
