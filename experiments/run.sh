@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Recipes x seeds of a table, each a run of its own from the same student at
-# equal episodes; then one report over all. Can be stopped and started again:
+# equal episodes; its last checkpoint plays 300 held-out games of two splits at
+# T = 0.4 and T = 1; then one report over all. Can be stopped and started again:
 # finished runs are kept, an unfinished one goes on from its last checkpoint.
 #
 #   experiments/run.sh TABLE.tsv [--out BASE] [--jobs N] [-- ATOD-UP-ARGUMENTS]
@@ -11,6 +12,7 @@
 #   ATOD_PORT  first of 10 ports a job (default 7800)
 #
 # A line of the table, by tabs: name, seeds by comma, `--set` words by space.
+# What is to be said about the result, TABLE.md, goes behind it.
 # One line is printed for each finished run. Runs are runs/TABLE-NAME-SEED.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -56,6 +58,23 @@ if grep -q '^[^#].*env.episodes=@WORK@/episodes.jsonl' "$table" && [[ ! -e $work
   OMP_WAIT_POLICY=passive "$atod" collect --model "$work/teacher" --games "$work/games" --split train --out "$work/episodes.jsonl"
 fi
 
+# Held-out games, the same for all: play MODEL OUT writes
+# OUT-SPLIT.jsonl and, at T = 1, OUT-t1-SPLIT.jsonl.
+play() {
+  local model=$1 out=$2 split
+  for split in valid_unseen valid_seen; do
+    for t in 0.4: 1:-t1; do
+      local file=$out${t#*:}-$split.jsonl
+      if [[ -e $file ]]; then continue; fi
+      "$atod" eval --model "$model" --games "$work/games" --split "$split" --count 300 --seed 7 \
+        --temperature "${t%:*}" --threads 1 --out "$file" >/dev/null
+    done
+  done
+}
+mkdir -p "$work/evals"
+play "$work/student" "$work/evals/untrained"
+play "$work/teacher" "$work/evals/teacher"
+
 last() { grep -o "\"$1\":[0-9.e-]*" "$2/metrics.jsonl" | tail -n 1 | cut -d: -f2; }
 percent() { awk -v x="${1:-nan}" 'BEGIN { printf "%.1f", 100 * x }'; }
 
@@ -73,6 +92,8 @@ one() {  # one INDEX SEED SLOT
     echo "$name: failed: $(grep '^error: ' "runs/$name.log" | tail -n 1) (runs/$name.log)"
     return 1
   fi
+  play "$run/checkpoints/last/model" "$run/evals/trained-last"
+  cp "$work"/evals/{untrained,teacher}-*.jsonl "$run/evals/"
   touch "$run/done"
   echo "$name: done in $((SECONDS - started)) s, step $(last step "$run"), success best $(percent "$(last val/success_rate_best "$run")")," \
     "last $(percent "$(last val/success_rate "$run")"), mean of last $(percent "$(last val/success_rate_mean_last "$run")")"
@@ -108,9 +129,10 @@ done
 ((${#finished[@]})) || { echo "error: experiments/run.sh: no run finished" >&2; exit 1; }
 "$atod" report --compare --out "$out.html" --markdown "$out.md" "${finished[@]}"
 {
-  printf '# %s: recipes side by side\n\nThe same student, teacher and number of episodes. Made by `%s`; [the whole report](%s.html).\n\n![learning curves](%s.svg)\n\n' \
+  printf '# %s: recipes side by side\n\nThe same student, teacher, number of episodes and games. Made by `%s`; [the whole report](%s.html).\n\n![learning curves](%s.svg)\n\n' \
     "$base" "experiments/run.sh $table$options" "$(basename "$out")" "$(basename "$out")"
   cat "$out.md"
+  if [[ -e ${table%.tsv}.md ]]; then printf '\n'; cat "${table%.tsv}.md"; fi
 } >"$out.tmp"
 mv "$out.tmp" "$out.md"
 exit "$failed"

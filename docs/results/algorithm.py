@@ -36,7 +36,7 @@ def main(benchmark, runs):
     share = sum(s["timing/advantage_seconds"] for s in steps) / sum(s["timing/step_seconds"] for s in steps)
     worst = max(s["timing/advantage_seconds"] / s["timing/step_seconds"] for s in steps)
     text = ["# The algorithm part of a step", "",
-            f"Made by `docs/results/algorithm.py build/release/bin/algorithm_benchmark {' '.join(runs)}`.", "",
+            f"Made by `docs/results/algorithm.py {os.path.relpath(benchmark)} {' '.join(runs)}`.", "",
             f"128 trajectories x 50 turns x 150 tokens, {TOKENS} tokens, one CPU core, median of 5 repetitions. The step is what these tokens "
             f"alone, without their prompts, take at the median speed of {len(steps)} steps of the runs, {speed:.0f} tokens/s: {least:.1f} s.", "",
             "| benchmark | CPU ms | % of the step |", "|---|---:|---:|"]
