@@ -27,13 +27,18 @@ struct Flags {
   std::string profile = "default";
 };
 
+// h is no entropy of greedy play.
+absl::Status CheckTemperature(double temperature) {
+  if (temperature > 0) return absl::OkStatus();
+  return BadInput({"diagnose", "--temperature", 0, absl::StrCat(temperature),
+                   "a number above 0"});
+}
+
 absl::StatusOr<int> RunDiagnose(Flags& flags) {
+  ATOD_RETURN_IF_ERROR(CheckTemperature(flags.panel.temperature));
   ATOD_ASSIGN_OR_RETURN(const Panel panel, OpenPanel(flags.panel));
-  if (!(flags.panel.temperature > 0)) {
-    return BadInput({"diagnose", "--temperature", 0,
-                     absl::StrCat(flags.panel.temperature),
-                     "a number above 0"});
-  }
+  // A configuration may have said otherwise.
+  ATOD_RETURN_IF_ERROR(CheckTemperature(flags.panel.temperature));
   const std::string teacher_dir = ModelFolder(flags.teacher);
   ATOD_ASSIGN_OR_RETURN(const PanelPlayer player,
                         LoadPlayer(flags.model, panel, flags.panel));

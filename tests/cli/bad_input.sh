@@ -178,6 +178,12 @@ refused 'metrics.jsonl:1: found x' "$atod" report run
 refused 'diagnose: --temperature: found 0' "$atod" diagnose --model model \
   --teacher model --games . --temperature 0
 
+refused '--games: found nothing' "$atod" eval --model model
+refused '--attempts: Value 0' "$atod" collect --model model --games . --attempts 0 --out x
+refused 'none.yaml' "$atod" collect --config none.yaml --model model --out x
+touch no-folder
+refused 'no-folder: cannot create folder' "$atod" collect --model model --games . --out no-folder/x
+
 # Tables of experiments.
 experiments=$OLDPWD/experiments/run.sh
 refused 'TABLE: found none' "$experiments" none
