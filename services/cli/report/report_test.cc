@@ -159,6 +159,15 @@ TEST(Report, ReadsWhatALearnerWrites) {
   EXPECT_DOUBLE_EQ(run.trajectories[0].turns[1].tokens[1].advantage, -1.25);
 }
 
+TEST(Report, CountsLinesOfAStepThatHasOne) {
+  RunFolder folder("again", "atod", 0);
+  folder.Write("metrics.jsonl", "{\"step\":1}\n{\"step\":2}\n{\"step\":2}\n");
+  folder.Write("timings.jsonl", "{\"step\":1}\n{\"step\":1}\n");
+  const RunData run = folder.Read();
+  EXPECT_EQ(run.steps.size(), 2u);
+  EXPECT_EQ(run.repeated_steps, 1);
+}
+
 TEST(Report, TableOneTakesTheBestTheLastAndTheMeanWithTheirLengths) {
   RunFolder folder("table", "atod", 3);
   folder.Metrics(20);

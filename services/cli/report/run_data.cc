@@ -83,6 +83,8 @@ absl::Status ReadSteps(RunData& run) {
       const double step = Number(line, "step", -1);
       if (step < 0 || (!main && !steps.contains(static_cast<int64_t>(step))))
         continue;
+      if (main && steps.contains(static_cast<int64_t>(step)))
+        ++run.repeated_steps;
       StepRow& row = steps[static_cast<int64_t>(step)];
       row.step = static_cast<uint32_t>(step);
       for (const auto& [key, value] : line.items())

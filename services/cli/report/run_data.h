@@ -100,6 +100,7 @@ struct RunData {
   // Dotted key of config.resolved.yaml to its value as written there.
   std::map<std::string, std::string> config;
   std::vector<StepRow> steps;    // ascending
+  int repeated_steps = 0;        // lines of metrics.jsonl for a step again
   std::vector<PanelEval> panel;  // ascending
   std::vector<NamedEval> evals;
   std::vector<TurnColumn> columns;  // at most kMaxColumns, evenly over the run
