@@ -120,10 +120,16 @@ Chart RatioChart() {
           .levels = {{1, "equal"}}};
 }
 
-Chart AddedLosses() {
-  return {.title = "Losses beside the surrogate",
-          .note = "Before their coefficients.",
-          .y_label = "loss"};
+Chart SdarLoss() {
+  return {.title = "SDAR loss",
+          .note = "actor/sdar_loss, before its coefficient.",
+          .y_label = "nats a token"};
+}
+
+Chart ReferenceKl() {
+  return {.title = "KL to the reference",
+          .note = "actor/kl_loss, before its coefficient.",
+          .y_label = "nats a token"};
 }
 
 // A chart with one line a group. `reach` smooths the means over steps.
@@ -216,9 +222,8 @@ RunCurves CurvesOf(const RunData& run) {
           .y_max = 100},
          {{"episode/valid_action_ratio", "well-formed", 100},
           {"episode/admissible_ratio", "offered by the environment", 100}}),
-      Of(run, AddedLosses(),
-         {{"actor/sdar_loss", "actor/sdar_loss"},
-          {"actor/kl_loss", "actor/kl_loss"}}),
+      Of(run, SdarLoss(), {{"actor/sdar_loss", "actor/sdar_loss"}}),
+      Of(run, ReferenceKl(), {{"actor/kl_loss", "actor/kl_loss"}}),
       Of(run, {.title = "Gradient norm", .y_label = "norm before clipping"},
          {{"actor/grad_norm", "actor/grad_norm"}}),
       Of(run,
@@ -306,14 +311,8 @@ RunCurves CompareCurves(const std::vector<RunData>& runs,
           .y_label = "% of turns",
           .y_max = 100},
          "episode/admissible_ratio", 100),
-      of({.title = "SDAR loss",
-          .note = "actor/sdar_loss, before its coefficient.",
-          .y_label = "loss"},
-         "actor/sdar_loss"),
-      of({.title = "KL loss",
-          .note = "actor/kl_loss, before its coefficient.",
-          .y_label = "nats a token"},
-         "actor/kl_loss"),
+      of(SdarLoss(), "actor/sdar_loss"),
+      of(ReferenceKl(), "actor/kl_loss"),
       of({.title = "Gradient norm", .y_label = "norm before clipping"},
          "actor/grad_norm"),
       of({.title = "Groups without a reward signal",

@@ -75,7 +75,7 @@ thead th { font-weight: 600; font-size: 13px; color: var(--soft); border-bottom:
 td.n, th.n { text-align: right; padding-right: 0; padding-left: 14px; white-space: nowrap; }
 td.n small, .ci { color: var(--soft); font-size: 12.5px; white-space: nowrap; }
 .scroll td:first-child { white-space: nowrap; }
-td.n small { white-space: normal; }
+td.n small, th.n small { white-space: normal; }
 td.n + td:not(.n), th.n + th:not(.n) { padding-left: 18px; }
 tr.part td { color: var(--soft); }
 tr.part td:first-child { padding-left: 16px; }

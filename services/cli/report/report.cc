@@ -167,7 +167,7 @@ std::string Success(const Material& m) {
   std::string out;
   if (HasSeveralSeeds(m))
     absl::StrAppend(&out, ToHtml(SuccessTable(m, SuccessRows::kGroups)),
-                    "<h3>Run by run</h3>\n");
+                    Note(GroupNote()), "<h3>Run by run</h3>\n");
   absl::StrAppend(&out, ToHtml(SuccessTable(m, SuccessRows::kRuns)));
   if (const std::string warning = Incomparable(m); !warning.empty())
     absl::StrAppend(&out, "<p>", VerdictBadge(Verdict::kNotice, warning),
@@ -315,8 +315,8 @@ std::string RenderMarkdown(const std::vector<RunData>& runs) {
   const Material m = MaterialOf(runs);
   std::string out;
   if (HasSeveralSeeds(m))
-    out = absl::StrCat(ToMarkdown(SuccessTable(m, SuccessRows::kGroups)),
-                       "\n### Run by run\n\n");
+    out = absl::StrCat(ToMarkdown(SuccessTable(m, SuccessRows::kGroups)), "\n",
+                       GroupNote(), "\n\n### Run by run\n\n");
   absl::StrAppend(&out, ToMarkdown(SuccessTable(m, SuccessRows::kRuns)), "\n");
   if (const std::string warning = Incomparable(m); !warning.empty())
     absl::StrAppend(&out, "**", warning, "**\n\n");

@@ -59,7 +59,7 @@ struct Members {
     const auto [low, high] =
         std::minmax_element(success.begin(), success.end());
     return Number(Percent(Mean(success)),
-                  absl::StrCat(Percent(*low), " – ", Percent(*high), " ",
+                  absl::StrCat("(", Percent(*low), " – ", Percent(*high), ") ",
                                Turns(Mean(turns))));
   }
 };
@@ -187,13 +187,15 @@ std::vector<double> Wins(const std::vector<Game>& games) {
   return out;
 }
 
-// An interval, a length, a step and a temperature stay on one line each.
-std::string NoBreaks(const std::string& text) {
+// An interval, a length with its step, and a unit stay on one line each.
+std::string NoBreaks(const std::string& text, bool head) {
+  if (head)
+    return absl::StrReplaceAll(text,
+                               {{" %", "&nbsp;%"}, {" = ", "&nbsp;=&nbsp;"}});
   return absl::StrReplaceAll(text, {{", ", ",&nbsp;"},
                                     {" – ", "&nbsp;–&nbsp;"},
                                     {" turns", "&nbsp;turns"},
-                                    {", step ", ", step&nbsp;"},
-                                    {", T = ", ", T&nbsp;=&nbsp;"}});
+                                    {", step ", ",&nbsp;step&nbsp;"}});
 }
 
 }  // namespace
@@ -210,7 +212,8 @@ std::string ToHtml(const Table& table) {
         "<", tag, c.number ? " class=\"n\">" : ">", Escape(c.text),
         c.small.empty() ? ""
                         : absl::StrCat(c.number ? "<br>" : " ", "<small>",
-                                       NoBreaks(Escape(c.small)), "</small>"),
+                                       NoBreaks(Escape(c.small), tag[1] == 'h'),
+                                       "</small>"),
         "</", tag, ">");
   };
   // Print keeps a short table on one page.
@@ -228,23 +231,23 @@ std::string ToHtml(const Table& table) {
 }
 
 std::string ToMarkdown(const Table& table) {
-  const auto cell = [](const Cell& c) {
-    return absl::StrCat(
-        " ",
-        absl::StrReplaceAll(
-            absl::StrCat(c.text, c.small.empty() ? "" : " ", c.small),
-            {{"|", "\\|"}, {"\n", " "}, {"<", "&lt;"}}),
-        " |");
+  const auto escaped = [](const std::string& text) {
+    return absl::StrReplaceAll(text,
+                               {{"|", "\\|"}, {"\n", " "}, {"<", "&lt;"}});
   };
   std::string out = "|", rule = "|";
   for (const Cell& c : table.head) {
-    absl::StrAppend(&out, cell(c));
+    absl::StrAppend(
+        &out, " ", escaped(c.text),
+        c.small.empty() ? "" : absl::StrCat(" (", escaped(c.small), ")"), " |");
     absl::StrAppend(&rule, c.number ? "---:|" : "---|");
   }
   absl::StrAppend(&out, "\n", rule, "\n");
   for (const Table::Row& row : table.rows) {
     absl::StrAppend(&out, "|");
-    for (const Cell& c : row.cells) absl::StrAppend(&out, cell(c));
+    for (const Cell& c : row.cells)
+      absl::StrAppend(&out, " ", escaped(c.text), c.small.empty() ? "" : " ",
+                      escaped(c.small), " |");
     absl::StrAppend(&out, "\n");
   }
   return out;
@@ -270,9 +273,10 @@ Table SuccessTable(const Material& m, SuccessRows rows) {
       Number("best", eval),
       Number("last", eval),
       Number(absl::StrCat("mean of last ", n), eval),
-      Number(absl::StrCat("training rollouts, last ", steps, " steps"),
+      Number("training rollouts",
              absl::StrCat("success %, T = ",
-                          first.key("sampling.train.temperature", "1")))};
+                          first.key("sampling.train.temperature", "1"),
+                          ", last ", steps, " steps"))};
   for (const Group& group : m.groups) {
     if (by_group && group.runs.size() > 1) {
       table.rows.push_back(GroupRow(m, group));
@@ -292,6 +296,12 @@ bool HasSeveralSeeds(const Material& m) {
   return m.groups.size() < m.runs->size();
 }
 
+std::string GroupNote() {
+  return "A row of several seeds has their mean and (lowest – highest); its "
+         "mean of last evaluations has a 95 % interval that resamples seeds "
+         "and games. Other rows are as below.";
+}
+
 std::string SuccessNote(const Material& m) {
   std::set<std::string> splits;
   bool curriculum = false;
@@ -306,11 +316,6 @@ std::string SuccessNote(const Material& m) {
       "games each time; training rollouts are on the split ",
       absl::StrJoin(splits, ", "),
       curriculum ? ", and with TCOD cut short or begun by the teacher." : ".");
-  if (HasSeveralSeeds(m))
-    note +=
-        " A row of several seeds has their mean and lowest – highest; its "
-        "mean of last evaluations has an interval that resamples seeds and "
-        "games.";
   const auto most =
       std::max_element(m.summaries.begin(), m.summaries.end(),
                        [](const RunSummary& a, const RunSummary& b) {

@@ -37,7 +37,9 @@ std::string ToMarkdown(const Table& table);
 // The paper's Table 1 with its missing columns; one row a run, or a group.
 enum class SuccessRows { kRuns, kGroups };
 Table SuccessTable(const Material& material, SuccessRows rows);
-// What its cells mean, in plain text, as of the notes below.
+// What its cells mean, in plain text, as of the notes below; first what is
+// special about rows of several seeds.
+std::string GroupNote();
 std::string SuccessNote(const Material& material);
 // Whether any group has several runs.
 bool HasSeveralSeeds(const Material& material);
