@@ -82,6 +82,7 @@ tr.part td:first-child { padding-left: 16px; }
 td.text { overflow-wrap: anywhere; }
 tbody tr:last-child td { border-bottom: 1px solid var(--ink); }
 .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; white-space: nowrap; }
+p .verdict { white-space: normal; align-items: baseline; } p .verdict i { flex: none; }
 .tile .verdict { font-size: 20px; gap: 9px; } .tile .verdict i { width: 22px; height: 22px; line-height: 22px; font-size: 14px; }
 .verdict i { font-style: normal; display: inline-block; width: 17px; height: 17px; line-height: 17px; border-radius: 50%; text-align: center; font-size: 11px; color: var(--card); }
 .good { color: var(--good); } .good i { background: var(--good); }
@@ -126,7 +127,7 @@ footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
   table { font-size: 9.5px; } thead th, td.n small, .ci, .note, figcaption, .legend { font-size: 9px; } .tile b { font-size: 18px; } .tile > span { font-size: 9.5px; }
   .tiles { grid-template-columns: repeat(4, 1fr); gap: 8px; } .cards { gap: 8px; } .tile { padding: 7px 10px; }
   figure { padding: 8px 10px 6px; } figure, .tile, tr, .short, details.episode > summary { break-inside: avoid; }
-  thead { display: table-header-group; }
+  thead { display: table-header-group; } tbody tr:first-child { break-after: avoid; }
   .tok, .turns .said, .diff td, .flag, .swatches span { font-size: 9px; }
   .scroll { overflow: visible; }
   th, td { padding-right: 6px; } td.n, th.n { padding-left: 7px; }

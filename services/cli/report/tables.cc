@@ -190,8 +190,10 @@ std::vector<double> Wins(const std::vector<Game>& games) {
 // An interval, a length with its step, and a unit stay on one line each.
 std::string NoBreaks(const std::string& text, bool head) {
   if (head)
-    return absl::StrReplaceAll(text,
-                               {{" %", "&nbsp;%"}, {" = ", "&nbsp;=&nbsp;"}});
+    return absl::StrReplaceAll(text, {{" %", "&nbsp;%"},
+                                      {" = ", "&nbsp;=&nbsp;"},
+                                      {", last ", ", last&nbsp;"},
+                                      {" steps", "&nbsp;steps"}});
   return absl::StrReplaceAll(text, {{", ", ",&nbsp;"},
                                     {" – ", "&nbsp;–&nbsp;"},
                                     {" turns", "&nbsp;turns"},
