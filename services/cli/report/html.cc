@@ -122,7 +122,7 @@ footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
   body { font-size: 10.5px; } main { max-width: none; padding: 0; }
   h1 { font-size: 20px; } h2 { font-size: 15px; margin-top: 20px; padding-top: 8px; } h3 { font-size: 11.5px; }
-  h2, h3, figcaption, .legend, .lead, thead, details.episode > summary { break-after: avoid; }
+  h2, h3, figcaption, .legend, .lead, thead, details.episode > summary { break-after: avoid; } .scroll + .note { break-before: avoid; }
   nav, .tip { display: none; }
   table { font-size: 9.5px; } thead th, td.n small, .ci, .note, figcaption, .legend { font-size: 9px; } .tile b { font-size: 18px; } .tile > span { font-size: 9.5px; }
   .tiles { grid-template-columns: repeat(4, 1fr); gap: 8px; } .cards { gap: 8px; } .tile { padding: 7px 10px; }
