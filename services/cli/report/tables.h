@@ -6,6 +6,7 @@
 
 #include "services/cli/report/run_data.h"
 #include "services/cli/report/summary.h"
+#include "services/cli/report/table.h"
 
 namespace atod::report {
 
@@ -16,23 +17,6 @@ struct Material {
   std::vector<Group> groups;
 };
 Material MaterialOf(const std::vector<RunData>& runs);
-
-// A table in either language: cells are text with an optional interval.
-struct Cell {
-  std::string text{};
-  std::string small{};  // behind it, quieter: an interval, a step
-  bool number = false;
-};
-struct Table {
-  std::vector<Cell> head;
-  struct Row {
-    std::vector<Cell> cells{};
-    bool part = false;  // belongs to the row above
-  };
-  std::vector<Row> rows;
-};
-std::string ToHtml(const Table& table);
-std::string ToMarkdown(const Table& table);
 
 // The paper's Table 1 with its missing columns; one row a run, or a group.
 enum class SuccessRows { kRuns, kGroups };
