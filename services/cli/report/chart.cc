@@ -130,6 +130,13 @@ std::string Path(const Points& points, const Frame& f) {
   return out;
 }
 
+// Classes of a line's stroke. No two of the first 32 share colour and dashes,
+// and hues that some eyes confuse (0 and 5, 1 and 4, 1 and 6) differ in dashes.
+std::string Stroke(int colour) {
+  return absl::StrCat("l", colour % kLineColours, " d",
+                      (colour + colour / kLineColours) % kLineDashes);
+}
+
 std::string Drawn(const Line& line, const Frame& f) {
   const int c = line.colour % kLineColours;
   std::string out;
@@ -143,9 +150,10 @@ std::string Drawn(const Line& line, const Frame& f) {
                       At(f.Y(std::clamp(b->low, f.y0, f.y1))));
     absl::StrAppend(&out, "<path class=\"band f", c, "\" d=\"", path, "Z\"/>");
   }
-  absl::StrAppend(&out, "<path class=\"line l", c, line.faint ? " faint" : "",
-                  line.colour >= kLineColours ? " dash" : "", "\" d=\"",
-                  Path(line.points, f), "\"/>");
+  absl::StrAppend(
+      &out, "<path class=\"line ",
+      line.faint ? absl::StrCat("l", c, " faint") : Stroke(line.colour),
+      "\" d=\"", Path(line.points, f), "\"/>");
   if (line.markers || line.points.size() == 1) {
     for (const auto& [x, y] : line.points)
       if (f.Shows(y))
@@ -169,22 +177,36 @@ std::string Levels(const Chart& chart, const Frame& f) {
   return out;
 }
 
+// Whether nothing of the line can be drawn, as of zeros on a log axis.
+bool Invisible(const Line& line, bool log) {
+  return std::none_of(
+      line.points.begin(), line.points.end(), [&](const auto& p) {
+        return std::isfinite(p.second) && (!log || p.second > 0);
+      });
+}
+
+bool Empty(const Chart& chart) {
+  return std::all_of(
+      chart.lines.begin(), chart.lines.end(),
+      [&](const Line& line) { return Invisible(line, chart.log_y); });
+}
+
 std::string Legend(const Chart& chart) {
   int named = 0;
-  for (const Line& line : chart.lines) named += !line.name.empty();
+  for (const Line& line : chart.lines)
+    named += !line.name.empty() && !Invisible(line, chart.log_y);
   if (named < 2) return "";
   std::string out = "<ul class=\"legend\">";
   for (const Line& line : chart.lines) {
-    if (line.name.empty()) continue;
+    if (line.name.empty() || Invisible(line, chart.log_y)) continue;
     absl::StrAppend(
         &out,
-        "<li><svg viewBox=\"0 0 22 10\" aria-hidden=\"true\"><path "
-        "class=\"line l",
-        line.colour % kLineColours, line.colour >= kLineColours ? " dash" : "",
-        "\" d=\"M1 5H21\"/>",
+        "<li><svg viewBox=\"0 0 34 10\" aria-hidden=\"true\"><path "
+        "class=\"line ",
+        Stroke(line.colour), "\" d=\"M1 5H33\"/>",
         line.markers
             ? absl::StrCat("<circle class=\"dot f", line.colour % kLineColours,
-                           "\" cx=\"11\" cy=\"5\" r=\"3.2\"/>")
+                           "\" cx=\"17\" cy=\"5\" r=\"3.2\"/>")
             : "",
         "</svg>", Escape(line.name), "</li>");
   }
@@ -212,11 +234,6 @@ std::string HoverData(const Chart& chart, const Frame& f) {
                       ",\"w\":", f.w(), ",\"h\":", f.h(), ",\"x0\":", f.x0,
                       ",\"x1\":", f.x1, ",\"x\":\"", chart.x_label,
                       "\",\"s\":[", lines, "]}");
-}
-
-bool Empty(const Chart& chart) {
-  return std::all_of(chart.lines.begin(), chart.lines.end(),
-                     [](const Line& line) { return line.points.empty(); });
 }
 
 Frame FrameOf(const Chart& chart) {
@@ -292,24 +309,26 @@ std::string StandaloneSvg(const Chart& chart) {
       "text{font:12px system-ui,'Liberation Sans',Arial,sans-serif;fill:"
       "#5b636d}text.axis{fill:#1c2024}.grid{stroke:#eceae5}.base{stroke:"
       "#5b636d}.level{stroke:#5b636d;stroke-dasharray:5 "
-      "4}.line{fill:none;stroke-width:2}.line.faint{stroke-width:1;opacity:."
-      "38}.line.dash{stroke-dasharray:6 4}.band{opacity:.14}.dot{stroke:#fff}";
+      "4}.line{fill:none;stroke-width:2;stroke-linecap:round}.line.faint{"
+      "stroke-width:1;opacity:."
+      "38}.band{opacity:.14}.dot{stroke:#fff}";
   for (int i = 0; i < kLineColours; ++i)
     absl::StrAppend(&style, ".l", i, "{stroke:", kColours[i], "}.f", i,
                     "{fill:", kColours[i], "}");
+  for (int i = 0; i < kLineDashes; ++i)
+    absl::StrAppend(&style, ".d", i, "{stroke-dasharray:", kDashes[i], "}");
   std::string legend;
   double x = f.left, row = 0;
   for (const Line& line : chart.lines) {
-    if (line.name.empty()) continue;
-    const double width = 44 + 6.6 * static_cast<double>(line.name.size());
+    if (line.name.empty() || Invisible(line, chart.log_y)) continue;
+    const double width = 56 + 6.6 * static_cast<double>(line.name.size());
     if (x + width > f.width) {
       x = f.left;
       ++row;
     }
-    absl::StrAppend(&legend, "<path class=\"line l", line.colour % kLineColours,
-                    line.colour >= kLineColours ? " dash" : "", "\" d=\"M",
-                    At(x), " ", At(f.height + 14 + 18 * row),
-                    "h22\"/><text x=\"", At(x + 28), "\" y=\"",
+    absl::StrAppend(&legend, "<path class=\"line ", Stroke(line.colour),
+                    "\" d=\"M", At(x), " ", At(f.height + 14 + 18 * row),
+                    "h34\"/><text x=\"", At(x + 40), "\" y=\"",
                     At(f.height + 18 + 18 * row), "\">", Escape(line.name),
                     "</text>");
     x += width;

@@ -11,7 +11,7 @@ using Points = std::vector<std::pair<double, double>>;
 
 struct Line {
   std::string name{};  // empty: not in the legend
-  int colour = 0;      // as kLineColours; beyond them dashed
+  int colour = 0;      // any number: colour and dashes of the line
   Points points{};     // ascending in x
   bool markers = false;
   bool faint = false;  // one of several behind a mean

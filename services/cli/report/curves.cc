@@ -120,6 +120,18 @@ Chart RatioChart() {
           .levels = {{1, "equal"}}};
 }
 
+Chart SdarLoss() {
+  return {.title = "SDAR loss",
+          .note = "actor/sdar_loss, before its coefficient.",
+          .y_label = "nats a token"};
+}
+
+Chart ReferenceKl() {
+  return {.title = "KL to the reference",
+          .note = "actor/kl_loss, before its coefficient.",
+          .y_label = "nats a token"};
+}
+
 // A chart with one line a group. `reach` smooths the means over steps.
 Chart Compared(const std::vector<RunData>& runs,
                const std::vector<Group>& groups, Chart chart,
@@ -180,14 +192,17 @@ RunCurves CurvesOf(const RunData& run) {
          {{"hybrid/opd_signal_abs_mean", "teacher"},
           {"hybrid/rl_signal_abs_mean", "reward"}}),
       Of(run, RatioChart(), {{"hybrid/opd_rl_ratio", "ratio"}}),
-      Of(run,
-         {.title = "Teacher gap",
-          .note = "Mean over tokens of |log pi_T - log pi_old|; d and h are "
-                  "means over turns.",
-          .y_label = "nats"},
-         {{"hybrid/teacher_gap_abs_mean", "gap, by token"},
-          {"tdur/disagreement", "d, by turn"},
-          {"tdur/uncertainty", "h, by turn"}})};
+  };
+  if (run.has_teacher())
+    out.signals.push_back(
+        Of(run,
+           {.title = "Teacher gap",
+            .note = "Mean over tokens of |log pi_T - log pi_old|; d and h are "
+                    "means over turns.",
+            .y_label = "nats"},
+           {{"hybrid/teacher_gap_abs_mean", "gap, by token"},
+            {"tdur/disagreement", "d, by turn"},
+            {"tdur/uncertainty", "h, by turn"}}));
   out.weights = {Of(
       run,
       {.title = "Turn weights",
@@ -207,6 +222,8 @@ RunCurves CurvesOf(const RunData& run) {
           .y_max = 100},
          {{"episode/valid_action_ratio", "well-formed", 100},
           {"episode/admissible_ratio", "offered by the environment", 100}}),
+      Of(run, SdarLoss(), {{"actor/sdar_loss", "actor/sdar_loss"}}),
+      Of(run, ReferenceKl(), {{"actor/kl_loss", "actor/kl_loss"}}),
       Of(run, {.title = "Gradient norm", .y_label = "norm before clipping"},
          {{"actor/grad_norm", "actor/grad_norm"}}),
       Of(run,
@@ -294,6 +311,8 @@ RunCurves CompareCurves(const std::vector<RunData>& runs,
           .y_label = "% of turns",
           .y_max = 100},
          "episode/admissible_ratio", 100),
+      of(SdarLoss(), "actor/sdar_loss"),
+      of(ReferenceKl(), "actor/kl_loss"),
       of({.title = "Gradient norm", .y_label = "norm before clipping"},
          "actor/grad_norm"),
       of({.title = "Groups without a reward signal",
@@ -349,6 +368,12 @@ std::vector<Heat> TurnHeats(const RunData& run) {
              "have few samples."},
       d{.title = "Mean disagreement d, nats"},
       h{.title = "Mean uncertainty h, nats"};
+  const std::string picked =
+      run.columns.size() < run.recorded_columns
+          ? absl::StrFormat(" %d of %d recorded steps, evenly picked.",
+                            run.columns.size(), run.recorded_columns)
+          : "";
+  w.note += picked;
   for (const TurnColumn& column : run.columns) {
     for (Heat* heat : {&w, &d, &h}) {
       heat->x.push_back(column.step);
@@ -371,7 +396,7 @@ std::vector<Heat> TurnHeats(const RunData& run) {
     if (values.empty()) continue;
     std::sort(values.begin(), values.end());
     heat->high = std::max(1e-6, values[(values.size() - 1) * 98 / 100]);
-    heat->note = absl::StrCat("Colours end at the 98 % quantile.");
+    heat->note = absl::StrCat("Colours end at the 98 % quantile.", picked);
   }
   std::vector<Heat> out = {std::move(w)};
   // A recipe without a teacher has no d.

@@ -39,7 +39,17 @@ std::string Cell(double value) {
   return absl::StrFormat("<td class=\"n\">%.3f</td>", value);
 }
 
-std::string Turn(const ShownTurn& turn, double largest) {
+// The mean advantage of the turn's tokens.
+std::string MeanAdvantage(const ShownTurn& turn) {
+  if (turn.tokens.empty()) return "<td class=\"n\">–</td>";
+  double sum = 0;
+  for (const ShownToken& token : turn.tokens) sum += token.advantage;
+  return absl::StrFormat("<td class=\"n\">%+.3f</td>",
+                         sum / static_cast<double>(turn.tokens.size()));
+}
+
+// Without a teacher there is no d, and w says nothing.
+std::string Turn(const ShownTurn& turn, double largest, bool teacher) {
   std::string out = absl::StrCat("<tr><td class=\"n\">", turn.index,
                                  "</td><td class=\"text\">");
   if (!turn.observation.empty())
@@ -64,20 +74,22 @@ std::string Turn(const ShownTurn& turn, double largest) {
                     "<span class=\"said\">executed: ", Shortened(turn.action),
                     "</span>");
   absl::StrAppend(&out, "</span></td>");
-  if (!turn.weighed)
-    return out +
-           "<td class=\"n\">–</td><td class=\"n\">–</td><td "
-           "class=\"n\">–</td></tr>\n";
-  absl::StrAppend(&out, Cell(turn.d), Cell(turn.h));
-  absl::StrAppendFormat(
-      &out,
-      "<td class=\"n\"><span class=\"barbox\"><span class=\"bar\" "
-      "style=\"width:%.0fpx\"></span></span>%.3f</td></tr>\n",
-      46 * std::clamp(turn.w, 0.0, 1.0), turn.w);
-  return out;
+  if (!turn.weighed) {
+    for (int i = 0; i < (teacher ? 4 : 2); ++i) out += "<td class=\"n\">–</td>";
+    return out + "</tr>\n";
+  }
+  if (teacher) out += Cell(turn.d);
+  out += Cell(turn.h);
+  if (teacher)
+    absl::StrAppendFormat(
+        &out,
+        "<td class=\"n\"><span class=\"barbox\"><span class=\"bar\" "
+        "style=\"width:%.0fpx\"></span></span>%.3f</td>",
+        46 * std::clamp(turn.w, 0.0, 1.0), turn.w);
+  return absl::StrCat(out, MeanAdvantage(turn), "</tr>\n");
 }
 
-std::string Episode(const ShownTrajectory& t, bool open) {
+std::string Episode(const ShownTrajectory& t, bool open, bool teacher) {
   double largest = 0;
   for (const ShownTurn& turn : t.turns)
     for (const ShownToken& token : turn.tokens)
@@ -87,14 +99,16 @@ std::string Episode(const ShownTrajectory& t, bool open) {
       "class=\"sub\">%s · trajectory <code>%s</code> · %d turns · reward %g · "
       "GRPO advantage %+.3f · largest |A| %.3g</span></summary>\n"
       "<div class=\"turns scroll\"><table><thead><tr><th "
-      "class=\"n\">turn</th><th>what it saw, then what it wrote</th><th "
-      "class=\"n\">d</th><th class=\"n\">h</th><th "
-      "class=\"n\">w</th></tr></thead><tbody>\n",
+      "class=\"n\">turn</th><th>what it saw, then what it wrote</th>"
+      "%s<th class=\"n\">h</th>%s<th class=\"n\">mean A</th></tr></thead>"
+      "<tbody>\n",
       open ? " open" : "", t.step, t.success ? "solved" : "not solved",
       Escape(t.category.empty() ? t.task : t.category), Escape(t.id),
-      t.turns.size(), t.reward, t.grpo_advantage, largest);
+      t.turns.size(), t.reward, t.grpo_advantage, largest,
+      teacher ? "<th class=\"n\">d</th>" : "",
+      teacher ? "<th class=\"n\">w</th>" : "");
   for (const ShownTurn& turn : t.turns)
-    absl::StrAppend(&out, Turn(turn, largest));
+    absl::StrAppend(&out, Turn(turn, largest, teacher));
   return absl::StrCat(out, "</tbody></table></div></details>\n");
 }
 
@@ -102,16 +116,19 @@ std::string Episode(const ShownTrajectory& t, bool open) {
 
 std::string RenderEpisodes(const RunData& run) {
   if (run.trajectories.empty()) return "";
-  std::string out =
+  const bool teacher = run.has_teacher();
+  std::string out = absl::StrCat(
       "<p class=\"note\">Of the first, the middle and the last recorded step: "
-      "one solved and one unsolved trajectory where there is one, those whose "
-      "turns differ most in d. Tokens: <span class=\"swatches\"><span "
+      "one solved and one unsolved trajectory where there is one",
+      teacher ? ", those whose turns differ most in d" : "",
+      ". Tokens: <span class=\"swatches\"><span "
       "style=\"background:rgba(var(--neg),.62)\">A &lt; 0, made rarer</span>"
       "<span>0</span><span style=\"background:rgba(var(--pos),.62)\">A &gt; 0, "
-      "made likelier</span></span>; the number is under the mouse.</p>\n";
+      "made likelier</span></span>; the number is under the mouse, the mean "
+      "over the turn's tokens in the last column.</p>\n");
   bool open = true;
   for (const ShownTrajectory& t : run.trajectories) {
-    absl::StrAppend(&out, Episode(t, open));
+    absl::StrAppend(&out, Episode(t, open, teacher));
     open = false;
   }
   return out;

@@ -17,7 +17,7 @@ using Points = std::vector<std::pair<double, double>>;
 HealthCheck Monotone(const RunData& run, const char* tag, int sign) {
   const Points points = run.series(tag);
   HealthCheck check{
-      absl::StrCat(tag, sign > 0 ? " does not rise" : " does not fall")};
+      absl::StrCat(tag, sign > 0 ? " should not rise" : " should not fall")};
   if (points.empty()) return check;
   for (size_t i = 1; i < points.size(); ++i) {
     const double change = sign * (points[i].second - points[i - 1].second);
@@ -36,7 +36,7 @@ HealthCheck Monotone(const RunData& run, const char* tag, int sign) {
 }
 
 HealthCheck Entropy(const RunData& run) {
-  HealthCheck check{"actor/entropy does not collapse"};
+  HealthCheck check{"actor/entropy should not collapse"};
   const Points points = run.series("actor/entropy");
   if (points.empty()) return check;
   double most = 0;
@@ -57,8 +57,8 @@ HealthCheck Entropy(const RunData& run) {
 
 // The mean ratio over a tenth of the configured steps at either end.
 HealthCheck Ratio(const RunData& run, bool early) {
-  HealthCheck check{early ? "hybrid/opd_rl_ratio is above 1 early"
-                          : "hybrid/opd_rl_ratio is below 1 late"};
+  HealthCheck check{early ? "hybrid/opd_rl_ratio should be above 1 early"
+                          : "hybrid/opd_rl_ratio should be below 1 late"};
   const Points kl = run.series("hybrid/kl_coef");
   const Points rl = run.series("hybrid/rl_coef");
   const auto constant = [](const Points& points) {
@@ -88,8 +88,17 @@ HealthCheck Ratio(const RunData& run, bool early) {
   return check;
 }
 
-HealthCheck Dead(const RunData& run, const char* tag, const char* what) {
-  HealthCheck check{absl::StrCat(what, "'s signal is alive")};
+// `what` is "teacher" or "reward", whose signal `coef` multiplies.
+HealthCheck Dead(const RunData& run, const char* tag, const char* coef,
+                 const char* what) {
+  HealthCheck check{absl::StrCat("the ", what, "'s signal should be alive")};
+  const Points coefs = run.series(coef);
+  if (!coefs.empty() &&
+      std::all_of(coefs.begin(), coefs.end(),
+                  [](const auto& p) { return p.second == 0; })) {
+    check.finding = absl::StrCat("the recipe has no ", what);
+    return check;
+  }
   const Points points = run.series(tag);
   if (points.empty()) return check;
   std::vector<double> dead;
@@ -111,7 +120,7 @@ HealthCheck Dead(const RunData& run, const char* tag, const char* what) {
 
 // A step is late when it takes ten times the median, at least five minutes.
 HealthCheck Stalls(const RunData& run) {
-  HealthCheck check{"steps do not stall"};
+  HealthCheck check{"steps should not stall"};
   const Points times = run.series("time");
   if (times.size() < 3) return check;
   std::vector<double> gaps;
@@ -132,19 +141,21 @@ HealthCheck Stalls(const RunData& run) {
 }
 
 HealthCheck Unbroken(const RunData& run) {
-  HealthCheck check{"every step is recorded once"};
+  HealthCheck check{"every step should be recorded once"};
   uint32_t missing = 0;
   for (size_t i = 1; i < run.steps.size(); ++i)
     missing += run.steps[i].step - run.steps[i - 1].step - 1;
-  check.verdict = missing == 0 ? Verdict::kGood : Verdict::kBad;
-  check.finding = absl::StrFormat("steps %d to %d, %d missing; configured: %s",
-                                  run.steps.front().step, run.steps.back().step,
-                                  missing, run.key("steps", "?"));
+  check.verdict =
+      missing == 0 && run.repeated_steps == 0 ? Verdict::kGood : Verdict::kBad;
+  check.finding =
+      absl::StrFormat("steps %d to %d, %d missing, %d repeated; configured: %s",
+                      run.steps.front().step, run.steps.back().step, missing,
+                      run.repeated_steps, run.key("steps", "?"));
   return check;
 }
 
 HealthCheck ValidActions(const RunData& run) {
-  HealthCheck check{"actions stay well-formed"};
+  HealthCheck check{"actions should stay well-formed"};
   const Points points = run.series("episode/valid_action_ratio");
   if (points.empty()) return check;
   double most = 0;
@@ -181,14 +192,15 @@ std::vector<HealthCheck> CheckHealth(const RunData& run) {
       Entropy(run),
       Ratio(run, /*early=*/true),
       Ratio(run, /*early=*/false),
-      Dead(run, "health/dead_opd_signal", "the teacher"),
-      Dead(run, "health/dead_rl_signal", "the reward"),
+      Dead(run, "health/dead_opd_signal", "hybrid/kl_coef", "teacher"),
+      Dead(run, "health/dead_rl_signal", "hybrid/rl_coef", "reward"),
       Stalls(run),
       Unbroken(run),
       ValidActions(run),
       Largest(run, "rollout/mismatch_kl",
-              "rollout and learner agree on log-probs", 0.05, " nats a token"),
-      Largest(run, "actor/skipped_updates", "no update was skipped", 0,
+              "rollout and learner should agree on log-probs", 0.05,
+              " nats a token"),
+      Largest(run, "actor/skipped_updates", "no update should be skipped", 0,
               " in a step"),
   };
 }

@@ -51,7 +51,7 @@ figure svg { display: block; width: 100%; height: auto; overflow: visible; margi
 figcaption { margin: 4px 0 4px; line-height: 1.4; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: 13px; margin: 4px 0 0; padding: 0; list-style: none; }
 .legend li { display: flex; align-items: center; gap: 7px; }
-.legend svg { width: 22px; height: 10px; margin: 0; flex: none; }
+.legend svg { width: 34px; height: 10px; margin: 0; flex: none; }
 svg text { fill: var(--soft); font-size: 12px; font-family: inherit; font-variant-numeric: tabular-nums; }
 svg text.axis { fill: var(--ink); }
 .grid { stroke: var(--grid); stroke-width: 1; shape-rendering: crispEdges; }
@@ -59,7 +59,6 @@ svg text.axis { fill: var(--ink); }
 .level { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 5 4; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .line.faint { stroke-width: 1; opacity: 0.38; }
-.line.dash { stroke-dasharray: 6 4; }
 .band { stroke: none; opacity: 0.14; }
 .dot { stroke: var(--card); stroke-width: 1.2; }
 .l0 { stroke: var(--c0); } .l1 { stroke: var(--c1); } .l2 { stroke: var(--c2); } .l3 { stroke: var(--c3); }
@@ -76,13 +75,14 @@ thead th { font-weight: 600; font-size: 13px; color: var(--soft); border-bottom:
 td.n, th.n { text-align: right; padding-right: 0; padding-left: 14px; white-space: nowrap; }
 td.n small, .ci { color: var(--soft); font-size: 12.5px; white-space: nowrap; }
 .scroll td:first-child { white-space: nowrap; }
-td.n small { white-space: normal; }
+td.n small, th.n small { white-space: normal; }
 td.n + td:not(.n), th.n + th:not(.n) { padding-left: 18px; }
 tr.part td { color: var(--soft); }
 tr.part td:first-child { padding-left: 16px; }
 td.text { overflow-wrap: anywhere; }
 tbody tr:last-child td { border-bottom: 1px solid var(--ink); }
 .verdict { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; white-space: nowrap; }
+p .verdict { white-space: normal; align-items: baseline; } p .verdict i { flex: none; }
 .tile .verdict { font-size: 20px; gap: 9px; } .tile .verdict i { width: 22px; height: 22px; line-height: 22px; font-size: 14px; }
 .verdict i { font-style: normal; display: inline-block; width: 17px; height: 17px; line-height: 17px; border-radius: 50%; text-align: center; font-size: 11px; color: var(--card); }
 .good { color: var(--good); } .good i { background: var(--good); }
@@ -121,12 +121,13 @@ footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
     --pos: 31, 95, 191; --neg: 217, 89, 11; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
   body { font-size: 10.5px; } main { max-width: none; padding: 0; }
-  h1 { font-size: 20px; } h2 { font-size: 15px; margin-top: 20px; padding-top: 8px; break-after: avoid; } h3 { font-size: 11.5px; }
+  h1 { font-size: 20px; } h2 { font-size: 15px; margin-top: 20px; padding-top: 8px; } h3 { font-size: 11.5px; }
+  h2, h3, figcaption, .legend, .lead, thead, details.episode > summary { break-after: avoid; } .scroll + .note { break-before: avoid; }
   nav, .tip { display: none; }
   table { font-size: 9.5px; } thead th, td.n small, .ci, .note, figcaption, .legend { font-size: 9px; } .tile b { font-size: 18px; } .tile > span { font-size: 9.5px; }
   .tiles { grid-template-columns: repeat(4, 1fr); gap: 8px; } .cards { gap: 8px; } .tile { padding: 7px 10px; }
-  figure { padding: 8px 10px 6px; } figure, .tile, tr { break-inside: avoid; }
-  thead { display: table-header-group; }
+  figure { padding: 8px 10px 6px; } figure, .tile, tr, .short, details.episode > summary { break-inside: avoid; }
+  thead { display: table-header-group; } tbody tr:first-child { break-after: avoid; }
   .tok, .turns .said, .diff td, .flag, .swatches span { font-size: 9px; }
   .scroll { overflow: visible; }
   th, td { padding-right: 6px; } td.n, th.n { padding-left: 7px; }
@@ -186,6 +187,13 @@ std::string Ramp(const Rgb& low, const Rgb& middle, const Rgb& high) {
                           a.r + u * (b.r - a.r), a.g + u * (b.g - a.g),
                           a.b + u * (b.b - a.b));
   }
+  return out;
+}
+
+std::string DashStyle() {
+  std::string out;
+  for (int i = 0; i < kLineDashes; ++i)
+    absl::StrAppend(&out, ".d", i, "{stroke-dasharray:", kDashes[i], "}");
   return out;
 }
 
@@ -250,7 +258,7 @@ std::string Page(std::string_view title, const std::string& body) {
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, "
       "initial-scale=1\">\n<title>",
-      Escape(title), "</title>\n<style>", kStyle, HeatStyle(),
+      Escape(title), "</title>\n<style>", kStyle, DashStyle(), HeatStyle(),
       "</style>\n</head>\n<body>\n<main>\n", body, "</main>\n<script>", kScript,
       "</script>\n</body>\n</html>\n");
 }

@@ -84,7 +84,7 @@ bool WorthSaying(const HealthCheck& check) {
 // One run: a row a check.
 std::string HealthOfOne(const RunData& run) {
   std::string out =
-      "<div class=\"scroll\"><table><thead><tr><th>signal</th>"
+      "<div class=\"scroll short\"><table><thead><tr><th>signal</th>"
       "<th>verdict</th><th>what was seen</th></tr></thead><tbody>\n";
   for (const HealthCheck& check : CheckHealth(run))
     absl::StrAppend(&out, "<tr><td>", Escape(check.name), "</td><td>",
@@ -161,42 +161,18 @@ std::string Tiles(const RunData& run, const RunSummary& s) {
   return absl::StrCat(out, "</div>\n");
 }
 
-// What keeps the rows of the table from being compared, if anything.
-std::string Unequal(const Material& m) {
-  std::set<uint32_t> steps;
-  std::set<std::string> panels;
-  for (const RunSummary& s : m.summaries) {
-    steps.insert(s.steps);
-    panels.insert(s.panel);
-  }
+// The table of the groups first where they have several runs: those are the
+// rows to cite.
+std::string Success(const Material& m) {
   std::string out;
-  if (steps.size() > 1)
-    out += "The runs have recorded different numbers of steps. ";
-  if (panels.size() > 1)
-    out += "The runs were not evaluated on the same games. ";
-  if (out.empty()) return "";
-  return absl::StrCat("<p>", VerdictBadge(Verdict::kNotice, out),
-                      " Rows are not comparable as they stand.</p>\n");
-}
-
-std::string Protocol(const Material& m) {
-  std::string bias;
-  for (const RunSummary& s : m.summaries) {
-    if (s.best_bias <= 0) continue;
-    bias = absl::StrFormat(
-        " The best of %d evaluations is too good by up to %.1f points: that is "
-        "what the maximum gains if all were equal and independent.",
-        s.evaluations, 100 * s.best_bias);
-    break;
-  }
-  return Note(absl::StrCat(
-      "Success in %, mean turns of an episode behind it. Evaluation plays the "
-      "same games each time; intervals are 95 %: Wilson for one evaluation, "
-      "bootstrap over games for a mean of evaluations, over steps for training "
-      "rollouts. A row of several seeds has the mean and the lowest and "
-      "highest; "
-      "its mean of last evaluations resamples seeds and games.",
-      bias));
+  if (HasSeveralSeeds(m))
+    absl::StrAppend(&out, ToHtml(SuccessTable(m, SuccessRows::kGroups)),
+                    Note(GroupNote()), "<h3>Run by run</h3>\n");
+  absl::StrAppend(&out, ToHtml(SuccessTable(m, SuccessRows::kRuns)));
+  if (const std::string warning = Incomparable(m); !warning.empty())
+    absl::StrAppend(&out, "<p>", VerdictBadge(Verdict::kNotice, warning),
+                    "</p>\n");
+  return out + Note(SuccessNote(m));
 }
 
 // Whether any cell differs from the first.
@@ -245,9 +221,7 @@ void AddRun(const RunData& run, const RunSummary& summary,
   const Table held_out = HeldOutTable(run);
   if (!held_out.rows.empty())
     page.Section(prefix + "held-out", "Held-out games" + of,
-                 ToHtml(held_out) +
-                     Note("Intervals: Wilson; differences to the teacher are "
-                          "paired by game (bootstrap)."));
+                 ToHtml(held_out) + Note(HeldOutNote()));
 }
 
 void AddComparison(const std::vector<RunData>& runs, const Material& m,
@@ -263,7 +237,6 @@ void AddComparison(const std::vector<RunData>& runs, const Material& m,
     // A recipe without weights, or with w = 1, has nothing to show here.
     if (all.empty() || !Varies(all[0])) continue;
     all[0].title = absl::StrCat("w: ", run.name);
-    all[0].note.clear();
     absl::StrAppend(&heats, RenderHeat(all[0]));
   }
   absl::StrAppend(&weights, Wrapped(heats));
@@ -271,13 +244,8 @@ void AddComparison(const std::vector<RunData>& runs, const Material& m,
   page.Section("policy", "Policy and optimiser", Cards(curves.policy));
   const Table held_out = HeldOutComparison(m);
   if (!held_out.rows.empty())
-    page.Section(
-        "held-out", "Held-out games",
-        ToHtml(held_out) +
-            Note("Success in %, mean turns of an episode behind it, on games "
-                 "drawn apart from the panel's (of the panel's split some are "
-                 "in both). Intervals are 95 %, bootstrap over games, and "
-                 "over seeds where there are several."));
+    page.Section("held-out", "Held-out games",
+                 ToHtml(held_out) + Note(HeldOutComparisonNote()));
 }
 
 }  // namespace
@@ -287,16 +255,10 @@ std::string RenderReport(const std::vector<RunData>& runs,
   const Material m = MaterialOf(runs);
   const bool one = runs.size() == 1;
   Builder page;
-  page.Section("success", "Success",
-               ToHtml(SuccessTable(m)) + Unequal(m) + Protocol(m));
+  page.Section("success", "Success", Success(m));
   if (options.compare && m.groups.size() > 1) {
-    page.Section(
-        "paired", "Paired differences",
-        ToHtml(PairedTable(m)) +
-            Note("Difference in points over the same games, 95 % "
-                 "bootstrap intervals over games, and over seeds where "
-                 "there are several; * where it leaves out 0. One seed "
-                 "says nothing about the spread between seeds."));
+    page.Section("paired", "Paired differences",
+                 ToHtml(PairedTable(m)) + Note(PairedNote(m)));
   }
   page.Section("health", "Health", Health(runs));
   if (options.compare && !one) {
@@ -351,12 +313,21 @@ std::string RenderReport(const std::vector<RunData>& runs,
 
 std::string RenderMarkdown(const std::vector<RunData>& runs) {
   const Material m = MaterialOf(runs);
-  std::string out = ToMarkdown(SuccessTable(m));
+  std::string out;
+  if (HasSeveralSeeds(m))
+    out = absl::StrCat(ToMarkdown(SuccessTable(m, SuccessRows::kGroups)), "\n",
+                       GroupNote(), "\n\n### Run by run\n\n");
+  absl::StrAppend(&out, ToMarkdown(SuccessTable(m, SuccessRows::kRuns)), "\n");
+  if (const std::string warning = Incomparable(m); !warning.empty())
+    absl::StrAppend(&out, "**", warning, "**\n\n");
+  absl::StrAppend(&out, SuccessNote(m), "\n");
   if (m.groups.size() > 1)
-    absl::StrAppend(&out, "\n", ToMarkdown(PairedTable(m)));
+    absl::StrAppend(&out, "\n### Paired differences\n\n",
+                    ToMarkdown(PairedTable(m)), "\n", PairedNote(m), "\n");
   if (const Table held_out = HeldOutComparison(m);
       runs.size() > 1 && !held_out.rows.empty())
-    absl::StrAppend(&out, "\n", ToMarkdown(held_out));
+    absl::StrAppend(&out, "\n### Held-out games\n\n", ToMarkdown(held_out),
+                    "\n", HeldOutComparisonNote(), "\n");
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <regex>
 #include <string>
@@ -159,6 +160,15 @@ TEST(Report, ReadsWhatALearnerWrites) {
   EXPECT_DOUBLE_EQ(run.trajectories[0].turns[1].tokens[1].advantage, -1.25);
 }
 
+TEST(Report, CountsLinesOfAStepThatHasOne) {
+  RunFolder folder("again", "atod", 0);
+  folder.Write("metrics.jsonl", "{\"step\":1}\n{\"step\":2}\n{\"step\":2}\n");
+  folder.Write("timings.jsonl", "{\"step\":1}\n{\"step\":1}\n");
+  const RunData run = folder.Read();
+  EXPECT_EQ(run.steps.size(), 2u);
+  EXPECT_EQ(run.repeated_steps, 1);
+}
+
 TEST(Report, TableOneTakesTheBestTheLastAndTheMeanWithTheirLengths) {
   RunFolder folder("table", "atod", 3);
   folder.Metrics(20);
@@ -235,7 +245,9 @@ TEST(Report, HeldOutGamesOfSeveralRunsAtBothTemperatures) {
     runs.push_back(f->Read());
   }
   const std::string table = RenderMarkdown(runs);
-  EXPECT_THAT(table, HasSubstr("| unseen T = 0.4 | unseen T = 1 |"));
+  EXPECT_THAT(
+      table,
+      HasSubstr("| unseen (success %, T = 0.4) | unseen (success %, T = 1) |"));
   EXPECT_THAT(table, HasSubstr("| teacher | 60.0 ["));
   EXPECT_TRUE(std::regex_search(
       table, std::regex("\n\\| h \\| 80\\.0 \\[[0-9., ]+\\] 7\\.0 turns "
@@ -245,6 +257,138 @@ TEST(Report, HeldOutGamesOfSeveralRunsAtBothTemperatures) {
                         "\\| – \\|")));
   EXPECT_THAT(RenderReport(runs, {.compare = true}),
               HasSubstr("Held-out games"));
+}
+
+TEST(Report, HeldOutPoliciesAtTOneFollowThoseAtTheUsualT) {
+  RunFolder folder("warm", "atod", 0);
+  folder.Metrics(20);
+  for (const char* policy : {"teacher", "teacher-t1", "untrained",
+                             "untrained-t1", "trained-last-t1"})
+    folder.HeldOut(policy, 5);
+  const std::string html = RenderReport({folder.Read()}, {});
+  EXPECT_TRUE(std::regex_search(
+      html, std::regex("<td>untrained student</td>[^]*<td>untrained student, T "
+                       "= 1</td>[^]*<td>teacher</td>[^]*<td>teacher, T = "
+                       "1</td>[^]*<td>trained student, last checkpoint, T = "
+                       "1</td>")));
+  EXPECT_THAT(html, HasSubstr("at T = 0.4 where the row names no other"));
+}
+
+TEST(Report, GroupsComeBeforeTheirRuns) {
+  RunFolder a("x-0", "atod", 0), b("x-1", "atod", 1), c("y-0", "tcod", 0);
+  std::vector<RunData> runs;
+  for (RunFolder* f : {&a, &b, &c}) {
+    f->Metrics(20);
+    f->Panel(20, f == &b ? 8 : 6);
+    runs.push_back(f->Read());
+  }
+  const std::string table = RenderMarkdown(runs);
+  EXPECT_THAT(table, HasSubstr("| group | recipe | seeds | steps | before "
+                               "(success %, T = ?)"));
+  EXPECT_THAT(table, HasSubstr("\n| x | atod | 2 | 20 | – | 70.0 (60.0 – 80.0) "
+                               "8.8 turns |"));
+  EXPECT_THAT(table, HasSubstr("\n| y-0 | tcod | 1 | 20 |"));
+  EXPECT_LT(table.find("\n| y-0 | tcod | 1 |"), table.find("### Run by run"));
+  EXPECT_LT(table.find("### Run by run"), table.find("\n| x-0 | atod | 0 |"));
+  EXPECT_THAT(table, HasSubstr("10.4 turns, step 20 |"));
+  EXPECT_THAT(table, HasSubstr("[ ] are 95 % intervals"));
+  EXPECT_THAT(table, HasSubstr("A row of several seeds has their mean"));
+  EXPECT_THAT(table, HasSubstr("split train, and with TCOD cut short"));
+  EXPECT_THAT(table, HasSubstr("* where that leaves out 0"));
+  const std::string html = RenderReport(runs, {.compare = true});
+  EXPECT_THAT(html, HasSubstr("<h3>Run by run</h3>"));
+  EXPECT_THAT(html, HasSubstr("10.4&nbsp;turns,&nbsp;step&nbsp;20"));
+  // One run a group needs one table.
+  runs.erase(runs.begin() + 1);
+  EXPECT_THAT(RenderMarkdown(runs), Not(HasSubstr("Run by run")));
+}
+
+TEST(Report, RunsOfUnequalStepsGetNoVerdict) {
+  RunFolder a("a", "atod", 0), b("b", "grpo", 0);
+  std::vector<RunData> runs;
+  for (RunFolder* f : {&a, &b}) {
+    f->Metrics(f == &a ? 20 : 19);
+    f->Panel(15, f == &a ? 9 : 1);
+    runs.push_back(f->Read());
+  }
+  const std::string table = RenderMarkdown(runs);
+  EXPECT_TRUE(std::regex_search(
+      table, std::regex("\\| a − b \\| \\+80\\.0 \\[[^|]+\\] unequal steps "
+                        "\\|")));
+  EXPECT_THAT(table, Not(HasSubstr("+80.0 *")));
+  EXPECT_THAT(table, HasSubstr("**The runs have recorded different numbers of "
+                               "steps. Rows are not comparable"));
+}
+
+TEST(Report, OfManyGroupsOnlyDifferencesToTheFirstAreShownAndItSaysSo) {
+  std::vector<RunData> runs;
+  for (const char* name : {"a", "b", "c", "d", "e"}) {
+    RunFolder folder(name, name, 0);
+    folder.Metrics(20);
+    folder.Panel(20, 5);
+    runs.push_back(folder.Read());
+  }
+  const std::string note = "Only differences to the first group, a, are shown";
+  EXPECT_THAT(RenderMarkdown(runs), HasSubstr(note));
+  EXPECT_THAT(RenderReport(runs, {.compare = true}), HasSubstr(note));
+  EXPECT_THAT(RenderMarkdown(runs), Not(HasSubstr("| b − c |")));
+  runs.pop_back();
+  EXPECT_THAT(RenderMarkdown(runs), Not(HasSubstr(note)));
+  EXPECT_THAT(RenderMarkdown(runs), HasSubstr("| b − c |"));
+}
+
+TEST(Report, WithoutATeacherNothingIsSaidOfItsScores) {
+  RunFolder with("with", "atod", 0), without("without", "sdar", 0);
+  for (RunFolder* f : {&with, &without}) {
+    f->Metrics(20);
+    f->Step(1, 2, 3);
+  }
+  without.Write("metrics.jsonl",
+                "{\"step\":1,\"hybrid/opd_rl_ratio\":0,\"actor/sdar_loss\":0.1,"
+                "\"tdur/uncertainty\":0.2}\n"
+                "{\"step\":2,\"hybrid/opd_rl_ratio\":0}\n");
+  RunData run = without.Read();
+  ASSERT_TRUE(run.has_teacher());  // by d
+  for (TurnColumn& column : run.columns)
+    for (TurnCell& cell : column.turns) cell.d = 0;
+  ASSERT_FALSE(run.has_teacher());
+  const std::string bare = RenderReport({run}, {});
+  const std::string full = RenderReport({with.Read()}, {});
+  for (const char* part : {"<th class=\"n\">d</th>", "<th class=\"n\">w</th>",
+                           "Teacher&#39;s signal over the reward"}) {
+    EXPECT_THAT(full, HasSubstr(part));
+    EXPECT_THAT(bare, Not(HasSubstr(part)));
+  }
+  EXPECT_THAT(bare, Not(HasSubstr("Teacher gap")));
+  EXPECT_THAT(bare, HasSubstr("SDAR loss"));
+  EXPECT_THAT(full, Not(HasSubstr("SDAR loss")));
+  // The mean of 0.5 and -1.25.
+  EXPECT_THAT(bare, HasSubstr("<th class=\"n\">mean A</th>"));
+  EXPECT_THAT(bare, HasSubstr("<td class=\"n\">-0.375</td>"));
+}
+
+TEST(Report, NamesThePanelAsItsGamesDo) {
+  RunFolder folder("panel", "atod", 0);
+  folder.Metrics(20);
+  folder.Panel(20, 5);
+  RunData run = folder.Read();
+  EXPECT_THAT(RenderReport({run}, {}),
+              HasSubstr("10 games, " + Summarize(run).panel));
+  for (Game& game : run.panel[0].games) game.panel = "0123456789abcdef";
+  EXPECT_THAT(RenderReport({run}, {}), HasSubstr("10 games, 0123456789ab<"));
+}
+
+TEST(Report, DiagnosesBeforeTrainingComeFirst) {
+  RunFolder folder("diagnoses", "atod", 0);
+  folder.Metrics(20);
+  for (const char* name : {"after", "before", "untrained-seen"})
+    folder.Write(absl::StrCat("diagnose/", name, ".jsonl"),
+                 "{\"turn\":0,\"samples\":1}\n");
+  const RunData run = folder.Read();
+  ASSERT_EQ(run.diagnoses.size(), 3u);
+  EXPECT_EQ(run.diagnoses[0].name, "before");
+  EXPECT_EQ(run.diagnoses[1].name, "untrained-seen");
+  EXPECT_EQ(run.diagnoses[2].name, "after");
 }
 
 TEST(Report, NothingFromARunIsMarkupAndNothingIsLoaded) {
@@ -276,6 +420,8 @@ TEST(Report, HundredAndFiftyStepsOfFiftyTurnsStayBelowFiveMegabytes) {
   const RunData run = folder.Read();
   EXPECT_LE(run.columns.size(), kMaxColumns + 1);
   const std::string html = RenderReport({run}, {});
+  EXPECT_TRUE(std::regex_search(
+      html, std::regex("6[01] of 150 recorded steps, evenly picked")));
   EXPECT_LT(html.size(), 5u << 20);
   EXPECT_THAT(html, Not(HasSubstr("\"nan\"")));
 }
@@ -333,6 +479,34 @@ TEST(Chart, ValuesThatCannotBeDrawnLiftThePen) {
   EXPECT_THAT(svg, Not(HasSubstr("inf")));
   EXPECT_TRUE(std::regex_search(svg, std::regex("d=\"M[0-9. ]+M[0-9. ]+\"")));
   EXPECT_EQ(RenderChart(Chart{.title = "empty"}), "");
+}
+
+TEST(Chart, ZerosOnALogAxisAreNeitherDrawnNorInTheLegend) {
+  Chart chart{.title = "t", .log_y = true};
+  chart.lines.push_back({.name = "zeros", .points = {{1, 0}, {2, 0}}});
+  EXPECT_EQ(RenderChart(chart), "");
+  for (const char* name : {"one", "two"})
+    chart.lines.push_back({.name = name, .points = {{1, 1}, {2, 2}}});
+  EXPECT_THAT(RenderChart(chart), HasSubstr("</svg>one</li>"));
+  EXPECT_THAT(RenderChart(chart), Not(HasSubstr("</svg>zeros</li>")));
+}
+
+TEST(Chart, NoTwoOfThirtyTwoLinesShareColourAndDashes) {
+  Chart chart{.title = "t"};
+  for (int i = 0; i < 32; ++i)
+    chart.lines.push_back({.name = absl::StrCat("s", i),
+                           .colour = i,
+                           .points = {{1, 1}, {2, 2}}});
+  // Once in the legend, once in the plot.
+  std::map<std::string, int> strokes;
+  for (const std::string& svg : {RenderChart(chart), StandaloneSvg(chart)}) {
+    const std::regex stroke("class=\"line (l[0-7] d[0-3])\"");
+    for (std::sregex_iterator it(svg.begin(), svg.end(), stroke), end;
+         it != end; ++it)
+      ++strokes[(*it)[1]];
+  }
+  EXPECT_EQ(strokes.size(), 32u);
+  for (const auto& [stroke, count] : strokes) EXPECT_EQ(count, 4) << stroke;
 }
 
 TEST(Chart, OneValueHasAnAxis) {

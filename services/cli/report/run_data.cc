@@ -83,6 +83,8 @@ absl::Status ReadSteps(RunData& run) {
       const double step = Number(line, "step", -1);
       if (step < 0 || (!main && !steps.contains(static_cast<int64_t>(step))))
         continue;
+      if (main && steps.contains(static_cast<int64_t>(step)))
+        ++run.repeated_steps;
       StepRow& row = steps[static_cast<int64_t>(step)];
       row.step = static_cast<uint32_t>(step);
       for (const auto& [key, value] : line.items())
@@ -156,6 +158,11 @@ absl::Status ReadDiagnoses(RunData& run) {
     }
     run.diagnoses.push_back(std::move(file));
   }
+  std::stable_partition(run.diagnoses.begin(), run.diagnoses.end(),
+                        [](const DiagnosisFile& file) {
+                          return absl::StartsWith(file.name, "before") ||
+                                 absl::StartsWith(file.name, "untrained");
+                        });
   return absl::OkStatus();
 }
 
@@ -295,6 +302,7 @@ absl::Status ReadTurns(RunData& run) {
   std::vector<uint32_t> steps;
   for (const uint32_t step : stored)
     if (fs::exists(learner::AdvantageFile(dir, step))) steps.push_back(step);
+  run.recorded_columns = steps.size();
   const std::vector<uint32_t> shown = Spread(steps, 3);
   std::unique_ptr<Tokenizer> tokenizer;
   for (const std::string& folder :
@@ -338,6 +346,14 @@ double PanelEval::turns() const {
   double sum = 0;
   for (const Game& g : games) sum += g.turns;
   return sum / static_cast<double>(games.size());
+}
+
+bool RunData::has_teacher() const {
+  if (!series("hybrid/teacher_gap_abs_mean").empty()) return true;
+  for (const TurnColumn& column : columns)
+    for (const TurnCell& cell : column.turns)
+      if (cell.d != 0) return true;
+  return false;
 }
 
 std::string RunData::key(const std::string& path,

@@ -100,13 +100,17 @@ struct RunData {
   // Dotted key of config.resolved.yaml to its value as written there.
   std::map<std::string, std::string> config;
   std::vector<StepRow> steps;    // ascending
+  int repeated_steps = 0;        // lines of metrics.jsonl for a step again
   std::vector<PanelEval> panel;  // ascending
   std::vector<NamedEval> evals;
   std::vector<TurnColumn> columns;  // at most kMaxColumns, evenly over the run
-  std::vector<DiagnosisFile> diagnoses;
+  size_t recorded_columns = 0;      // steps that the columns are picked from
+  std::vector<DiagnosisFile> diagnoses;  // before training first
   std::vector<ShownTrajectory> trajectories;
   std::string teacher_hash;  // of the scores that it trained with
 
+  // Whether any token that trained had a teacher's score.
+  bool has_teacher() const;
   std::string key(const std::string& path,
                   const std::string& otherwise = "") const;
   double number(const std::string& path, double otherwise) const;

@@ -4,13 +4,15 @@
 #include <cmath>
 #include <optional>
 #include <set>
+#include <tuple>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "common/base/file.h"
-#include "services/cli/report/html.h"
 
 namespace atod::report {
 namespace {
@@ -38,7 +40,7 @@ Cell PointCell(const std::optional<EvalPoint>& point, bool with_step) {
   return Number(
       Percent(point->success.value),
       absl::StrCat(Interval(point->success), " ", Turns(point->turns),
-                   with_step ? absl::StrCat(" at ", point->step) : ""));
+                   with_step ? absl::StrCat(", step ", point->step) : ""));
 }
 
 // Success and turns of the members of a group.
@@ -55,7 +57,7 @@ struct Members {
     const auto [low, high] =
         std::minmax_element(success.begin(), success.end());
     return Number(Percent(Mean(success)),
-                  absl::StrCat(Percent(*low), " – ", Percent(*high), " ",
+                  absl::StrCat("(", Percent(*low), " – ", Percent(*high), ") ",
                                Turns(Mean(turns))));
   }
 };
@@ -75,9 +77,20 @@ std::string PanelOf(const Material& m, const Group& group) {
   return panel;
 }
 
-Table::Row RunRow(const RunSummary& s, bool part) {
+// Whether all runs of both have recorded as many steps.
+bool EqualSteps(const Material& m, const Group& a, const Group& b) {
+  const uint32_t steps = m.summaries[a.runs[0]].steps;
+  for (const Group* group : {&a, &b})
+    for (const size_t i : group->runs)
+      if (m.summaries[i].steps != steps) return false;
+  return true;
+}
+
+// More groups than these are only paired with the first.
+constexpr size_t kAllPairs = 4;
+
+Table::Row RunRow(const RunSummary& s) {
   Table::Row row;
-  row.part = part;
   row.cells = {Text(s.name),
                Text(s.recipe),
                Number(s.seed),
@@ -113,7 +126,7 @@ Table::Row GroupRow(const Material& m, const Group& group) {
   Table::Row row;
   row.cells = {Text(group.label),
                Text(m.summaries[group.runs[0]].recipe),
-               Number(absl::StrCat(group.runs.size(), " seeds")),
+               Number(absl::StrCat(group.runs.size())),
                Number(steps.size() == 1 ? absl::StrCat(*steps.begin())
                                         : absl::StrCat(*steps.begin(), " – ",
                                                        *steps.rbegin())),
@@ -133,20 +146,24 @@ Table::Row GroupRow(const Material& m, const Group& group) {
   return row;
 }
 
+// "teacher-t1" is the teacher at T = 1; without the suffix T is 0.4.
+constexpr char kWarm[] = "-t1";
+
 std::string PolicyName(const std::string& policy) {
+  if (absl::EndsWith(policy, kWarm))
+    return PolicyName(std::string(absl::StripSuffix(policy, kWarm))) +
+           ", T = 1";
   if (policy == "random") return "random admissible actions";
   if (policy == "untrained") return "untrained student";
   if (policy == "trained-last") return "trained student, last checkpoint";
-  if (policy == "trained-last-t1")
-    return "trained student, last checkpoint, T = 1";
   if (policy == "trained-best") return "trained student, best checkpoint";
   return policy;
 }
 
 int PolicyRank(const std::string& policy) {
-  static constexpr const char* kOrder[] = {
-      "random",          "untrained",    "teacher", "trained-last",
-      "trained-last-t1", "trained-best", "planner"};
+  static constexpr const char* kOrder[] = {"random",       "untrained",
+                                           "teacher",      "trained-last",
+                                           "trained-best", "planner"};
   int rank = 0;
   for (const char* known : kOrder) {
     if (policy == known) return rank;
@@ -168,14 +185,6 @@ std::vector<double> Wins(const std::vector<Game>& games) {
   return out;
 }
 
-// An interval, a length and a step stay on one line each.
-std::string NoBreaks(const std::string& text) {
-  return absl::StrReplaceAll(text, {{", ", ",&nbsp;"},
-                                    {" – ", "&nbsp;–&nbsp;"},
-                                    {" turns", "&nbsp;turns"},
-                                    {" at ", "&nbsp;at&nbsp;"}});
-}
-
 }  // namespace
 
 Material MaterialOf(const std::vector<RunData>& runs) {
@@ -184,78 +193,108 @@ Material MaterialOf(const std::vector<RunData>& runs) {
   return out;
 }
 
-std::string ToHtml(const Table& table) {
-  const auto cell = [](const char* tag, const Cell& c) {
-    return absl::StrCat(
-        "<", tag, c.number ? " class=\"n\">" : ">", Escape(c.text),
-        c.small.empty() ? ""
-                        : absl::StrCat(c.number ? "<br>" : " ", "<small>",
-                                       NoBreaks(Escape(c.small)), "</small>"),
-        "</", tag, ">");
-  };
-  std::string out = "<div class=\"scroll\"><table><thead><tr>";
-  for (const Cell& c : table.head) absl::StrAppend(&out, cell("th", c));
-  absl::StrAppend(&out, "</tr></thead><tbody>\n");
-  for (const Table::Row& row : table.rows) {
-    absl::StrAppend(&out, row.part ? "<tr class=\"part\">" : "<tr>");
-    for (const Cell& c : row.cells) absl::StrAppend(&out, cell("td", c));
-    absl::StrAppend(&out, "</tr>\n");
-  }
-  return absl::StrCat(out, "</tbody></table></div>\n");
-}
-
-std::string ToMarkdown(const Table& table) {
-  const auto cell = [](const Cell& c) {
-    return absl::StrCat(
-        " ",
-        absl::StrReplaceAll(
-            absl::StrCat(c.text, c.small.empty() ? "" : " ", c.small),
-            {{"|", "\\|"}, {"\n", " "}, {"<", "&lt;"}}),
-        " |");
-  };
-  std::string out = "|", rule = "|";
-  for (const Cell& c : table.head) {
-    absl::StrAppend(&out, cell(c));
-    absl::StrAppend(&rule, c.number ? "---:|" : "---|");
-  }
-  absl::StrAppend(&out, "\n", rule, "\n");
-  for (const Table::Row& row : table.rows) {
-    absl::StrAppend(&out, "|");
-    for (const Cell& c : row.cells) absl::StrAppend(&out, cell(c));
-    absl::StrAppend(&out, "\n");
-  }
-  return out;
-}
-
-Table SuccessTable(const Material& m) {
+Table SuccessTable(const Material& m, SuccessRows rows) {
   size_t n = 0, steps = 0;
   for (const RunSummary& s : m.summaries) {
     n = std::max(n, s.mean_count);
     steps = std::max(steps, s.rollout_steps);
   }
   const RunData& first = (*m.runs)[0];
-  const std::string eval =
-      absl::StrCat("T = ", first.key("sampling.eval_temperature", "?"));
+  const std::string eval = absl::StrCat(
+      "success %, T = ", first.key("sampling.eval_temperature", "?"));
+  const bool by_group = rows == SuccessRows::kGroups;
   Table table;
   table.head = {
-      Text("run"),
+      Text(by_group ? "group" : "run"),
       Text("recipe"),
-      Number("seed"),
+      Number(by_group ? "seeds" : "seed"),
       Number("steps"),
       Number("before", eval),
       Number("best", eval),
       Number("last", eval),
       Number(absl::StrCat("mean of last ", n), eval),
-      Number(
-          absl::StrCat("training rollouts, last ", steps, " steps"),
-          absl::StrCat("T = ", first.key("sampling.train.temperature", "1")))};
+      Number("training rollouts",
+             absl::StrCat("success %, T = ",
+                          first.key("sampling.train.temperature", "1"),
+                          ", last ", steps, " steps"))};
   for (const Group& group : m.groups) {
-    const bool several = group.runs.size() > 1;
-    if (several) table.rows.push_back(GroupRow(m, group));
-    for (const size_t i : group.runs)
-      table.rows.push_back(RunRow(m.summaries[i], several));
+    if (by_group && group.runs.size() > 1) {
+      table.rows.push_back(GroupRow(m, group));
+      continue;
+    }
+    for (const size_t i : group.runs) {
+      table.rows.push_back(RunRow(m.summaries[i]));
+      if (!by_group) continue;
+      table.rows.back().cells[0] = Text(group.label);
+      table.rows.back().cells[2] = Number("1");
+    }
   }
   return table;
+}
+
+bool HasSeveralSeeds(const Material& m) {
+  return m.groups.size() < m.runs->size();
+}
+
+std::string GroupNote() {
+  return "A row of several seeds has their mean and (lowest – highest); its "
+         "mean of last evaluations has a 95 % interval that resamples seeds "
+         "and games. Other rows are as below.";
+}
+
+std::string SuccessNote(const Material& m) {
+  std::set<std::string> splits;
+  bool curriculum = false;
+  for (const RunData& run : *m.runs) {
+    splits.insert(run.key("env.train_split", "train"));
+    curriculum |= run.key("algorithm.recipe") == "tcod";
+  }
+  std::string note = absl::StrCat(
+      "[ ] are 95 % intervals: Wilson for one evaluation, bootstrap over games "
+      "for a mean of evaluations, over steps for training rollouts. Behind "
+      "them stands the mean length of an episode. Evaluation plays the same "
+      "games each time; training rollouts are on the split ",
+      absl::StrJoin(splits, ", "),
+      curriculum ? ", and with TCOD cut short or begun by the teacher." : ".");
+  const auto most =
+      std::max_element(m.summaries.begin(), m.summaries.end(),
+                       [](const RunSummary& a, const RunSummary& b) {
+                         return a.best_bias < b.best_bias;
+                       });
+  if (most->best_bias > 0)
+    absl::StrAppendFormat(
+        &note,
+        " The best of %d evaluations is too good by up to %.1f points: that is "
+        "what the maximum gains if all were equal and independent.",
+        most->evaluations, 100 * most->best_bias);
+  return note;
+}
+
+std::string Incomparable(const Material& m) {
+  std::set<uint32_t> steps;
+  std::set<std::string> panels;
+  for (const RunSummary& s : m.summaries) {
+    steps.insert(s.steps);
+    panels.insert(s.panel);
+  }
+  std::string out;
+  if (steps.size() > 1)
+    out += "The runs have recorded different numbers of steps. ";
+  if (panels.size() > 1)
+    out += "The runs were not evaluated on the same games. ";
+  return out.empty() ? "" : out + "Rows are not comparable as they stand.";
+}
+
+std::string PairedNote(const Material& m) {
+  return absl::StrCat(
+      "Differences in points over the same games. [ ] are 95 % intervals, "
+      "bootstrap over games, and over seeds where there are several; * where "
+      "that leaves out 0. One seed says nothing about the spread between "
+      "seeds.",
+      m.groups.size() > kAllPairs
+          ? absl::StrCat(" Only differences to the first group, ",
+                         m.groups[0].label, ", are shown.")
+          : "");
 }
 
 Table PairedTable(const Material& m) {
@@ -265,7 +304,7 @@ Table PairedTable(const Material& m) {
   const size_t count = m.groups.size();
   for (size_t a = 0; a < count; ++a) {
     for (size_t b = a + 1; b < count; ++b) {
-      if (a > 0 && count > 4) break;
+      if (a > 0 && count > kAllPairs) break;
       const Group &left = m.groups[a], &right = m.groups[b];
       Table::Row row;
       row.cells.push_back(Text(absl::StrCat(left.label, " − ", right.label)));
@@ -273,14 +312,16 @@ Table PairedTable(const Material& m) {
       if (panel.empty() || PanelOf(m, right) != panel) {
         row.cells.push_back(Number("other games: not paired"));
       } else {
+        const bool equal = EqualSteps(m, left, right);
         for (const auto which :
              {&RunSummary::last_games, &RunSummary::best_games,
               &RunSummary::mean_games}) {
           const Estimate e = PairedDifference(GamesOf(m, left, which),
                                               GamesOf(m, right, which));
-          const bool apart = e.low > 0 || e.high < 0;
-          row.cells.push_back(Number(absl::StrCat(Points(e), apart ? " *" : ""),
-                                     SignedInterval(e)));
+          const bool apart = equal && (e.low > 0 || e.high < 0);
+          row.cells.push_back(Number(
+              absl::StrCat(Points(e), apart ? " *" : ""),
+              absl::StrCat(SignedInterval(e), equal ? "" : " unequal steps")));
         }
       }
       row.cells.resize(table.head.size(), None());
@@ -293,11 +334,13 @@ Table PairedTable(const Material& m) {
 Table HeldOutTable(const RunData& run) {
   std::map<std::string, const std::vector<Game>*> by_place;
   std::set<std::string> split_set;
-  std::set<std::pair<int, std::string>> policies;
+  std::set<std::tuple<int, std::string, std::string>> policies;
   for (const NamedEval& eval : run.evals) {
     by_place[eval.policy + "\n" + eval.split] = &eval.games;
     split_set.insert(eval.split);
-    policies.emplace(PolicyRank(eval.policy), eval.policy);
+    const bool warm = absl::EndsWith(eval.policy, kWarm);
+    const std::string plain(absl::StripSuffix(eval.policy, kWarm));
+    policies.emplace(PolicyRank(plain), plain, warm ? kWarm : "");
   }
   Table table;
   if (policies.empty()) return table;
@@ -309,7 +352,8 @@ Table HeldOutTable(const RunData& run) {
     table.head.push_back(Number("turns"));
     table.head.push_back(Number("− teacher", "points, paired"));
   }
-  for (const auto& [rank, policy] : policies) {
+  for (const auto& [rank, plain, suffix] : policies) {
+    const std::string policy = plain + suffix;
     Table::Row row;
     row.cells.push_back(Text(PolicyName(policy)));
     for (const std::string& split : splits) {
@@ -343,6 +387,19 @@ Table HeldOutTable(const RunData& run) {
   return table;
 }
 
+std::string HeldOutNote() {
+  return "Models play at T = 0.4 where the row names no other. [ ] are 95 % "
+         "intervals: Wilson; differences are to the teacher at T = 0.4, paired "
+         "by game (bootstrap).";
+}
+
+std::string HeldOutComparisonNote() {
+  return "Mean length of an episode behind the interval. The games are drawn "
+         "apart from the panel's (of the panel's split some are in both). [ ] "
+         "are 95 % intervals, bootstrap over games, and over seeds where there "
+         "are several.";
+}
+
 Table HeldOutComparison(const Material& m) {
   struct Column {
     std::string split, suffix;  // of evals/POLICY[SUFFIX]-SPLIT.jsonl
@@ -363,9 +420,10 @@ Table HeldOutComparison(const Material& m) {
   table.head = {Text("last checkpoint")};
   std::vector<Column> columns;
   for (auto split = splits.rbegin(); split != splits.rend(); ++split) {
-    for (const char* suffix : {"", "-t1"}) {
+    for (const char* suffix : {"", kWarm}) {
       columns.push_back({*split, suffix});
-      table.head.push_back(Number(*split, *suffix == 0 ? "T = 0.4" : "T = 1"));
+      table.head.push_back(Number(
+          *split, absl::StrCat("success %, T = ", *suffix == 0 ? "0.4" : "1")));
     }
   }
   const auto add_row = [&](const std::string& name, const std::string& policy,
@@ -422,8 +480,9 @@ Table CategoryTable(const RunData& run, const RunSummary& summary) {
       ++c.games;
     }
   if (counts.size() < 2) return table;
-  table.head = {Text("task type"), Number("games"), Number("before", "%"),
-                Number("best", "%"), Number("last", "%")};
+  table.head = {Text("task type"), Number("games"),
+                Number("before", "success %"), Number("best", "success %"),
+                Number("last", "success %")};
   for (auto& [category, by_step] : counts) {
     const auto share = [&by_step = by_step](uint32_t step) {
       const auto it = by_step.find(step);
@@ -476,7 +535,7 @@ Table ConfigTable(const Material& m,
 Table SourceTable(const Material& m) {
   Table table;
   table.head = {Text("run"),          Text("folder"),
-                Number("records"),    Number("evaluations"),
+                Number("records"),    Number("evaluations", "after step 0"),
                 Text("panel"),        Text("teacher's weights"),
                 Text("configuration")};
   for (size_t i = 0; i < m.summaries.size(); ++i) {
@@ -485,8 +544,13 @@ Table SourceTable(const Material& m) {
     std::string config;
     for (const auto& [key, value] : run.config)
       absl::StrAppend(&config, key, "=", value, "\n");
-    const std::string panel =
-        s.panel.empty() ? "–" : absl::StrCat(s.games, " games, ", s.panel);
+    // As panel-*.jsonl names it, else what the games make.
+    std::string panel = "–";
+    if (!s.panel.empty()) {
+      const std::string& hash = run.panel.back().games[0].panel;
+      panel = absl::StrCat(s.games, " games, ",
+                           hash.empty() ? s.panel : hash.substr(0, 12));
+    }
     table.rows.push_back(
         {{Text(s.name), Text(run.dir), Number(absl::StrCat(run.steps.size())),
           Number(absl::StrCat(s.evaluations)), Text(panel),

@@ -6,6 +6,7 @@
 
 #include "services/cli/report/run_data.h"
 #include "services/cli/report/summary.h"
+#include "services/cli/report/table.h"
 
 namespace atod::report {
 
@@ -17,38 +18,32 @@ struct Material {
 };
 Material MaterialOf(const std::vector<RunData>& runs);
 
-// A table in either language: cells are text with an optional interval.
-struct Cell {
-  std::string text{};
-  std::string small{};  // behind it, quieter: an interval, a step
-  bool number = false;
-};
-struct Table {
-  std::vector<Cell> head;
-  struct Row {
-    std::vector<Cell> cells{};
-    bool part = false;  // belongs to the row above
-  };
-  std::vector<Row> rows;
-};
-std::string ToHtml(const Table& table);
-std::string ToMarkdown(const Table& table);
-
-// The paper's Table 1 with its missing columns; one row a run, and one a group
-// above its runs when it has several.
-Table SuccessTable(const Material& material);
+// The paper's Table 1 with its missing columns; one row a run, or a group.
+enum class SuccessRows { kRuns, kGroups };
+Table SuccessTable(const Material& material, SuccessRows rows);
+// What its cells mean, in plain text, as of the notes below; first what is
+// special about rows of several seeds.
+std::string GroupNote();
+std::string SuccessNote(const Material& material);
+// Whether any group has several runs.
+bool HasSeveralSeeds(const Material& material);
+// What keeps the rows from being compared; empty when nothing does.
+std::string Incomparable(const Material& material);
 
 // Paired by game: every group against the first, or all pairs of up to four.
 Table PairedTable(const Material& material);
+std::string PairedNote(const Material& material);
 
 // Games outside training: evals/POLICY-SPLIT.jsonl of deploy/up.sh, with the
 // paired difference to the teacher.
 Table HeldOutTable(const RunData& run);
+std::string HeldOutNote();
 
 // The same of several runs: the last checkpoint at T = 0.4 (trained-last) and
 // T = 1 (trained-last-t1) with the first run's untrained student and teacher.
 // Intervals over games, and over seeds in a row of several.
 Table HeldOutComparison(const Material& material);
+std::string HeldOutComparisonNote();
 
 // Success by task type: before, at the best and at the last evaluation.
 Table CategoryTable(const RunData& run, const RunSummary& summary);
