@@ -52,8 +52,11 @@ TEST(Plan, SaysWhatAStepDoesAndWhichModelIsMissing) {
   const std::filesystem::path dir =
       std::filesystem::path(testing::TempDir()) / "plan_test_model";
   std::filesystem::create_directories(dir);
+  model::ModelConfig model = OneOfEach();
+  model.max_position_embeddings = 7;
+  model.head_dim = 2;
   std::ofstream(dir / "config.json")
-      << model::ModelConfigJson(OneOfEach(), "float32");
+      << model::ModelConfigJson(model, "float32");
   v1::RunConfig c;
   c.set_steps(10);
   c.mutable_model()->set_path(dir.string());
