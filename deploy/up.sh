@@ -115,7 +115,7 @@ mkdir -p "$evals" "$work/evals"
 play() {  # play NAME SPLIT OUT ARGUMENTS…
   local label=$1 split=$2 out=$3; shift 3
   atod eval --games "$work/games" --split "$split" --count 300 --seed 7 \
-    --max-turns 20 --temperature 0.4 --label "$label" --out "$out" "$@"
+    --max-turns 20 --temperature "${temperature:-0.4}" --label "$label" --out "$out" "$@"
 }
 for split in valid_unseen valid_seen; do
   # The same for every run: kept beside the models they belong to.
@@ -126,8 +126,8 @@ for split in valid_unseen valid_seen; do
     "$work/evals/teacher-$split.jsonl" --model "$work/teacher"
   once "eval-planner-$split" play planner $split "$work/evals/planner-$split.jsonl" --policy planner
   cp "$work"/evals/*-$split.jsonl "$evals/"
-  play trained-last-t1 $split "$evals/trained-last-t1-$split.jsonl" \
-    --model "$run/checkpoints/last/model" --temperature 1
+  temperature=1 play trained-last-t1 $split "$evals/trained-last-t1-$split.jsonl" \
+    --model "$run/checkpoints/last/model"
   for which in last best; do
     play "trained-$which" $split "$evals/trained-$which-$split.jsonl" \
       --model "$run/checkpoints/$which/model"
