@@ -73,9 +73,9 @@ table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-nu
 th, td { padding: 6px 12px 6px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--rule); }
 thead th { font-weight: 600; font-size: 13px; color: var(--soft); border-bottom: 1px solid var(--ink); vertical-align: bottom; }
 td.n, th.n { text-align: right; padding-right: 0; padding-left: 14px; white-space: nowrap; }
-td.n small, .ci { color: var(--soft); font-size: 12.5px; white-space: nowrap; }
-.scroll td:first-child { white-space: nowrap; }
+td.n small, .ci { color: var(--soft); font-size: 12.5px; }
 td.n small, th.n small { white-space: normal; }
+.ci, .scroll td:first-child { white-space: nowrap; }
 td.n + td:not(.n), th.n + th:not(.n) { padding-left: 18px; }
 tr.part td { color: var(--soft); }
 tr.part td:first-child { padding-left: 16px; }

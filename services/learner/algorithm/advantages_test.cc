@@ -8,15 +8,14 @@
 #include "common/device/cpu_device.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/learner/algorithm/advantages_for_test.h"
 #include "services/learner/algorithm/batch_for_test.h"
 
 namespace atod::learner {
 namespace {
 
-using ::testing::DoubleNear;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Pointwise;
 
 const char* const kProfiles[] = {"paper", "default"};
 
@@ -28,23 +27,10 @@ AlgorithmOptions Options(const std::string& profile,
   return options;
 }
 
-Advantages Compute(const StepBatch& batch, const AlgorithmOptions& options,
-                   int step = 40) {
-  auto result = ComputeAdvantages(batch, options, step, *MakeCpuDevice());
-  EXPECT_TRUE(result.ok()) << result.status();
-  return result.ok() ? *result : Advantages();
-}
-
-auto Near(const std::vector<double>& expected, double tolerance = 1e-12) {
-  return Pointwise(DoubleNear(tolerance), expected);
-}
-
 // Weights of one trajectory with turns of these (d, h).
 std::vector<double> Weights(const std::string& profile,
                             const std::vector<std::pair<double, double>>& dh) {
-  TestTrajectory trajectory;
-  for (auto [d, h] : dh) trajectory.turns.push_back(TurnWith(d, h));
-  return Compute(MakeBatch({trajectory}), Options(profile)).w;
+  return Compute(MakeBatch({Turns(dh)}), Options(profile)).w;
 }
 
 // --- Reference values. ---
@@ -132,18 +118,6 @@ TEST(Advantages, SchedulesAreLinearThenConstant) {
     EXPECT_NEAR(a.kl_coef, c.kl, 1e-10) << c.s;
     EXPECT_NEAR(a.rl_coef, c.rl, 1e-10) << c.s;
   }
-}
-
-// Rewards 10 0 0 10 0 0 0 10, successes of 5 turns and failures of 50.
-std::vector<TestTrajectory> MixedGroup() {
-  std::vector<TestTrajectory> group;
-  for (double r : {10, 0, 0, 10, 0, 0, 0, 10}) {
-    group.push_back(
-        {.group = 0,
-         .reward = r,
-         .turns = std::vector<TestTurn>(r > 0 ? 5 : 50, TurnWith(.1, .5))});
-  }
-  return group;
 }
 
 TEST(Advantages, GroupStatisticsAreOverTrajectoriesWithBesselsCorrection) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -46,6 +47,25 @@ inline StepBatch MakeBatch(const std::vector<TestTrajectory>& trajectories) {
 // A turn of one token with the given d and h.
 inline TestTurn TurnWith(double d, double h) {
   return {.student = {-h}, .teacher = {-h - d}};
+}
+
+// A trajectory with turns of these (d, h).
+inline TestTrajectory Turns(const std::vector<std::pair<double, double>>& dh) {
+  TestTrajectory out;
+  for (const auto& [d, h] : dh) out.turns.push_back(TurnWith(d, h));
+  return out;
+}
+
+// Rewards 10 0 0 10 0 0 0 10, successes of 5 turns and failures of 50.
+inline std::vector<TestTrajectory> MixedGroup() {
+  std::vector<TestTrajectory> group;
+  for (const double r : {10, 0, 0, 10, 0, 0, 0, 10}) {
+    group.push_back(
+        {.group = 0,
+         .reward = r,
+         .turns = std::vector<TestTurn>(r > 0 ? 5 : 50, TurnWith(.1, .5))});
+  }
+  return group;
 }
 
 // Groups of `group_size` with uneven lengths, empty responses, invalid actions

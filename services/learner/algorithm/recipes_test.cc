@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/learner/algorithm/advantages.h"
+#include "services/learner/algorithm/advantages_for_test.h"
 #include "services/learner/algorithm/batch_for_test.h"
 #include "services/learner/algorithm/duplicate_rows.h"
 #include "services/learner/algorithm/rollout_policy.h"
@@ -14,9 +15,7 @@
 namespace atod::learner {
 namespace {
 
-using ::testing::DoubleNear;
 using ::testing::HasSubstr;
-using ::testing::Pointwise;
 
 const char* const kRecipes[] = {"atod",         "opd",
                                 "grpo",         "sod",
@@ -36,43 +35,14 @@ AlgorithmOptions Options(const std::string& recipe,
   return options;
 }
 
-Advantages Compute(const StepBatch& batch, const AlgorithmOptions& options,
-                   int step = 40) {
-  auto result = ComputeAdvantages(batch, options, step, *MakeCpuDevice());
-  EXPECT_TRUE(result.ok()) << result.status();
-  return result.ok() ? *result : Advantages();
-}
-
 std::string Refusal(const AlgorithmOptions& options) {
   const auto recipe = MakeRecipe(options);
   return recipe.ok() ? "OK" : std::string(recipe.status().message());
 }
 
-auto Near(const std::vector<double>& expected, double tolerance = 1e-12) {
-  return Pointwise(DoubleNear(tolerance), expected);
-}
-
-TestTrajectory Turns(const std::vector<std::pair<double, double>>& dh) {
-  TestTrajectory out;
-  for (const auto& [d, h] : dh) out.turns.push_back(TurnWith(d, h));
-  return out;
-}
-
 std::vector<double> WeightsOf(const TestTrajectory& trajectory,
                               const AlgorithmOptions& options, int step = 40) {
   return Compute(MakeBatch({trajectory}), options, step).w;
-}
-
-// Rewards 10 0 0 10 0 0 0 10, successes of 5 turns and failures of 50.
-std::vector<TestTrajectory> MixedGroup() {
-  std::vector<TestTrajectory> group;
-  for (const double r : {10, 0, 0, 10, 0, 0, 0, 10}) {
-    group.push_back(
-        {.group = 0,
-         .reward = r,
-         .turns = std::vector<TestTurn>(r > 0 ? 5 : 50, TurnWith(.1, .5))});
-  }
-  return group;
 }
 
 // --- Recipes. ---

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <vector>
+
+#include "common/device/cpu_device.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/learner/algorithm/advantages.h"
+
+namespace atod::learner {
+
+inline Advantages Compute(const StepBatch& batch,
+                          const AlgorithmOptions& options, int step = 40) {
+  auto result = ComputeAdvantages(batch, options, step, *MakeCpuDevice());
+  EXPECT_TRUE(result.ok()) << result.status();
+  return result.ok() ? *result : Advantages();
+}
+
+inline auto Near(const std::vector<double>& expected,
+                 double tolerance = 1e-12) {
+  return testing::Pointwise(testing::DoubleNear(tolerance), expected);
+}
+
+}  // namespace atod::learner
