@@ -18,16 +18,13 @@ struct LoadedConfig {
   std::map<std::string, std::string> sources;
 };
 
-// Reads `path` (empty: defaults only), then applies `sets`, each "a.b=value"
-// ("teachers.0.path=DIR" sets, or appends, an element of a list). Refuses, with
-// file, line, found and expected: unknown keys (names the nearest), wrong
-// types, values out of bounds, keys given twice, tabs, broken YAML.
+// Reads `paths` (none: defaults only); a later file overrides single keys of
+// the earlier ones, a list is replaced as a whole. Then applies `sets`, each
+// "a.b=value" ("teachers.0.path=DIR" sets, or appends, an element of a list).
+// Refuses, with file, line, found and expected: unknown keys (names the
+// nearest), wrong types, values out of bounds, keys given twice, tabs, broken
+// YAML.
 absl::StatusOr<LoadedConfig> LoadRunConfig(
-    const std::string& path, const std::vector<std::string>& sets = {});
-
-// The same from several files: a later one overrides single keys of the
-// earlier ones; a list is replaced as a whole.
-absl::StatusOr<LoadedConfig> LoadRunConfigFiles(
     const std::vector<std::string>& paths,
     const std::vector<std::string>& sets = {});
 

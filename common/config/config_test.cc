@@ -31,7 +31,7 @@ std::string Refusal(const std::string& yaml,
 }
 
 TEST(LoadRunConfig, FillsEveryKeyThatHasADefault) {
-  const auto loaded = LoadRunConfig("");
+  const auto loaded = LoadRunConfig({});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->config.steps(), 150u);
   EXPECT_EQ(loaded->config.optimizer().lr(), 1e-6);
@@ -173,7 +173,7 @@ TEST(LoadRunConfig, NoDamageToAFileDoesMoreThanOneErrorLine) {
   EXPECT_GT(refused, 1000);
 }
 
-TEST(LoadRunConfigFiles, ALaterFileOverridesKeysAndReplacesLists) {
+TEST(LoadRunConfig, ALaterFileOverridesKeysAndReplacesLists) {
   const std::string a = testing::TempDir() + "/config_test_a.yaml";
   const std::string b = testing::TempDir() + "/config_test_b.yaml";
   ASSERT_TRUE(WriteFileAtomic(a,
@@ -183,7 +183,7 @@ TEST(LoadRunConfigFiles, ALaterFileOverridesKeysAndReplacesLists) {
   ASSERT_TRUE(
       WriteFileAtomic(b, "optimizer: {lr: 0.25}\nteachers: [{path: z}]\n")
           .ok());
-  const auto loaded = LoadRunConfigFiles({a, b});
+  const auto loaded = LoadRunConfig({a, b});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->config.steps(), 7u);
   EXPECT_EQ(loaded->config.optimizer().lr(), 0.25);
@@ -196,7 +196,7 @@ TEST(LoadRunConfigFiles, ALaterFileOverridesKeysAndReplacesLists) {
 }
 
 TEST(LoadRunConfig, AMissingFileIsNamed) {
-  const auto loaded = LoadRunConfig("/nonexistent/run.yaml");
+  const auto loaded = LoadRunConfig({"/nonexistent/run.yaml"});
   EXPECT_TRUE(absl::IsNotFound(loaded.status()));
   EXPECT_THAT(std::string(loaded.status().message()),
               HasSubstr("/nonexistent/run.yaml"));
@@ -304,10 +304,10 @@ TEST(ProgramArgs, BadOnesAreOneErrorLineAndStatusTwo) {
 TEST(RunConfig, ANameThatIsNotAPlainFolderNameIsRefused) {
   for (const char* name : {"", "../x", "a/b", ".hidden", "a b"}) {
     const auto loaded =
-        LoadRunConfig("", {absl::StrCat("name=\"", name, "\"")});
+        LoadRunConfig({}, {absl::StrCat("name=\"", name, "\"")});
     EXPECT_FALSE(loaded.ok()) << name;
   }
-  EXPECT_TRUE(LoadRunConfig("", {"name=embedded-1.b_2"}).ok());
+  EXPECT_TRUE(LoadRunConfig({}, {"name=embedded-1.b_2"}).ok());
 }
 
 }  // namespace

@@ -445,7 +445,7 @@ absl::StatusOr<LoadedConfig> ParseRunConfig(
   return Finish(std::move(out), sets);
 }
 
-absl::StatusOr<LoadedConfig> LoadRunConfigFiles(
+absl::StatusOr<LoadedConfig> LoadRunConfig(
     const std::vector<std::string>& paths,
     const std::vector<std::string>& sets) {
   LoadedConfig out;
@@ -454,12 +454,6 @@ absl::StatusOr<LoadedConfig> LoadRunConfigFiles(
     ATOD_RETURN_IF_ERROR(Merge(yaml, path, out));
   }
   return Finish(std::move(out), sets);
-}
-
-absl::StatusOr<LoadedConfig> LoadRunConfig(
-    const std::string& path, const std::vector<std::string>& sets) {
-  if (path.empty()) return LoadRunConfigFiles({}, sets);
-  return LoadRunConfigFiles({path}, sets);
 }
 
 }  // namespace atod::config

@@ -68,7 +68,7 @@ ProgramStart ParseProgramArgs(const std::string& name,
         << " --help lists what there is)" << std::endl;
     return {std::nullopt, 2};
   }
-  absl::StatusOr<LoadedConfig> loaded = LoadRunConfigFiles(paths, sets);
+  absl::StatusOr<LoadedConfig> loaded = LoadRunConfig(paths, sets);
   if (!loaded.ok()) {
     Report(loaded.status(), err);
     return {std::nullopt, 2};

@@ -18,7 +18,7 @@ void AddAdvantagesCommand(CLI::App& app) {
   struct Flags {
     std::string input;
     int step = 0;
-    std::string config;
+    std::vector<std::string> config;
     std::string recipe;
     std::string profile;
     std::vector<std::string> sets;
@@ -49,11 +49,9 @@ void AddAdvantagesCommand(CLI::App& app) {
   sub->add_option("--input", flags->input, "Batch of trajectories, JSON")
       ->required();
   sub->add_option("--step", flags->step, "Step s, counted from 1")->required();
-  sub->add_option("--config", flags->config, "Configuration file of a run");
+  AddConfigFlags(*sub, flags->config, flags->sets);
   sub->add_option("--recipe", flags->recipe, "Recipe, docs/recipes");
   sub->add_option("--profile", flags->profile, "paper, default or released");
-  sub->add_option("--set", flags->sets, "Configuration key, as KEY=VALUE")
-      ->allow_extra_args(false);
 }
 
 }  // namespace atod::cli

@@ -71,6 +71,18 @@ CLI::App* AddCommand(CLI::App& app, const std::string& name,
   return sub;
 }
 
+void AddConfigFlags(CLI::App& app, std::vector<std::string>& files,
+                    std::vector<std::string>& sets) {
+  app.add_option("--config", files,
+                 "YAML file of a run; a further one overrides keys of those "
+                 "before it")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  app.add_option("--set", sets, "goes over the files; may be given again")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
 }  // namespace atod::cli
 
 int main(int argc, char** argv) {

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
@@ -18,7 +19,9 @@ using Run = std::function<absl::StatusOr<int>()>;
 CLI::App* AddCommand(CLI::App& app, const std::string& name,
                      const std::string& summary, Run run);
 
-// One function a file of commands; called by atod_main.cc.
-// (declared here, in the order of the help page)
+// --config FILE and --set KEY=VALUE, each as often as wanted, of a command that
+// reads a run's configuration (config::LoadRunConfig).
+void AddConfigFlags(CLI::App& app, std::vector<std::string>& files,
+                    std::vector<std::string>& sets);
 
 }  // namespace atod::cli

@@ -9,6 +9,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/model/threads.h"
+#include "services/cli/command.h"
 #include "services/envs/alfworld/alfworld_environment.h"
 #include "services/envs/local_caller.h"
 #include "services/learner/task_source.h"
@@ -53,12 +54,7 @@ absl::Status FillFromConfig(PanelFlags& flags) {
 
 void AddPanelFlags(CLI::App& sub, PanelFlags& flags) {
   flags.given = &sub;
-  sub.add_option("--config", flags.config,
-                 "YAML file of a run: games, prompts and limits as there "
-                 "unless a flag says otherwise");
-  sub.add_option("--set", flags.sets, "a.b=c, goes over the file; repeatable")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  AddConfigFlags(sub, flags.config, flags.sets);
   sub.add_option("--games", flags.games, "folder with a sub-folder a split");
   sub.add_option("--split", flags.split, "split to play")
       ->capture_default_str();

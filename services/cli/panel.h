@@ -19,7 +19,7 @@ namespace atod::cli {
 // `eval`, `diagnose` and `collect`.
 struct PanelFlags {
   // A run's configuration: what the flags do not say is as there.
-  std::string config;
+  std::vector<std::string> config;
   std::vector<std::string> sets;
   bool train_split = false;        // its training split, not that of eval
   bool train_temperature = false;  // likewise

@@ -177,7 +177,7 @@ absl::StatusOr<int> RunReplay(const Flags& flags) {
                      .expected = "the folder of a run"});
   ATOD_ASSIGN_OR_RETURN(
       const config::LoadedConfig loaded,
-      config::LoadRunConfig(flags.run_dir + "/config.resolved.yaml", {}));
+      config::LoadRunConfig({flags.run_dir + "/config.resolved.yaml"}));
   const v1::RunConfig& config = loaded.config;
   ATOD_ASSIGN_OR_RETURN(std::vector<WorkId> ids, Chosen(flags));
   if (ids.empty())

@@ -43,7 +43,7 @@ absl::StatusOr<int> RunReport(const Flags& flags) {
   report::ReportOptions options;
   options.compare = flags.compare;
   ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig defaults,
-                        config::LoadRunConfig("", {}));
+                        config::LoadRunConfig({}));
   options.defaults =
       report::FlattenConfig(config::ResolvedYaml(defaults.config));
   const std::string out =

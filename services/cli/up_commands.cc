@@ -38,7 +38,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Flags {
-  std::string config;
+  std::vector<std::string> config;
   std::vector<std::string> sets;
   bool print_config = false;
   bool dry_run = false;
@@ -118,11 +118,10 @@ class Box {
       : config_(loaded.config),
         run_dir_((fs::path(config_.runs_dir()) / config_.name()).string()) {
     std::vector<std::string> args;
-    if (!flags.config.empty()) args = {"--config", flags.config};
-    for (const std::string& set : flags.sets) {
-      args.push_back("--set");
-      args.push_back(set);
-    }
+    for (const std::string& file : flags.config)
+      args.insert(args.end(), {"--config", file});
+    for (const std::string& set : flags.sets)
+      args.insert(args.end(), {"--set", set});
     // One server an address of rpc.envs.
     const size_t servers = 1 + std::count(config_.rpc().envs().begin(),
                                           config_.rpc().envs().end(), ',');
@@ -377,10 +376,7 @@ void Add(CLI::App& app, const std::string& name, const std::string& summary,
   auto flags = std::make_shared<Flags>();
   CLI::App* sub =
       AddCommand(app, name, summary, [=] { return Up(*flags, learner_only); });
-  sub->add_option("--config", flags->config, "YAML file of the run");
-  sub->add_option("--set", flags->sets, "a.b=c, goes over the file; repeatable")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  AddConfigFlags(*sub, flags->config, flags->sets);
   sub->add_flag("--print-config", flags->print_config,
                 "print every value and where it came from, then end");
   sub->add_flag("--dry-run", flags->dry_run,

@@ -40,6 +40,15 @@ yaml 'model.path: found nothing' ''
 refused 'none.yaml' "$atod" up --config none.yaml --dry-run
 refused 'is a folder' "$atod" up --config . --dry-run
 refused '--set: foo: found an unknown key' "$atod" up --set foo=1 --dry-run
+# Several files, in every command that reads one: the second one's mistake.
+echo 'seed: 1' >c.yaml; echo 'steps: -1' >d.yaml
+for command in 'up --dry-run' 'train --dry-run' 'eval --policy random' \
+  'diagnose --model m --teacher m --out o' 'collect --model m --out o' \
+  'advantages --step 1 --input c.yaml'; do
+  # shellcheck disable=SC2086
+  refused 'd.yaml:1: steps: found "-1"' "$atod" $command --config c.yaml \
+    --config d.yaml
+done
 
 # Commands and flags.
 refused "command: found 'upp', expected a command (nearest: up)" "$atod" upp

@@ -111,7 +111,7 @@ int Main(const std::string& mode) {
 }
 
 int PrintMerged(const std::vector<std::string>& paths) {
-  const auto loaded = config::LoadRunConfigFiles(paths);
+  const auto loaded = config::LoadRunConfig(paths);
   if (!loaded.ok()) {
     std::fprintf(stderr, "error: %s\n",
                  std::string(loaded.status().message()).c_str());
