@@ -5,9 +5,11 @@
 #include "common/base/disk.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
+#include "common/base/printable.h"
 #include "common/base/problem.h"
 #include "common/base/queue.h"
 #include "common/base/rng.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace atod {
@@ -30,6 +32,54 @@ TEST(Json, DeepNestingIsRefusedNotOverflowed) {
   EXPECT_TRUE(ParseJson(fits, "a.json").ok());
   // Brackets inside a text do not nest.
   EXPECT_TRUE(ParseJson('"' + deep + "\\\"" + deep + '"', "a.json").ok());
+}
+
+TEST(Json, AKeyThatAnObjectHasAlreadyIsRefusedWithBothPlaces) {
+  const auto error = [](const std::string& text) {
+    return std::string(ParseJson(text, "a.json").status().message());
+  };
+  EXPECT_EQ(error("{\"a\": 1,\n \"b\": [{}],\n \"a\": 2}"),
+            "a.json:3: a: found the key again in column 2, first on line 1, "
+            "expected each key once");
+  // Written in another way, and deep inside.
+  EXPECT_THAT(error(R"([{"x": {"reward": 1, "\u0072eward": 2}}])"),
+              testing::StartsWith("a.json:1: reward: found the key again"));
+  // Other objects, values and texts with a colon are no keys of this one.
+  EXPECT_EQ(error(R"({"a": {"a": "a"}, "b": [{"a": 1}, {"a": "\"a\": 1"}]})"),
+            "");
+}
+
+TEST(Json, NumbersThatNoDoubleHoldsAreRefused) {
+  for (const char* text : {"NaN", "Infinity", "-Infinity", "1e999", "-1e999",
+                           "[01]", "+1", "0x1p3", "1."}) {
+    const absl::StatusOr<nlohmann::json> value = ParseJson(text, "a.json");
+    EXPECT_FALSE(value.ok()) << text;
+    EXPECT_THAT(std::string(value.status().message()),
+                testing::StartsWith("a.json"))
+        << text;
+  }
+  EXPECT_TRUE(ParseJson("1e308", "a.json").ok());
+}
+
+TEST(Json, AKeyThatNobodyReadsIsNamedWithTheNearestOne) {
+  const nlohmann::json row = {{"token_id", 1}};
+  EXPECT_EQ(
+      CheckKeys(row, {"token_ids", "spans"}, "a.jsonl", "rows[0]").message(),
+      "a.jsonl: rows[0].token_id: found an unknown key, expected "
+      "token_ids");
+  EXPECT_TRUE(CheckKeys(row, {"token_id"}, "a.jsonl").ok());
+}
+
+TEST(Printable, WhatATerminalWouldActOnIsWrittenAsNumbers) {
+  EXPECT_EQ(Printable("a\tb\n\033[2J\r\a\x7f"),
+            "a\tb\n\\x1b[2J\\x0d\\x07\\x7f");
+  EXPECT_EQ(Printable("\xc2\x9b"
+                      "31m"),
+            "\\xc2\\x9b31m");  // CSI in two bytes
+  EXPECT_EQ(Printable("h\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"),
+            "h\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80");
+  EXPECT_EQ(Printable("\xff\xc3"), "\\xff\\xc3");
+  EXPECT_EQ(OneLine("a\nb"), "a b");
 }
 
 TEST(Noise, DependsOnEveryPartOfTheKeyAndOnNothingElse) {

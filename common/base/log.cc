@@ -1,6 +1,5 @@
 #include "common/base/log.h"
 
-#include "common/base/warn.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
 
 namespace atod {
@@ -13,7 +12,5 @@ void InitLogging(const std::string& role, const std::string& level) {
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(logger);
 }
-
-void LogWarning(const std::string& text) { spdlog::warn("{}", text); }
 
 }  // namespace atod

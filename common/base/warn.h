@@ -4,8 +4,8 @@
 
 namespace atod {
 
-// A warning in the log, for files that cannot include spdlog beside torch
-// (each brings its own fmt).
+// What a person should see: a line `warning: TEXT` on stderr, which `atod up`
+// shows, once, with the name of the service. Thread-safe.
 void LogWarning(const std::string& text);
 
 }  // namespace atod

@@ -4,17 +4,14 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "common/base/printable.h"
 
 namespace atod::config {
 namespace {
 
 int Report(const absl::Status& status, std::ostream& err) {
   if (status.ok()) return 0;
-  std::string line(status.message());
-  for (char& c : line) {
-    if (c == '\n') c = ' ';
-  }
-  err << "error: " << line << std::endl;
+  err << "error: " << OneLine(status.message()) << std::endl;
   // A peer or a machine that does not fit fits no better after a restart.
   return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
                  absl::IsFailedPrecondition(status)

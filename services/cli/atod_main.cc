@@ -3,6 +3,7 @@
 
 #include "common/base/edit_distance.h"
 #include "common/base/log.h"
+#include "common/base/printable.h"
 #include "services/cli/advantages_command.h"
 #include "services/cli/collect_command.h"
 #include "services/cli/command.h"
@@ -62,10 +63,8 @@ CLI::App* AddCommand(CLI::App& app, const std::string& name,
       exit_status = *result;
       return;
     }
-    std::string line(result.status().message());
-    for (char& c : line)
-      if (c == '\n') c = ' ';
-    std::fprintf(stderr, "error: %s\n", line.c_str());
+    std::fprintf(stderr, "error: %s\n",
+                 OneLine(result.status().message()).c_str());
     exit_status = 2;
   });
   return sub;
