@@ -11,7 +11,7 @@ namespace {
 
 int Report(const absl::Status& status, std::ostream& err) {
   if (status.ok()) return 0;
-  err << "error: " << OneLine(status.message()) << std::endl;
+  err << "error: " << OneLine(std::string(status.message())) << std::endl;
   // A peer or a machine that does not fit fits no better after a restart.
   return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
                  absl::IsFailedPrecondition(status)

@@ -64,7 +64,7 @@ CLI::App* AddCommand(CLI::App& app, const std::string& name,
       return;
     }
     std::fprintf(stderr, "error: %s\n",
-                 OneLine(result.status().message()).c_str());
+                 OneLine(std::string(result.status().message())).c_str());
     exit_status = 2;
   });
   return sub;
