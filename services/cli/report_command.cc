@@ -12,8 +12,8 @@
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
+#include "report/report.h"
 #include "services/cli/command.h"
-#include "services/cli/report/report.h"
 
 namespace atod::cli {
 namespace {

@@ -19,7 +19,7 @@ import re
 import sys
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
-ROOTS = ("common", "services", "tests")
+ROOTS = ("common", "services", "report", "tests")
 WALLS = {
     "torch": re.compile(r"^(torch|ATen|c10|c10d)/"),
     "grpc": re.compile(r"^(grpcpp|grpc)/|\.grpc\.pb\.h$"),

@@ -1,4 +1,4 @@
-#include "services/cli/report/statistics.h"
+#include "report/statistics.h"
 
 #include <cmath>
 

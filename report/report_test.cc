@@ -1,4 +1,4 @@
-#include "services/cli/report/report.h"
+#include "report/report.h"
 
 #include <unistd.h>
 
@@ -14,9 +14,9 @@
 #include "absl/strings/str_format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/cli/report/chart.h"
-#include "services/cli/report/html.h"
-#include "services/cli/report/summary.h"
+#include "report/chart.h"
+#include "report/html.h"
+#include "report/summary.h"
 #include "services/learner/trajectory_store.h"
 
 namespace atod::report {

@@ -3,9 +3,9 @@
 #include <string>
 #include <vector>
 
-#include "services/cli/report/chart.h"
-#include "services/cli/report/run_data.h"
-#include "services/cli/report/summary.h"
+#include "report/chart.h"
+#include "report/run_data.h"
+#include "report/summary.h"
 
 namespace atod::report {
 

@@ -1,4 +1,4 @@
-#include "services/cli/report/curves.h"
+#include "report/curves.h"
 
 #include <algorithm>
 #include <cmath>

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "services/cli/report/run_data.h"
+#include "report/run_data.h"
 
 namespace atod::report {
 

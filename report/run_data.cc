@@ -1,4 +1,4 @@
-#include "services/cli/report/run_data.h"
+#include "report/run_data.h"
 
 #include <algorithm>
 #include <cmath>

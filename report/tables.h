@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "services/cli/report/run_data.h"
-#include "services/cli/report/summary.h"
-#include "services/cli/report/table.h"
+#include "report/run_data.h"
+#include "report/summary.h"
+#include "report/table.h"
 
 namespace atod::report {
 

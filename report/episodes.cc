@@ -1,4 +1,4 @@
-#include "services/cli/report/episodes.h"
+#include "report/episodes.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,7 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "services/cli/report/html.h"
+#include "report/html.h"
 
 namespace atod::report {
 namespace {

@@ -1,11 +1,11 @@
-#include "services/cli/report/chart.h"
+#include "report/chart.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "services/cli/report/html.h"
+#include "report/html.h"
 
 namespace atod::report {
 namespace {

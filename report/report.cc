@@ -1,4 +1,4 @@
-#include "services/cli/report/report.h"
+#include "report/report.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,12 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "services/cli/report/chart.h"
-#include "services/cli/report/curves.h"
-#include "services/cli/report/episodes.h"
-#include "services/cli/report/health.h"
-#include "services/cli/report/html.h"
-#include "services/cli/report/tables.h"
+#include "report/chart.h"
+#include "report/curves.h"
+#include "report/episodes.h"
+#include "report/health.h"
+#include "report/html.h"
+#include "report/tables.h"
 
 namespace atod::report {
 namespace {

@@ -1,4 +1,4 @@
-#include "services/cli/report/tables.h"
+#include "report/tables.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "services/cli/report/health.h"
+#include "report/health.h"
 
 #include <functional>
 #include <string>

@@ -1,4 +1,4 @@
-#include "services/cli/report/html.h"
+#include "report/html.h"
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"

@@ -1,11 +1,11 @@
-#include "services/cli/report/health.h"
+#include "report/health.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "services/cli/report/statistics.h"
+#include "report/statistics.h"
 
 namespace atod::report {
 namespace {

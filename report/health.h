@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "services/cli/report/run_data.h"
+#include "report/run_data.h"
 
 namespace atod::report {
 

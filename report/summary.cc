@@ -1,4 +1,4 @@
-#include "services/cli/report/summary.h"
+#include "report/summary.h"
 
 #include <algorithm>
 #include <map>

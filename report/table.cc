@@ -1,8 +1,8 @@
-#include "services/cli/report/table.h"
+#include "report/table.h"
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "services/cli/report/html.h"
+#include "report/html.h"
 
 namespace atod::report {
 namespace {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "services/cli/report/run_data.h"
-#include "services/cli/report/statistics.h"
+#include "report/run_data.h"
+#include "report/statistics.h"
 
 namespace atod::report {
 
