@@ -1,7 +1,10 @@
 #include <unistd.h>
 
+#include <filesystem>
+#include <limits>
 #include <set>
 
+#include "common/base/cpus.h"
 #include "common/base/disk.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
@@ -32,6 +35,41 @@ TEST(Json, DeepNestingIsRefusedNotOverflowed) {
   EXPECT_TRUE(ParseJson(fits, "a.json").ok());
   // Brackets inside a text do not nest.
   EXPECT_TRUE(ParseJson('"' + deep + "\\\"" + deep + '"', "a.json").ok());
+}
+
+// A folder as /sys/fs/cgroup.
+class CpuQuotaTest : public testing::Test {
+ protected:
+  void Group(const std::string& folder, const std::string& file,
+             const std::string& text) {
+    ASSERT_TRUE(MakeDirs(root_ + folder).ok());
+    ASSERT_TRUE(WriteFileAtomic(root_ + folder + "/" + file, text).ok());
+  }
+  const std::string root_ =
+      testing::TempDir() + "/cgroup." + std::to_string(getpid());
+  ~CpuQuotaTest() override { std::filesystem::remove_all(root_); }
+};
+
+TEST_F(CpuQuotaTest, IsTheSmallestOfAGroupAndThoseAroundIt) {
+  Group("/pod/box", "cpu.max", "150000 100000\n");
+  EXPECT_EQ(CpuQuota(root_, "0::/pod/box\n"), 1.5);
+  Group("/pod", "cpu.max", "50000 100000\n");
+  EXPECT_EQ(CpuQuota(root_, "0::/pod/box\n"), 0.5);
+  Group("/pod", "cpu.max", "max 100000\n");
+  EXPECT_EQ(CpuQuota(root_, "0::/pod/box\n"), 1.5);
+  // In a container the path is the host's, the quota in the root.
+  Group("", "cpu.max", "200000 100000\n");
+  EXPECT_EQ(CpuQuota(root_, "0::/kubepods/unseen\n"), 2);
+}
+
+TEST_F(CpuQuotaTest, OfVersion1StandsInTwoFilesAndMinusOneIsNone) {
+  Group("/cpu,cpuacct/pod", "cpu.cfs_quota_us", "-1\n");
+  Group("/cpu,cpuacct/pod", "cpu.cfs_period_us", "100000\n");
+  const std::string self = "4:memory:/other\n2:cpu,cpuacct:/pod\n";
+  EXPECT_EQ(CpuQuota(root_, self), std::numeric_limits<double>::infinity());
+  Group("/cpu,cpuacct/pod", "cpu.cfs_quota_us", "300000\n");
+  EXPECT_EQ(CpuQuota(root_, self), 3);
+  EXPECT_GE(AvailableCpus(), 1u);
 }
 
 TEST(Json, AKeyThatAnObjectHasAlreadyIsRefusedWithBothPlaces) {
@@ -120,6 +158,14 @@ TEST(Queue, DrainsAfterCloseAndRefusesNewItems) {
   EXPECT_FALSE(q.Push(2));
   EXPECT_EQ(q.Pop(), 1);
   EXPECT_EQ(q.Pop(), std::nullopt);
+}
+
+TEST(File, ADeviceIsWrittenToNotReplaced) {
+  EXPECT_TRUE(WriteFileAtomic("/dev/null", "x").ok());
+  const absl::Status full = WriteFileAtomic("/dev/full", "x");
+  EXPECT_EQ(full.message(), "/dev/full: cannot write: No space left on device");
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
 }
 
 TEST(File, WriteIsReadBackAndMissingFilesAreNamed) {

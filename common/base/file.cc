@@ -11,7 +11,9 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -20,6 +22,27 @@ namespace {
 
 absl::Status FromErrno(const char* what, const std::string& path) {
   return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot ", what));
+}
+
+// Opens `path` so, writes, and brings it to the disk.
+absl::Status WriteTo(const std::string& path, int flags,
+                     absl::Span<const std::string_view> parts) {
+  const int fd = open(path.c_str(), flags, 0644);
+  if (fd < 0) return FromErrno(flags & O_CREAT ? "create" : "open", path);
+  absl::Cleanup shut = [fd] { close(fd); };
+  for (std::string_view bytes : parts) {
+    while (!bytes.empty()) {
+      const ssize_t n = write(fd, bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return FromErrno("write", path);
+      bytes.remove_prefix(n);
+    }
+  }
+  // Devices and pipes cannot be synced, and need not be.
+  if (fsync(fd) != 0 && errno != EINVAL && errno != EROFS)
+    return FromErrno("sync", path);
+  std::move(shut).Cancel();
+  return close(fd) == 0 ? absl::OkStatus() : FromErrno("close", path);
 }
 
 }  // namespace
@@ -44,24 +67,18 @@ absl::Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
 
 absl::Status WriteFileAtomic(const std::string& path,
                              absl::Span<const std::string_view> parts) {
-  const std::string part = absl::StrCat(path, ".part.", getpid());
-  const int fd =
-      open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return FromErrno("create", part);
-  for (std::string_view bytes : parts) {
-    while (!bytes.empty()) {
-      const ssize_t n = write(fd, bytes.data(), bytes.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) {
-        const absl::Status status = FromErrno("write", part);
-        close(fd);
-        unlink(part.c_str());
-        return status;
-      }
-      bytes.remove_prefix(n);
-    }
+  struct stat there;
+  if (stat(path.c_str(), &there) == 0 && !S_ISREG(there.st_mode) &&
+      !S_ISDIR(there.st_mode)) {
+    return WriteTo(path, O_WRONLY | O_CLOEXEC, parts);
   }
-  if (fsync(fd) != 0 || close(fd) != 0) return FromErrno("sync", part);
+  const std::string part = absl::StrCat(path, ".part.", getpid());
+  const absl::Status written =
+      WriteTo(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, parts);
+  if (!written.ok()) {
+    unlink(part.c_str());
+    return written;
+  }
   if (rename(part.c_str(), path.c_str()) != 0) return FromErrno("rename", part);
   return SyncPath(std::filesystem::absolute(path).parent_path().string());
 }

@@ -13,7 +13,8 @@ namespace atod {
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
 // Writes beside `path`, syncs, renames: readers see the old or the new bytes,
-// also after a power failure.
+// also after a power failure. A device or pipe at `path` is written to as it
+// is.
 absl::Status WriteFileAtomic(const std::string& path, std::string_view bytes);
 // The same for bytes that lie in several places.
 absl::Status WriteFileAtomic(const std::string& path,

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "common/base/output.h"
 #include "common/base/printable.h"
 
 namespace atod::config {
@@ -81,7 +82,11 @@ ProgramStart ParseProgramArgs(const std::string& name,
 ProgramStart ParseProgramArgs(const std::string& name,
                               const std::string& summary, int argc,
                               const char* const* argv) {
-  return ParseProgramArgs(name, summary, argc, argv, std::cout, std::cerr);
+  ProgramStart start =
+      ParseProgramArgs(name, summary, argc, argv, std::cout, std::cerr);
+  if (const absl::Status output = FinishOutput(); !output.ok())
+    return {std::nullopt, Report(output, std::cerr)};
+  return start;
 }
 
 int ExitStatus(const absl::Status& status) { return Report(status, std::cerr); }

@@ -3,6 +3,7 @@
 
 #include "common/base/edit_distance.h"
 #include "common/base/log.h"
+#include "common/base/output.h"
 #include "common/base/printable.h"
 #include "services/cli/advantages_command.h"
 #include "services/cli/collect_command.h"
@@ -50,6 +51,18 @@ std::string Explain(CLI::App& app, int argc, char** argv,
   return error.what();
 }
 
+int Failed(const absl::Status& status) {
+  std::fprintf(stderr, "error: %s\n",
+               OneLine(std::string(status.message())).c_str());
+  return 2;
+}
+
+// The exit status once all output is where it belongs.
+int Finished(int status) {
+  const absl::Status output = FinishOutput();
+  return output.ok() ? status : Failed(output);
+}
+
 }  // namespace
 
 CLI::App* AddCommand(CLI::App& app, const std::string& name,
@@ -63,9 +76,7 @@ CLI::App* AddCommand(CLI::App& app, const std::string& name,
       exit_status = *result;
       return;
     }
-    std::fprintf(stderr, "error: %s\n",
-                 OneLine(std::string(result.status().message())).c_str());
-    exit_status = 2;
+    exit_status = Failed(result.status());
   });
   return sub;
 }
@@ -107,10 +118,10 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);
+    if (e.get_exit_code() == 0) return atod::cli::Finished(app.exit(e));
     std::fprintf(stderr, "error: %s (atod --help lists what there is)\n",
                  atod::cli::Explain(app, argc, argv, e).c_str());
     return 2;
   }
-  return atod::cli::exit_status;
+  return atod::cli::Finished(atod::cli::exit_status);
 }
