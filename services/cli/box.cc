@@ -7,21 +7,26 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "common/base/cpus.h"
+#include "common/base/disk.h"
 #include "common/base/file.h"
+#include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "services/cli/log_follower.h"
 #include "services/cli/progress.h"
 #include "services/cli/screen.h"
 #include "services/cli/supervisor.h"
+#include "services/learner/run_checkpoint.h"
 
 namespace atod::cli {
 namespace {
@@ -29,8 +34,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kLearner[] = "learner";
-// A role that ends so often within a minute is broken, not unlucky.
-constexpr int kMaxRestartsPerMinute = 5;
+// Lives of a service, one after the other, in which the run recorded no new
+// step: more are no bad luck.
+constexpr int kMaxBarrenLives = 5;
 
 std::string ProgramPath(const std::string& name) {
   std::error_code ec;
@@ -39,8 +45,7 @@ std::string ProgramPath(const std::string& name) {
 }
 
 uint32_t ThreadsOrAll(uint32_t configured) {
-  return configured > 0 ? configured
-                        : std::max(1u, std::thread::hardware_concurrency());
+  return configured > 0 ? configured : AvailableCpus();
 }
 
 // The last lines of a log, for the error of a service that keeps dying.
@@ -55,16 +60,6 @@ std::string Tail(const std::string& path, size_t lines) {
   for (const std::string& line : last)
     absl::StrAppend(&out, "    ", line, "\n");
   return out;
-}
-
-// What the service itself said last: its newest `error: …` line, without that
-// word; empty when it died without one.
-std::string OwnError(const std::string& path) {
-  std::ifstream in(path);
-  std::string last;
-  for (std::string line; std::getline(in, line);)
-    if (absl::StartsWith(line, "error: ")) last = line.substr(7);
-  return last;
 }
 
 class Box {
@@ -104,58 +99,40 @@ class Box {
   }
 
   absl::StatusOr<int> Run() {
-    ATOD_RETURN_IF_ERROR(MakeDirs(run_dir_ + "/logs"));
+    ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<FolderLock> lock, Claim());
+    StepFollower follower(run_dir_, start_);
+    follower.Poll();
     Supervisor supervisor;
-    for (const ProcessSpec& spec : specs_)
+    for (const ProcessSpec& spec : specs_) {
+      followers_.try_emplace(spec.name, spec.log_path);
       ATOD_RETURN_IF_ERROR(supervisor.Start(spec));
+    }
     screen_.Line(absl::StrCat("run ", config_.name(), ": ", config_.steps(),
                               " steps, ", specs_.size(), " processes, logs in ",
                               run_dir_, "/logs"));
-    StepFollower follower(run_dir_);
-    const absl::Time start = absl::Now();
-    std::optional<double> first_step;
-    double last_step = 0;
+    if (follower.earlier())
+      screen_.Line(
+          absl::StrCat("steps up to ", *follower.earlier(), " are recorded"));
     while (true) {
       const SupervisorEvent event = supervisor.Wait(absl::Milliseconds(500));
-      const std::vector<StepFollower::Step> steps = follower.Poll();
-      // A resumed run has lines of its earlier life.
-      const bool earlier = !first_step && steps.size() > 1;
-      if (!first_step && !steps.empty()) first_step = steps.back().at("step");
-      if (earlier)
-        screen_.Line(
-            absl::StrCat("steps up to ", *first_step, " are recorded"));
-      for (const StepFollower::Step& step : steps) {
-        last_step = step.at("step");
-        if (earlier) continue;
-        std::string line = StepLine(step, config_.steps());
-        const auto left = TimeLeft(absl::Now() - start, last_step - *first_step,
-                                   config_.steps() - *first_step);
-        if (left) absl::StrAppend(&line, "  ETA ", ShortDuration(*left));
-        screen_.Line(line);
-      }
-      if (event.kind == SupervisorEvent::Kind::kInterrupted) {
-        screen_.Line(
-            "stopping: the learner writes a checkpoint (Ctrl-C again kills)");
-        supervisor.Signal(kLearner, SIGTERM);
-        WaitForLearner(supervisor);
-        supervisor.StopAll(absl::Seconds(10));
-        screen_.Line(absl::StrCat("stopped after step ", last_step,
-                                  "; `atod up --resume` goes on from there"));
-        return 130;
-      }
+      ShowSteps(follower);
+      ShowWarnings();
+      if (event.kind == SupervisorEvent::Kind::kInterrupted)
+        return Interrupted(supervisor);
       if (event.kind == SupervisorEvent::Kind::kExited) {
         if (event.name == kLearner && event.exit_code == 0) break;
         ATOD_RETURN_IF_ERROR(OnExit(supervisor, event));
       }
       ATOD_RETURN_IF_ERROR(StartDrained(supervisor));
       screen_.Bottom(absl::StrFormat("%s running, %d restarts",
-                                     ShortDuration(absl::Now() - start),
+                                     ShortDuration(absl::Now() - start_),
                                      restarts_));
     }
     supervisor.StopAll(absl::Seconds(10));
+    ShowWarnings();
     screen_.Line(
         absl::StrFormat("run %s: done in %s, %d restarts", config_.name(),
-                        ShortDuration(absl::Now() - start), restarts_));
+                        ShortDuration(absl::Now() - start_), restarts_));
     return 0;
   }
 
@@ -181,39 +158,111 @@ class Box {
                          [&](const ProcessSpec& s) { return s.name == name; });
   }
 
+  // Nobody else runs this run, from before its logs are touched until we end.
+  absl::StatusOr<std::unique_ptr<FolderLock>> Claim() {
+    const auto take = [&](const std::string& folder) {
+      auto lock = FolderLock::Take(folder);
+      if (absl::IsFailedPrecondition(lock.status()))
+        lock = BadInput({.file = run_dir_,
+                         .field = "name",
+                         .found = "a run that is going on",
+                         .expected = "another name, or the end of that run"});
+      return lock;
+    };
+    // The learner's lock, if one is at work without an `atod up`.
+    if (fs::exists(run_dir_)) ATOD_RETURN_IF_ERROR(take(run_dir_).status());
+    ATOD_RETURN_IF_ERROR(MakeDirs(run_dir_ + "/logs"));
+    return take(run_dir_ + "/logs");
+  }
+
+  void ShowSteps(StepFollower& follower) {
+    for (const StepFollower::Step& step : follower.Poll()) {
+      barren_.clear();
+      const double number = step.at("step");
+      if (!first_step_) first_step_ = number;
+      std::string line = StepLine(step, config_.steps());
+      const auto left = TimeLeft(absl::Now() - start_, number - *first_step_,
+                                 config_.steps() - *first_step_);
+      if (left) absl::StrAppend(&line, "  ETA ", ShortDuration(*left));
+      screen_.Line(line);
+    }
+  }
+
+  // Each text once, whoever says it again. An error is shown with the end that
+  // it explains.
+  void ShowWarnings() {
+    for (auto& [name, follower] : followers_) {
+      for (LogFollower::Said& said : follower.Poll()) {
+        if (said.error) {
+          errors_[name] = std::move(said.text);
+        } else if (shown_.insert(said.text).second) {
+          screen_.Line(absl::StrCat(name, ": warning: ", said.text));
+        }
+      }
+    }
+  }
+
+  int Interrupted(Supervisor& supervisor) {
+    screen_.Line(
+        "stopping: the learner writes a checkpoint (Ctrl-C again kills)");
+    supervisor.Signal(kLearner, SIGTERM);
+    WaitForLearner(supervisor);
+    supervisor.StopAll(absl::Seconds(10));
+    const auto checkpoint = learner::FindCheckpoint(run_dir_, "latest");
+    screen_.Line(
+        checkpoint.ok() && !checkpoint->empty()
+            ? absl::StrCat("stopped; `atod up --resume` goes on from ",
+                           *checkpoint)
+            : "stopped before the first checkpoint; `atod up --resume` starts "
+              "from the beginning");
+    return 130;
+  }
+
   absl::Status OnExit(Supervisor& supervisor, const SupervisorEvent& event) {
-    const ProcessSpec& spec = Spec(event.name);
-    const absl::Time now = absl::Now();
     if (event.exit_code == 0) {
       // The learner sends workers home when the run is over; it ends next.
-      drained_[event.name] = now + absl::Seconds(10);
+      drained_[event.name] = absl::Now() + absl::Seconds(10);
       return absl::OkStatus();
     }
-    std::deque<absl::Time>& ends = ends_[event.name];
-    ends.push_back(now);
-    while (now - ends.front() > absl::Minutes(1)) ends.pop_front();
+    const std::string error = std::exchange(errors_[event.name], "");
+    const std::string why =
+        error.empty() ? event.how : absl::StrCat(error, " (", event.how, ")");
+    const int lives = ++barren_[event.name];
     // Exit status 2 is bad input: it would fail the same way again.
-    if (event.exit_code == 2 ||
-        static_cast<int>(ends.size()) > kMaxRestartsPerMinute) {
-      supervisor.StopAll(absl::Seconds(10));
+    if (event.exit_code == 2 || lives > kMaxBarrenLives)
+      return GiveUp(supervisor, event, error.empty() ? "" : why, lives);
+    const bool known = !shown_.insert(event.name + error).second;
+    screen_.Line(absl::StrCat(
+        event.name, " ended",
+        known ? absl::StrCat(" again (", event.how, ")") : ": " + why,
+        "; starting it again"));
+    return Restart(supervisor, event.name);
+  }
+
+  // The error that the run ends with. Without words of the service itself the
+  // end of its log must do.
+  absl::Status GiveUp(Supervisor& supervisor, const SupervisorEvent& event,
+                      const std::string& why, int lives) {
+    supervisor.StopAll(absl::Seconds(10));
+    const std::string& log = Spec(event.name).log_path;
+    if (why.empty())
       screen_.Line(absl::StrCat(event.name, " ended with ", event.how,
-                                "; the end of ", spec.log_path, ":\n",
-                                Tail(spec.log_path, 8)));
-      // A signal leaves no error line; an older one would mislead.
-      const std::string own =
-          event.exit_code < 128 ? OwnError(spec.log_path) : "";
-      const std::string message = absl::StrCat(
-          event.name, ": ",
-          own.empty() ? absl::StrCat("ended with ", event.how) : own,
-          " (log: ", spec.log_path, ")");
-      // Its own exit status: bad input is 2 here, too.
-      return event.exit_code == 2 ? absl::InvalidArgumentError(message)
-                                  : absl::InternalError(message);
-    }
+                                "; the end of ", log, ":\n", Tail(log, 8)));
+    const std::string message = absl::StrCat(
+        event.name, ": ",
+        why.empty() ? absl::StrCat("ended with ", event.how) : why,
+        lives > kMaxBarrenLives
+            ? absl::StrCat("; ", lives, " lives in a row without a new step")
+            : "",
+        " (log: ", log, ")");
+    // Its own exit status: bad input is 2 here, too.
+    return event.exit_code == 2 ? absl::InvalidArgumentError(message)
+                                : absl::InternalError(message);
+  }
+
+  absl::Status Restart(Supervisor& supervisor, const std::string& name) {
     ++restarts_;
-    screen_.Line(absl::StrCat(event.name, " ended with ", event.how,
-                              "; starting it again"));
-    return supervisor.Start(spec);
+    return supervisor.Start(Spec(name));
   }
 
   // A service that ended by itself although the run goes on is started again.
@@ -223,9 +272,12 @@ class Box {
         ++it;
         continue;
       }
-      ++restarts_;
+      const int lives = ++barren_[it->first];
+      if (lives > kMaxBarrenLives)
+        return GiveUp(supervisor, {.name = it->first, .how = "exit status 0"},
+                      "", lives);
       screen_.Line(absl::StrCat(it->first, " ended; starting it again"));
-      ATOD_RETURN_IF_ERROR(supervisor.Start(Spec(it->first)));
+      ATOD_RETURN_IF_ERROR(Restart(supervisor, it->first));
       it = drained_.erase(it);
     }
     return absl::OkStatus();
@@ -242,9 +294,14 @@ class Box {
   const v1::RunConfig config_;
   const std::string run_dir_;
   std::vector<ProcessSpec> specs_;
-  std::map<std::string, std::deque<absl::Time>> ends_;
+  const absl::Time start_ = absl::Now();
+  std::map<std::string, LogFollower> followers_;  // by service, as all below
+  std::map<std::string, std::string> errors_;     // last words of this life
+  std::map<std::string, int> barren_;          // lives since the last new step
   std::map<std::string, absl::Time> drained_;  // to when it may stay away
   int restarts_ = 0;
+  std::set<std::string> shown_;
+  std::optional<double> first_step_;
   Screen screen_;
 };
 

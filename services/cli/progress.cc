@@ -1,7 +1,8 @@
 #include "services/cli/progress.h"
 
+#include <sys/stat.h>
+
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
@@ -12,10 +13,11 @@ namespace atod::cli {
 
 std::vector<StepFollower::Step> StepFollower::File::Poll() {
   std::vector<Step> out;
-  std::error_code ec;
-  const uint64_t size = std::filesystem::file_size(path, ec);
-  if (ec) return out;
-  if (size < offset) offset = 0;
+  struct stat file;
+  if (stat(path.c_str(), &file) != 0) return out;
+  if (file.st_ino != inode || static_cast<uint64_t>(file.st_size) < offset)
+    offset = 0;
+  inode = file.st_ino;
   std::ifstream in(path, std::ios::binary);
   in.seekg(static_cast<std::streamoff>(offset));
   std::string line;
@@ -37,10 +39,16 @@ std::vector<StepFollower::Step> StepFollower::Poll() {
   std::vector<Step> steps = metrics_.Poll();
   for (Step& times : timings_.Poll()) times_[times["step"]] = std::move(times);
   for (Step& step : steps) {
-    if (step["step"] <= last_step_) continue;
-    last_step_ = step["step"];
-    step.merge(times_[last_step_]);
-    times_.erase(times_.begin(), times_.upper_bound(last_step_));
+    const double number = step["step"];
+    if (number <= last_step_) continue;
+    step.merge(times_[number]);
+    times_.erase(times_.begin(), times_.upper_bound(number));
+    const auto time = step.find("time");
+    if (time != step.end() && time->second < since_) {
+      earlier_ = number;
+      continue;
+    }
+    last_step_ = number;
     out.push_back(std::move(step));
   }
   return out;

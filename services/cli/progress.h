@@ -11,28 +11,37 @@
 namespace atod::cli {
 
 // Reads the complete lines that appear in metrics.jsonl and timings.jsonl while
-// a run writes them. A file that shrank (a resume cut later steps) is read anew
-// from the step after the last one seen. Not thread-safe.
+// a run writes them. A file that was written anew (a resume cut later steps) is
+// read anew from the step after the last one given. Not thread-safe.
 class StepFollower {
  public:
   using Step = std::map<std::string, double>;  // tags, and "step"
 
-  explicit StepFollower(const std::string& run_dir)
+  // Steps that were recorded before `since` belong to an earlier life of the
+  // run.
+  StepFollower(const std::string& run_dir, absl::Time since)
       : metrics_{run_dir + "/metrics.jsonl"},
-        timings_{run_dir + "/timings.jsonl"} {}
+        timings_{run_dir + "/timings.jsonl"},
+        since_(absl::ToDoubleSeconds(since - absl::UnixEpoch())) {}
 
   // Steps that are new since the last call, in order.
   std::vector<Step> Poll();
 
+  // The last step of an earlier life that was seen; nothing in a new run.
+  std::optional<double> earlier() const { return earlier_; }
+
  private:
   struct File {
     std::string path;
+    uint64_t inode = 0;
     uint64_t offset = 0;
     std::vector<Step> Poll();
   };
   File metrics_, timings_;
+  const double since_;
   std::map<double, Step> times_;  // of steps not yet given out
   double last_step_ = -1;
+  std::optional<double> earlier_;
 };
 
 // One line about one step: step, reward, success, kl_coef, rl_coef, evaluation,

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/base/file.h"
 #include "gtest/gtest.h"
 
 namespace atod::cli {
@@ -28,7 +29,7 @@ class StepFollowerTest : public testing::Test {
 
 TEST_F(StepFollowerTest, GivesEachCompleteLineOnceEvenAfterAResumeCutTheFile) {
   Write("", std::ios::trunc);
-  StepFollower follower(dir_);
+  StepFollower follower(dir_, absl::FromUnixSeconds(100));
   EXPECT_TRUE(follower.Poll().empty());
   Write("{\"step\":1,\"a\":2}\n{\"step\":2", std::ios::app);
   auto steps = follower.Poll();
@@ -45,7 +46,7 @@ TEST_F(StepFollowerTest, GivesEachCompleteLineOnceEvenAfterAResumeCutTheFile) {
 }
 
 TEST_F(StepFollowerTest, JoinsTheTimesOfAStep) {
-  StepFollower follower(dir_);
+  StepFollower follower(dir_, absl::FromUnixSeconds(100));
   Write("{\"step\":0,\"t\":5}\n{\"step\":1,\"t\":7}\n", std::ios::app,
         "/timings.jsonl");
   EXPECT_TRUE(follower.Poll().empty());
@@ -54,6 +55,33 @@ TEST_F(StepFollowerTest, JoinsTheTimesOfAStep) {
   ASSERT_EQ(steps.size(), 1u);
   EXPECT_EQ(steps[0].at("a"), 2);
   EXPECT_EQ(steps[0].at("t"), 7);
+}
+
+TEST_F(StepFollowerTest, StepsOfAnEarlierLifeAreNotNewUntilTheyAreDoneAgain) {
+  const auto record = [&](const std::string& steps, const std::string& times) {
+    ASSERT_TRUE(WriteFileAtomic(dir_ + "/timings.jsonl", times).ok());
+    ASSERT_TRUE(WriteFileAtomic(dir_ + "/metrics.jsonl", steps).ok());
+  };
+  record("{\"step\":1}\n{\"step\":2}\n",
+         "{\"step\":1,\"time\":50}\n{\"step\":2,\"time\":60}\n");
+  StepFollower follower(dir_, absl::FromUnixSeconds(100));
+  EXPECT_TRUE(follower.Poll().empty());
+  EXPECT_EQ(follower.earlier(), 2);
+  // The resume goes on after step 1; both files are others of the same size.
+  record("{\"step\":1}\n{\"step\":2}\n",
+         "{\"step\":1,\"time\":50}\n{\"step\":2,\"time\":101}\n");
+  const auto steps = follower.Poll();
+  ASSERT_EQ(steps.size(), 1u);
+  EXPECT_EQ(steps[0].at("step"), 2);
+}
+
+TEST_F(StepFollowerTest, AShortRunGivesAllItsStepsAtOnce) {
+  StepFollower follower(dir_, absl::FromUnixSeconds(100));
+  Write("{\"step\":0,\"time\":100}\n{\"step\":1,\"time\":101}\n", std::ios::app,
+        "/timings.jsonl");
+  Write("{\"step\":0}\n{\"step\":1}\n", std::ios::app);
+  EXPECT_EQ(follower.Poll().size(), 2u);
+  EXPECT_EQ(follower.earlier(), std::nullopt);
 }
 
 TEST(StepLine, ShowsWhatTheStepHas) {
