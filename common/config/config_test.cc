@@ -99,7 +99,16 @@ TEST(LoadRunConfig, WrongTypesAndValuesOutOfRangeNameFoundAndExpected) {
             "run.yaml:1: steps: found \"-1\", expected an integer from 0 to "
             "10000000");
   EXPECT_THAT(Refusal("steps: 1.5\n"), HasSubstr("expected an integer"));
-  EXPECT_THAT(Refusal("steps: \"15\"\n"), HasSubstr("expected an integer"));
+  EXPECT_EQ(Refusal("optimizer: {lr: \"1e-6\"}\n"),
+            "run.yaml:1: optimizer.lr: found the text \"1e-6\", expected a "
+            "number from 0 to 10, without quotes");
+  for (const char* quoted : {"steps: '15'", "deterministic: \"true\"",
+                             "seed: \"\"", "sampling: {train: {top_k: '1'}}"})
+    EXPECT_THAT(Refusal(quoted), HasSubstr(", without quotes")) << quoted;
+  EXPECT_THAT(Refusal("", {"steps=\"15\""}), HasSubstr(", without quotes"));
+  // Text may be quoted; a wrong choice is no matter of quotes.
+  EXPECT_EQ(Refusal("device: 'tpu'\n"),
+            "run.yaml:1: device: found \"tpu\", expected one of: cpu, cuda");
   EXPECT_THAT(Refusal("steps: 4294967296\n"), HasSubstr("4294967296"));
   EXPECT_THAT(Refusal("steps:\n"), HasSubstr("found nothing"));
   EXPECT_THAT(Refusal("steps: [1]\n"), HasSubstr("found a list"));
@@ -299,6 +308,28 @@ TEST(ProgramArgs, BadOnesAreOneErrorLineAndStatusTwo) {
   EXPECT_EQ(ExitStatus(absl::InvalidArgumentError("x")), 2);
   EXPECT_EQ(ExitStatus(absl::FailedPreconditionError("x")), 2);
   EXPECT_EQ(ExitStatus(absl::UnavailableError("x")), 1);
+}
+
+TEST(RunConfig, AResponseMustLeaveRoomForThePrompt) {
+  EXPECT_EQ(Refusal("model: {max_context: 512}\n"),
+            "run.yaml:1: model.max_context: found 512, expected more than "
+            "sampling.train.max_tokens, 512: prompt and response share it");
+  EXPECT_THAT(
+      Refusal("", {"model.max_context=64", "sampling.train.max_tokens=65"}),
+      testing::StartsWith("--set: sampling.train.max_tokens: found 65"));
+  EXPECT_TRUE(LoadRunConfig({}, {"model.max_context=513"}).ok());
+}
+
+TEST(RunConfig, ATemperatureIsZeroOrLargeEnoughForFloat32) {
+  for (const char* bad : {"0.005", "1e-9", "1e-40"}) {
+    for (const char* key :
+         {"sampling.train.temperature", "sampling.eval_temperature"}) {
+      EXPECT_THAT(Refusal("", {absl::StrCat(key, "=", bad)}),
+                  HasSubstr("expected 0 (greedy), or at least 0.01"));
+      EXPECT_TRUE(LoadRunConfig({}, {absl::StrCat(key, "=0.01")}).ok());
+      EXPECT_TRUE(LoadRunConfig({}, {absl::StrCat(key, "=0")}).ok());
+    }
+  }
 }
 
 TEST(RunConfig, ANameThatIsNotAPlainFolderNameIsRefused) {

@@ -84,9 +84,15 @@ absl::Status SetScalar(Message& message, const FieldDescriptor& field,
                        const std::string& path) {
   const KeyInfo key = DescribeKey(field, path);
   const auto refuse = [&] {
-    return Refuse(place, path,
-                  text.empty() && !quoted ? "nothing" : Quote(text),
-                  Expected(key));
+    const bool text_given =
+        (quoted || text.starts_with('"') || text.starts_with('\'')) &&
+        field.cpp_type() != FieldDescriptor::CPPTYPE_STRING;
+    return Refuse(
+        place, path,
+        text.empty() && !quoted ? "nothing"
+        : text_given            ? absl::StrCat("the text ", Quote(text))
+                                : Quote(text),
+        absl::StrCat(Expected(key), text_given ? ", without quotes" : ""));
   };
   const auto in_bounds = [&key](double value) {
     return (!key.min.has_value() || value >= *key.min) &&
@@ -413,25 +419,13 @@ absl::Status Merge(const std::string& yaml, const std::string& file,
   }
 }
 
-// The name becomes a folder below runs_dir and a label of metrics.
-absl::Status CheckName(const LoadedConfig& loaded) {
-  const std::string& name = loaded.config.name();
-  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
-    return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
-  });
-  if (plain && !name.empty() && name[0] != '.') return absl::OkStatus();
-  return BadInput({loaded.sources.at("name"), "name", 0,
-                   absl::StrCat("'", name, "'"),
-                   "letters, digits, '-', '_' and '.', not '.' first"});
-}
-
 absl::StatusOr<LoadedConfig> Finish(LoadedConfig out,
                                     const std::vector<std::string>& sets) {
   for (const std::string& set : sets) {
     ATOD_RETURN_IF_ERROR(ApplySet(set, out));
   }
   ATOD_RETURN_IF_ERROR(FillDefaults(out.config, "", out));
-  ATOD_RETURN_IF_ERROR(CheckName(out));
+  ATOD_RETURN_IF_ERROR(CheckTogether(out));
   return out;
 }
 

@@ -1,0 +1,62 @@
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/problem.h"
+#include "common/base/status_macros.h"
+#include "common/config/config.h"
+
+namespace atod::config {
+namespace {
+
+absl::Status Refuse(const LoadedConfig& loaded, const std::string& field,
+                    const std::string& found, const std::string& expected) {
+  const std::string& source = loaded.sources.at(field);
+  return BadInput({.file = source == "default" ? "" : source,
+                   .field = field,
+                   .found = found,
+                   .expected = expected});
+}
+
+// The name becomes a folder below runs_dir and a label of metrics.
+absl::Status CheckName(const LoadedConfig& loaded) {
+  const std::string& name = loaded.config.name();
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+  });
+  if (plain && !name.empty() && name[0] != '.') return absl::OkStatus();
+  return Refuse(loaded, "name", absl::StrCat("'", name, "'"),
+                "letters, digits, '-', '_' and '.', not '.' first");
+}
+
+absl::Status CheckTemperature(const LoadedConfig& loaded,
+                              const std::string& field, double value) {
+  if (value == 0 || value >= kMinTemperature) return absl::OkStatus();
+  return Refuse(loaded, field, absl::StrCat(value),
+                absl::StrCat("0 (greedy), or at least ", kMinTemperature));
+}
+
+}  // namespace
+
+absl::Status CheckTogether(const LoadedConfig& loaded) {
+  ATOD_RETURN_IF_ERROR(CheckName(loaded));
+  const v1::SamplingSection& sampling = loaded.config.sampling();
+  ATOD_RETURN_IF_ERROR(CheckTemperature(loaded, "sampling.train.temperature",
+                                        sampling.train().temperature()));
+  ATOD_RETURN_IF_ERROR(CheckTemperature(loaded, "sampling.eval_temperature",
+                                        sampling.eval_temperature()));
+  const uint32_t context = loaded.config.model().max_context();
+  const uint32_t response = sampling.train().max_tokens();
+  if (response < context) return absl::OkStatus();
+  // Named is what the user wrote.
+  if (loaded.sources.at("sampling.train.max_tokens") != "default")
+    return Refuse(loaded, "sampling.train.max_tokens", absl::StrCat(response),
+                  absl::StrCat("less than model.max_context, ", context,
+                               ": prompt and response share it"));
+  return Refuse(loaded, "model.max_context", absl::StrCat(context),
+                absl::StrCat("more than sampling.train.max_tokens, ", response,
+                             ": prompt and response share it"));
+}
+
+}  // namespace atod::config
