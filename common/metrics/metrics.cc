@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/problem.h"
 
 namespace atod::metrics {
 namespace {
@@ -20,21 +21,48 @@ const char* HelpOf(const std::string& tag) {
   return "Value of the last step";
 }
 
-absl::StatusOr<std::unique_ptr<prometheus::Exposer>> Listen(
-    const std::string& host, uint16_t port) {
-  const std::string at = absl::StrCat(
-      host.find(':') == std::string::npos ? host : absl::StrCat("[", host, "]"),
-      ":", port);
+// Null when it cannot listen there; why is not told.
+std::unique_ptr<prometheus::Exposer> TryToListen(const std::string& at) {
   try {
     return std::make_unique<prometheus::Exposer>(at, 1);
   } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+
+std::string HostAndPort(const std::string& host, uint16_t port) {
+  return absl::StrCat(
+      host.find(':') == std::string::npos ? host : absl::StrCat("[", host, "]"),
+      ":", port);
+}
+
+absl::StatusOr<std::unique_ptr<prometheus::Exposer>> Listen(
+    const std::string& host, uint16_t port) {
+  const std::string at = HostAndPort(host, port);
+  std::unique_ptr<prometheus::Exposer> exposer = TryToListen(at);
+  if (exposer == nullptr) {
+    if (const absl::Status usable = CheckHost(host); !usable.ok())
+      return usable;
     return absl::AlreadyExistsError(
         absl::StrCat(at, ": cannot serve /metrics, found the port in use or ",
                      "the interface absent, expected a free port"));
   }
+  return exposer;
 }
 
 }  // namespace
+
+absl::Status CheckHost(const std::string& host) {
+  if (TryToListen(HostAndPort(host, 0)) != nullptr) return absl::OkStatus();
+  return BadInput(
+      {.field = "rpc.bind",
+       .found = absl::StrCat(host, ", where /metrics cannot be served"),
+       .expected = host.find(':') == std::string::npos
+                       ? "an interface of this machine"
+                       : "an IPv4 interface (the HTTP library, civetweb, is "
+                         "often built without IPv6), or 0 for every "
+                         "metrics.*_port"});
+}
 
 bool MeasuredByClock(std::string_view tag) {
   return tag.starts_with("timing/") || tag.starts_with("throughput/") ||

@@ -48,11 +48,15 @@ class Registry {
   std::shared_ptr<prometheus::Registry> registry_;
 };
 
+// Refuses an interface that /metrics cannot be served on at any port. The HTTP
+// library may have been built without IPv6.
+absl::Status CheckHost(const std::string& host);
+
 // Serves a registry on http://HOST:PORT/metrics until destroyed.
 class MetricsServer {
  public:
   // Port 0 serves nothing (the metrics.*_port keys). ALREADY_EXISTS when the
-  // port is taken.
+  // port is taken, INVALID_ARGUMENT as CheckHost says.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(
       const std::string& host, uint16_t port, const Registry& registry);
   // On a free port, for tests.

@@ -117,6 +117,18 @@ TEST(MetricsServer, ServesTheRegistryAndRefusesATakenPort) {
   EXPECT_THAT(*ReadFile(got), HasSubstr("\natod_rollout_slots 64\n"));
 }
 
+TEST(MetricsServer, AnInterfaceThatItCannotListenOnIsNoPortInUse) {
+  Registry registry;
+  EXPECT_TRUE(CheckHost("127.0.0.1").ok());
+  // An address of documentation (RFC 5737) is no interface of any machine.
+  const auto server = MetricsServer::Start("192.0.2.1", 9, registry);
+  EXPECT_EQ(server.status().message(),
+            "rpc.bind: found 192.0.2.1, where /metrics cannot be served, "
+            "expected an interface of this machine");
+  const absl::Status v6 = CheckHost("2001:db8::1");
+  EXPECT_THAT(std::string(v6.message()), testing::HasSubstr("civetweb"));
+}
+
 TEST(MetricsServer, PortZeroServesNothing) {
   Registry registry;
   const auto server = MetricsServer::Start("127.0.0.1", 0, registry);

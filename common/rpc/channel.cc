@@ -10,7 +10,7 @@ namespace atod::rpc {
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
     const std::string& address, bool insecure, const std::string& field) {
   ATOD_ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address, field));
-  ATOD_RETURN_IF_ERROR(CheckPlaintext(parsed.host, insecure, field));
+  ATOD_RETURN_IF_ERROR(CheckPeer(parsed, insecure, field));
   grpc::ChannelArguments args;
   args.SetMaxReceiveMessageSize(kMaxMessageBytes);
   args.SetMaxSendMessageSize(kMaxMessageBytes);

@@ -63,6 +63,15 @@ TEST(Address, IsParsedAndBadOnesNameTheField) {
   EXPECT_FALSE(ListenAddress("0.0.0.0:1", "learner:7701", "x").ok());
 }
 
+TEST(Address, APeerOnPort0OrInPlaintextBeyondLoopbackIsRefused) {
+  EXPECT_EQ(CheckPeer({"127.0.0.1", 0}, false, "rpc.envs").message(),
+            "rpc.envs: found 127.0.0.1:0, expected a port from 1 to 65535");
+  EXPECT_EQ(CheckPeer({"::1", 0}, true, "rpc.envs").message(),
+            "rpc.envs: found [::1]:0, expected a port from 1 to 65535");
+  EXPECT_FALSE(CheckPeer({"learner.local", 7701}, false, "rpc.learner").ok());
+  EXPECT_TRUE(CheckPeer({"learner.local", 7701}, true, "rpc.learner").ok());
+}
+
 TEST(Address, KnowsLoopback) {
   for (const char* host : {"localhost", "127.0.0.1", "127.9.9.9", "::1"})
     EXPECT_TRUE(IsLoopback(host)) << host;

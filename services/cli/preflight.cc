@@ -1,86 +1,266 @@
 #include "services/cli/preflight.h"
 
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
+#include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
+#include "common/checkpoint/safetensors.h"
+#include "common/metrics/metrics.h"
+#include "common/model/model_config.h"
 #include "common/rpc/address.h"
+#include "common/tokenizer/tokenizer.h"
+#include "services/envs/open_environment.h"
+#include "services/learner/algorithm/recipe.h"
 #include "services/learner/algorithm_options.h"
+#include "services/learner/skill_bank.h"
+#include "services/learner/stored_episodes.h"
 
 namespace atod::cli {
 namespace {
 
-// Whether somebody listens on the port of any IPv4 interface.
-bool PortTaken(uint32_t port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
+// Who listens on `port` of rpc.bind, by key.
+struct Listener {
+  std::string field;
+  uint32_t port = 0;
+};
+
+// Names the place that `field`, or the list it stands in, was set.
+absl::Status Refuse(const config::LoadedConfig& loaded,
+                    const std::string& field, const std::string& found,
+                    const std::string& expected) {
+  const auto source = loaded.sources.find(field);
+  const bool known =
+      source != loaded.sources.end() && source->second != "default";
+  return BadInput({.file = known ? source->second : "",
+                   .field = field,
+                   .found = found,
+                   .expected = expected});
+}
+
+absl::Status AddService(const config::LoadedConfig& loaded,
+                        const std::string& field, const std::string& text,
+                        std::vector<Listener>& out) {
+  ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
+                        rpc::ParseAddresses(text, field));
+  for (const rpc::Address& a : addresses) {
+    ATOD_RETURN_IF_ERROR(
+        rpc::CheckPeer(a, loaded.config.rpc().insecure(), field));
+    out.push_back({field, a.port});
+  }
+  return absl::OkStatus();
+}
+
+// Of `count` equal processes each takes the port after the one before.
+void AddMetrics(const std::string& field, uint32_t port, size_t count,
+                std::vector<Listener>& out) {
+  for (uint32_t i = 0; port != 0 && i < count; ++i)
+    out.push_back({field, port + i});
+}
+
+absl::StatusOr<std::vector<Listener>> Listeners(
+    const config::LoadedConfig& loaded, bool learner_only) {
+  const v1::RunConfig& c = loaded.config;
+  std::vector<Listener> out;
+  ATOD_RETURN_IF_ERROR(
+      AddService(loaded, "rpc.learner", c.rpc().learner(), out));
+  AddMetrics("metrics.learner_port", c.metrics().learner_port(), 1, out);
+  if (learner_only) return out;
+  const size_t before = out.size();
+  ATOD_RETURN_IF_ERROR(AddService(loaded, "rpc.envs", c.rpc().envs(), out));
+  AddMetrics("metrics.envs_port", c.metrics().envs_port(), out.size() - before,
+             out);
+  AddMetrics("metrics.rollout_port", c.metrics().rollout_port(),
+             c.rollout().workers(), out);
+  if (c.teachers().empty()) return out;
+  ATOD_RETURN_IF_ERROR(
+      AddService(loaded, "rpc.teacher", c.rpc().teacher(), out));
+  AddMetrics("metrics.teacher_port", c.metrics().teacher_port(), 1, out);
+  return out;
+}
+
+// What bind() says to a port of an interface; 0 when it is free. Names are not
+// looked up.
+int BindError(const std::string& host, uint32_t port) {
+  sockaddr_in v4{};
+  sockaddr_in6 v6{};
+  v4.sin_family = AF_INET;
+  v4.sin_port = v6.sin6_port = htons(static_cast<uint16_t>(port));
+  v6.sin6_family = AF_INET6;
+  const bool is_v6 = inet_pton(AF_INET6, host.c_str(), &v6.sin6_addr) == 1;
+  if (!is_v6) inet_pton(AF_INET, host.c_str(), &v4.sin_addr);
+  const int fd =
+      socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return errno;
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  sockaddr_in any{};
-  any.sin_family = AF_INET;
-  any.sin_port = htons(static_cast<uint16_t>(port));
-  const bool taken =
-      bind(fd, reinterpret_cast<const sockaddr*>(&any), sizeof(any)) != 0 &&
-      errno == EADDRINUSE;
+  const int result =
+      is_v6 ? bind(fd, reinterpret_cast<const sockaddr*>(&v6), sizeof(v6))
+            : bind(fd, reinterpret_cast<const sockaddr*>(&v4), sizeof(v4));
+  const int error = result == 0 ? 0 : errno;
   close(fd);
-  return taken;
+  return error;
+}
+
+// A folder; when there is none, how a model of that name is usually had.
+absl::Status CheckModelPath(const config::LoadedConfig& loaded,
+                            const std::string& field, const std::string& path) {
+  if (std::filesystem::is_directory(path)) return absl::OkStatus();
+  if (path.empty())
+    return Refuse(loaded, field, "nothing", "the folder of a model");
+  const bool hub_name = std::count(path.begin(), path.end(), '/') == 1 &&
+                        path.front() != '/' && path.front() != '.' &&
+                        path.back() != '/';
+  return Refuse(
+      loaded, field,
+      absl::StrCat(std::filesystem::exists(path) ? "a file, " : "no folder ",
+                   path),
+      absl::StrCat(
+          "the folder of a model",
+          hub_name ? absl::StrCat("; from the Hugging Face hub: hf download ",
+                                  path, " --local-dir ", path)
+                   : "; docs/models.md says where models come from"));
+}
+
+// Everything of a model but the values of its weights.
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenModel(const std::string& path) {
+  ATOD_RETURN_IF_ERROR(model::ReadModelConfig(path).status());
+  ATOD_RETURN_IF_ERROR(OpenSafetensorsDir(path).status());
+  return Tokenizer::Load(path);
+}
+
+absl::Status OpenModels(const v1::RunConfig& c) {
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> student,
+                        OpenModel(c.model().path()));
+  for (const v1::TeacherConfig& teacher : c.teachers()) {
+    ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                          OpenModel(teacher.path()));
+    if (tokenizer->hash() != student->hash())
+      return BadInput({.file = teacher.path(),
+                       .field = "tokenizer.json",
+                       .found = "another tokenizer",
+                       .expected = absl::StrCat("that of ", c.model().path())});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OpenGames(const config::LoadedConfig& loaded) {
+  const v1::RunConfig& c = loaded.config;
+  ATOD_ASSIGN_OR_RETURN(const std::shared_ptr<const envs::Environment> env,
+                        envs::OpenEnvironment(c.env()));
+  std::map<std::string, envs::SplitInfo> splits;
+  std::string names;
+  for (const envs::SplitInfo& split : env->description().splits) {
+    splits[split.name] = split;
+    absl::StrAppend(&names, names.empty() ? "" : ", ", split.name);
+  }
+  const auto need = [&](const std::string& field, const std::string& name) {
+    return splits[name].size > 0
+               ? absl::OkStatus()
+               : Refuse(loaded, field, absl::StrCat("no games of ", name),
+                        absl::StrCat("one of: ", names));
+  };
+  ATOD_RETURN_IF_ERROR(need("env.train_split", c.env().train_split()));
+  if (c.eval().every() > 0) {
+    ATOD_RETURN_IF_ERROR(need("eval.split", c.eval().split()));
+    const uint32_t size = splits[c.eval().split()].size;
+    if (size < c.eval().panel_size())
+      LogWarning(absl::StrCat("eval.panel_size: found ", c.eval().panel_size(),
+                              ", but split ", c.eval().split(), " has ", size,
+                              " games"));
+  }
+  ATOD_ASSIGN_OR_RETURN(
+      const learner::Recipe recipe,
+      learner::MakeRecipe(learner::AlgorithmOptionsOf(c.algorithm())));
+  if (recipe.rollout.mode == learner::RolloutPolicy::Mode::kBackToFront)
+    ATOD_RETURN_IF_ERROR(learner::StoredEpisodes::Load(
+                             c.env().episodes(), c.env().train_split(),
+                             splits[c.env().train_split()].content_hash,
+                             c.env().max_turns())
+                             .status());
+  if (!recipe.needs_context) return absl::OkStatus();
+  return learner::SkillBank::Load(c.env().skills()).status();
 }
 
 }  // namespace
 
-absl::Status CheckInputs(const v1::RunConfig& c) {
-  std::vector<std::pair<std::string, std::string>> needed = {
-      {"model.path", c.model().path()},
-      {"env.data", c.env().data()},
-      {"env.data, split " + c.env().train_split(),
-       c.env().data() + "/" + c.env().train_split()}};
+absl::Status CheckPorts(const config::LoadedConfig& loaded, bool learner_only) {
+  const std::string& bind = loaded.config.rpc().bind();
+  ATOD_ASSIGN_OR_RETURN(const std::vector<Listener> listeners,
+                        Listeners(loaded, learner_only));
+  ATOD_RETURN_IF_ERROR(
+      rpc::ListenAddress(bind, loaded.config.rpc().learner(), "rpc.learner")
+          .status());
+  ATOD_RETURN_IF_ERROR(
+      rpc::CheckPlaintext(bind, loaded.config.rpc().insecure(), "rpc.bind"));
+  std::map<uint32_t, std::string> users;
+  for (const auto& [field, port] : listeners) {
+    if (port > 65535)
+      return Refuse(loaded, field, absl::StrCat("port ", port),
+                    "65535 at most, that of the last process");
+    const auto [user, fresh] = users.emplace(port, field);
+    if (!fresh)
+      return Refuse(loaded, field,
+                    absl::StrCat("port ", port, " again, as ", user->second),
+                    "another port for each service");
+    const int error = BindError(bind, port);
+    if (error == EADDRINUSE)
+      return Refuse(loaded, field, absl::StrCat("port ", port, " in use"),
+                    "a free port: is another run going on?");
+    if (error != 0)
+      return Refuse(loaded, "rpc.bind",
+                    absl::StrCat(bind, " (", strerror(error), ")"),
+                    "an interface of this machine, and ports that you may use");
+    if (absl::StartsWith(field, "metrics."))
+      ATOD_RETURN_IF_ERROR(metrics::CheckHost(bind));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckInputs(const config::LoadedConfig& loaded) {
+  const v1::RunConfig& c = loaded.config;
+  ATOD_RETURN_IF_ERROR(CheckModelPath(loaded, "model.path", c.model().path()));
   for (int i = 0; i < c.teachers_size(); ++i)
-    needed.emplace_back(absl::StrCat("teachers.", i, ".path"),
-                        c.teachers(i).path());
-  for (const auto& [field, path] : needed)
-    if (!std::filesystem::is_directory(path))
-      return BadInput({"", field, 0, path.empty() ? "nothing" : path,
-                       "an existing folder"});
+    ATOD_RETURN_IF_ERROR(CheckModelPath(
+        loaded, absl::StrCat("teachers.", i, ".path"), c.teachers(i).path()));
+  const std::string& reference = c.algorithm().reference();
+  if (!reference.empty())
+    ATOD_RETURN_IF_ERROR(
+        CheckModelPath(loaded, "algorithm.reference", reference));
+  const std::string& data = c.env().data();
+  if (!std::filesystem::is_directory(data))
+    return Refuse(loaded, "env.data", data.empty() ? "nothing" : data,
+                  "an existing folder");
+  for (const auto& [field, split] :
+       {std::pair<std::string, std::string>("env.train_split",
+                                            c.env().train_split()),
+        {"eval.split", c.eval().every() > 0 ? c.eval().split() : ""}})
+    if (!std::filesystem::is_directory(data + "/" + split))
+      return Refuse(loaded, field, split,
+                    absl::StrCat("a folder of games in ", data));
   return learner::CheckRecipeInputs(c);
 }
 
-// Two runs on one machine is the common mistake; services alone would be
-// started again and again.
-absl::Status CheckPorts(const v1::RunConfig& c, bool learner_only) {
-  std::vector<std::pair<std::string, uint32_t>> ports = {
-      {"metrics.learner_port", c.metrics().learner_port()}};
-  const auto add = [&](const std::string& field,
-                       const std::string& text) -> absl::Status {
-    ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
-                          rpc::ParseAddresses(text, field));
-    for (const rpc::Address& a : addresses) ports.emplace_back(field, a.port);
-    return absl::OkStatus();
-  };
-  ATOD_RETURN_IF_ERROR(add("rpc.learner", c.rpc().learner()));
-  if (!learner_only) {
-    ATOD_RETURN_IF_ERROR(add("rpc.envs", c.rpc().envs()));
-    ports.emplace_back("metrics.envs_port", c.metrics().envs_port());
-    ports.emplace_back("metrics.rollout_port", c.metrics().rollout_port());
-    if (!c.teachers().empty()) {
-      ATOD_RETURN_IF_ERROR(add("rpc.teacher", c.rpc().teacher()));
-      ports.emplace_back("metrics.teacher_port", c.metrics().teacher_port());
-    }
-  }
-  for (const auto& [field, port] : ports) {
-    if (port != 0 && PortTaken(port))
-      return BadInput({"", field, 0, absl::StrCat("port ", port, " in use"),
-                       "a free port: is another run going on?"});
-  }
-  return absl::OkStatus();
+absl::Status OpenInputs(const config::LoadedConfig& loaded) {
+  ATOD_RETURN_IF_ERROR(OpenModels(loaded.config));
+  const std::string& reference = loaded.config.algorithm().reference();
+  if (!reference.empty()) ATOD_RETURN_IF_ERROR(OpenModel(reference).status());
+  return OpenGames(loaded);
 }
 
 }  // namespace atod::cli

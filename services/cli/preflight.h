@@ -1,15 +1,23 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "atod/v1/config.pb.h"
+#include "common/config/config.h"
 
 namespace atod::cli {
 
-// Opens what a run will open, so that a mistake is found before anything
-// starts: folders of models and games, and what the recipe needs.
-absl::Status CheckInputs(const v1::RunConfig& config);
+// Checks before anything starts, so that a mistake costs seconds. Each error
+// names the key, and the file and line that it came from.
 
-// Whether the ports that the services of this machine will listen on are free.
-absl::Status CheckPorts(const v1::RunConfig& config, bool learner_only);
+// The addresses and ports that this machine's services will use: well formed,
+// allowed by rpc.insecure, no two alike, free, and /metrics can listen there.
+// `learner_only`: the other services are elsewhere.
+absl::Status CheckPorts(const config::LoadedConfig& loaded, bool learner_only);
+
+// Folders of models and games are there, and what the recipe needs.
+absl::Status CheckInputs(const config::LoadedConfig& loaded);
+
+// Opens what the run will open: models, tokenizers, games and their splits,
+// stored episodes, skills. Takes as long as the services take to load games.
+absl::Status OpenInputs(const config::LoadedConfig& loaded);
 
 }  // namespace atod::cli

@@ -33,9 +33,12 @@ absl::StatusOr<int> Up(const Flags& flags, bool learner_only) {
   }
   // The plan comes first: it needs no games, and tells what is missing.
   if (flags.dry_run) std::fputs(Plan(loaded.config).c_str(), stdout);
-  ATOD_RETURN_IF_ERROR(CheckInputs(loaded.config));
-  if (flags.dry_run) return 0;
-  ATOD_RETURN_IF_ERROR(CheckPorts(loaded.config, learner_only));
+  ATOD_RETURN_IF_ERROR(CheckInputs(loaded));
+  ATOD_RETURN_IF_ERROR(CheckPorts(loaded, learner_only));
+  if (flags.dry_run) {
+    ATOD_RETURN_IF_ERROR(OpenInputs(loaded));
+    return 0;
+  }
   return RunBox(loaded.config, {.files = flags.config,
                                 .sets = flags.sets,
                                 .resume = flags.resume,
