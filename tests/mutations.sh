@@ -15,17 +15,17 @@ cmake --preset release >"$work/configure.log" 2>&1 || { cat "$work/configure.log
 kernels=common/device/kernels.h
 cpu=common/device/cpu_device.cc
 pieces=services/learner/algorithm
-torch_loss=services/learner/surrogate_trainer.cc
 index_groups='  const GroupIndex groups = IndexGroups(batch.group);'
 
 # Name | file | text that occurs once | what it becomes | test
 mutations=(
-  "old log-probs not detached|$torch_loss|old.detach()|old|surrogate_trainer_test"
-  "advantages not detached|$torch_loss|advantage.detach()|advantage|surrogate_trainer_test"
-  "clip whatever the sign|$torch_loss|at::where(took_clip, clipped, plain)|clipped|surrogate_trainer_test"
-  "dual clip of winners too|$torch_loss|(advantage_constant < 0) & (ratio|(ratio|surrogate_trainer_test"
-  "gate of SDAR not detached|$torch_loss|.sigmoid().detach()|.sigmoid()|surrogate_trainer_test"
-  "entropy paid for, not earned|$torch_loss|add(-options.entropy_coef, entropy)|add(options.entropy_coef, entropy)|surrogate_trainer_test"
+  "clip whatever the sign|$pieces/surrogate.cc|if (clipped < plain) return|if (clipped != plain) return|algorithm_test"
+  "dual clip of winners too|$pieces/surrogate.cc|options.dual_clip > 0 && advantage < 0 &&|options.dual_clip > 0 &&|algorithm_test"
+  "entropy paid for, not earned|$pieces/update_loss.cc|out.entropy.push_back(-aux|out.entropy.push_back(aux|algorithm_test"
+  "turn ratio without its mean|$pieces/update_loss.cc|? mean : by_ratio[i]|? by_ratio[i] : by_ratio[i]|algorithm_test"
+  "old policy's Delta in an update|$pieces/advantages.cc|if (!signal.current|if (signal.current|algorithm_test"
+  "gradient of SDAR's gate, too|$pieces/aux_loss.cc|return {gate * gap, -gate, false};|return {gate * gap, -gate - beta * gap * gate * (1 - gate), false};|algorithm_test"
+  "norm by torch's dispatch|services/learner/adamw.cc|square += SquareSum(g.numel(), g.data_ptr<float>())|square += std::pow(g.norm().item<double>(), 2)|policy_trainer_test"
   "teacher's sign turned round|$pieces/signal.cc|? teacher - student|? student - teacher|algorithm_test"
   "turn weight on the reward|$kernels|rl_coef * group_advantage|rl_coef * weight * group_advantage|algorithm_test"
   "population standard deviation|$kernels|== GroupStd::kBessel ? n - 1 : n|== GroupStd::kBessel ? n : n|algorithm_test"
@@ -52,7 +52,7 @@ mutations=(
 build() { cmake --build build/release --target "$1" >"$work/build.log" 2>&1; }
 program() { find build/release -type f -name "$1" -perm -u+x | head -1; }
 
-for test in algorithm_test surrogate_trainer_test step_builder_test self_test_test; do
+for test in algorithm_test policy_trainer_test step_builder_test self_test_test; do
   build $test || { tail -20 "$work/build.log"; echo "error: $test: does not build unchanged" >&2; exit 2; }
   "$(program $test)" >"$work/run.log" 2>&1 || { tail -20 "$work/run.log"; echo "error: $test: fails unchanged" >&2; exit 2; }
 done

@@ -17,6 +17,8 @@
 #include "nlohmann/json.hpp"
 #include "services/learner/algorithm/advantages.h"
 #include "services/learner/algorithm/duplicate_rows.h"
+#include "services/learner/algorithm/token_weights.h"
+#include "services/learner/algorithm/update_loss.h"
 
 namespace atod::cli {
 namespace {
@@ -193,31 +195,14 @@ class BatchReader {
 std::vector<double> TokenLosses(const BatchFile& in,
                                 const learner::Advantages& a,
                                 const learner::Recipe& recipe) {
-  const learner::StepBatch& b = in.batch;
-  const std::vector<double> ratio =
-      learner::Ratios(b, in.current_logprob, recipe.surrogate);
-  const std::vector<double> advantage =
-      recipe.signal.current
-          ? learner::CurrentAdvantages(b, a, recipe.signal, in.current_logprob)
-          : a.advantage;
-  std::vector<double> terms;
-  for (int t = 0; t < b.num_tokens(); ++t) {
-    double loss =
-        learner::ClippedSurrogate(ratio[t], advantage[t], recipe.surrogate)
-            .loss;
-    if (recipe.aux.kl_coef > 0)
-      loss += recipe.aux.kl_coef * learner::KlTerm(in.current_logprob[t],
-                                                   b.reference_logprob[t],
-                                                   recipe.aux.kl_estimator)
-                                       .loss;
-    if (recipe.aux.sdar_lambda > 0)
-      loss += recipe.aux.sdar_lambda * learner::SdarTerm(in.current_logprob[t],
-                                                         b.context_logprob[t],
-                                                         recipe.aux.sdar_beta)
-                                           .loss;
-    terms.push_back(loss);
-  }
-  return terms;
+  std::vector<int32_t> rows(in.batch.num_tokens());
+  std::iota(rows.begin(), rows.end(), 0);
+  std::vector<double> losses;
+  for (const learner::TokenTerms& x :
+       learner::LossTerms(in.batch, a, recipe, {rows, in.current_logprob, {}}))
+    losses.push_back(x.surrogate.loss + recipe.aux.kl_coef * x.kl.loss +
+                     recipe.aux.sdar_lambda * x.sdar.loss);
+  return losses;
 }
 
 // The file as one update.

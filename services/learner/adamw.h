@@ -15,7 +15,8 @@ struct AdamWOptions {
 };
 
 // AdamW with decoupled weight decay. Moments are float32; parameters of another
-// dtype get a float32 master copy, which is what is updated. Any device.
+// dtype get a float32 master copy, which is what is updated. Contiguous tensors
+// on the CPU, and the same bits on every x86-64, under any number of threads.
 class AdamW {
  public:
   AdamW(std::vector<torch::Tensor> parameters, const AdamWOptions& options);

@@ -20,7 +20,7 @@
 #include "services/learner/adamw.h"
 #include "services/learner/algorithm/duplicate_rows.h"
 #include "services/learner/algorithm/recipe.h"
-#include "services/learner/surrogate_trainer.h"
+#include "services/learner/algorithm/update_loss.h"
 #include "torch/torch.h"
 
 namespace atod::learner {
@@ -53,36 +53,17 @@ MicroBatch MakeMicroBatch(const std::vector<TrainSequence>& sequences,
   return out;
 }
 
-// column[rows] as a float32 tensor, [rows].
-torch::Tensor Gather(const std::vector<double>& column,
-                     const std::vector<int32_t>& rows) {
-  torch::Tensor out =
-      torch::empty({static_cast<int64_t>(rows.size())}, torch::kFloat32);
-  float* to = out.data_ptr<float>();
-  for (size_t i = 0; i < rows.size(); ++i)
-    to[i] = static_cast<float>(column[rows[i]]);
-  return out;
+// The host's copy of a vector, whatever its dtype and device.
+std::vector<double> Doubles(const torch::Tensor& x) {
+  const torch::Tensor d =
+      x.detach().to(torch::kCPU, torch::kFloat64).contiguous();
+  return {d.data_ptr<double>(), d.data_ptr<double>() + d.numel()};
 }
 
 // In one fixed order: torch splits sums of many tokens over the threads.
 double Sum(const torch::Tensor& x) {
-  const torch::Tensor d = x.to(torch::kCPU, torch::kFloat64).contiguous();
-  return std::accumulate(d.data_ptr<double>(), d.data_ptr<double>() + d.numel(),
-                         0.0);
-}
-
-// The turn of each row, numbered from 0 in the order of appearance, [rows].
-torch::Tensor TurnNumbers(const StepBatch& batch,
-                          const std::vector<int32_t>& rows) {
-  std::vector<int64_t> out;
-  std::map<int64_t, int64_t> number;
-  for (const int32_t row : rows) {
-    const int64_t turn = std::upper_bound(batch.token_begin.begin(),
-                                          batch.token_begin.end(), row) -
-                         batch.token_begin.begin() - 1;
-    out.push_back(number.try_emplace(turn, number.size()).first->second);
-  }
-  return torch::tensor(out, torch::kInt64);
+  const std::vector<double> d = Doubles(x);
+  return std::accumulate(d.begin(), d.end(), 0.0);
 }
 
 std::vector<int32_t> AllIndices(size_t n) {
@@ -135,82 +116,47 @@ struct PolicyTrainer::Impl {
 
   // What one update adds up.
   struct UpdateSums {
-    SurrogateStats stats;
+    LossStats stats;
     double entropy = 0;
     Gap mismatch;  // against the rollout, before the first update
   };
 
-  // Constants of the step's updates by row.
-  struct Columns {
-    std::vector<double> weight;  // of the update
-    // The same times importance weights, for the surrogate; empty without.
-    std::vector<double> surrogate_weight;
-    // delta_student current: kappa w and rho A; the advantage is made with the
-    // log-probs of the moment.
-    std::vector<double> teacher_part, reward_part;
-  };
-
-  // The advantages of a micro-batch, [rows].
-  torch::Tensor AdvantageOf(const StepData& data, const Advantages& advantages,
-                            const Columns& columns,
-                            const std::vector<int32_t>& rows,
-                            const torch::Tensor& current) const {
-    if (!recipe.signal.current || data.batch.teacher_logprob.empty())
-      return Gather(advantages.advantage, rows);
-    const torch::Tensor now =
-        current.detach().to(torch::kCPU, torch::kFloat64).contiguous();
-    torch::Tensor out = Gather(columns.reward_part, rows);
-    for (size_t i = 0; i < rows.size(); ++i) {
-      out.data_ptr<float>()[i] += static_cast<float>(
-          columns.teacher_part[rows[i]] *
-          TeacherGapAt(data.batch, rows[i], now.data_ptr<double>()[i],
-                       recipe.signal));
-    }
-    return out;
-  }
-
-  absl::Status Accumulate(const StepData& data, const Advantages& advantages,
-                          const Columns& columns,
-                          const std::vector<int32_t>& indices,
-                          bool first_update, UpdateSums& sums) {
+  // Adds the gradient of the sequences `indices` of an update, whose tokens
+  // weigh `weight`, [tokens of the batch].
+  void Accumulate(const StepData& data, const Advantages& advantages,
+                  const std::vector<double>& weight,
+                  const std::vector<int32_t>& indices, bool first_update,
+                  UpdateSums& sums) {
     const MicroBatch micro = MakeMicroBatch(data.sequences, indices);
     const bool report_entropy = !options.recompute_old;
+    const bool use_entropy = recipe.aux.entropy_coef > 0;
     const model::SpanLogProbs scored =
         model::ScoreSpans(student, micro.sequences, data.temperature,
-                          report_entropy || recipe.aux.entropy_coef > 0);
-    const torch::Tensor& current = scored.logprobs;
-    const torch::Tensor weight = Gather(columns.weight, micro.rows);
-    torch::Tensor turn;
-    if (recipe.surrogate.turn_ratio) turn = TurnNumbers(data.batch, micro.rows);
-    torch::Tensor loss = SurrogateLoss(
-        current, Gather(data.batch.old_logprob, micro.rows),
-        AdvantageOf(data, advantages, columns, micro.rows, current),
-        columns.surrogate_weight.empty()
-            ? weight
-            : Gather(columns.surrogate_weight, micro.rows),
-        turn, recipe.surrogate, &sums.stats);
-    const auto optional = [&](bool wanted, const std::vector<double>& column) {
-      return wanted ? Gather(column, micro.rows) : torch::Tensor();
+                          report_entropy || use_entropy);
+    const std::vector<double> current = Doubles(scored.logprobs);
+    std::vector<double> entropy;
+    if (use_entropy) entropy = Doubles(scored.entropy);
+    const LossGradient gradient =
+        UpdateLoss(data.batch, advantages, recipe, weight,
+                   {micro.rows, current, entropy}, &sums.stats);
+    const auto like = [](const std::vector<double>& values,
+                         const torch::Tensor& x) {
+      return torch::tensor(values, torch::kFloat64).to(x.options());
     };
-    if (recipe.aux.entropy_coef > 0 || recipe.aux.kl_coef > 0 ||
-        recipe.aux.sdar_lambda > 0) {
-      loss =
-          loss +
-          AuxLoss(
-              current, scored.entropy,
-              optional(recipe.aux.kl_coef > 0, data.batch.reference_logprob),
-              optional(recipe.aux.sdar_lambda > 0, data.batch.context_logprob),
-              weight, recipe.aux, &sums.stats);
+    torch::autograd::variable_list outputs = {scored.logprobs};
+    torch::autograd::variable_list gradients = {
+        like(gradient.logprob, scored.logprobs)};
+    if (use_entropy) {
+      outputs.push_back(scored.entropy);
+      gradients.push_back(like(gradient.entropy, scored.entropy));
     }
-    loss.backward();
-    if (report_entropy) sums.entropy += Sum(scored.entropy.detach());
+    torch::autograd::backward(outputs, gradients);
+    if (report_entropy) sums.entropy += Sum(scored.entropy);
     if (report_entropy && first_update) {
-      const torch::Tensor now = current.detach().contiguous();
       for (size_t i = 0; i < micro.rows.size(); ++i)
         sums.mismatch.Add(data.batch.rollout_logprob[micro.rows[i]] -
-                          now.data_ptr<float>()[i]);
+                          current[i]);
     }
-    return absl::OkStatus();
   }
 
   // Log-probs of all batch rows that `sequences` have, [tokens].
@@ -274,30 +220,6 @@ struct PolicyTrainer::Impl {
                                     options.seed, static_cast<int>(step)),
                    data);
     return absl::OkStatus();
-  }
-
-  Columns MakeColumns(const StepBatch& batch, const Advantages& a) const {
-    Columns out;
-    if (!recipe.signal.current) return out;
-    for (int k = 0; k < batch.num_turns(); ++k) {
-      for (int t = batch.token_begin[k]; t < batch.token_begin[k + 1]; ++t) {
-        out.teacher_part.push_back(a.kl_coef *
-                                   (a.token_w.empty() ? a.w[k] : a.token_w[t]));
-        out.reward_part.push_back(a.rl_coef * a.group_advantage[k]);
-      }
-    }
-    return out;
-  }
-
-  void WeighUpdate(const StepBatch& batch, const std::vector<int32_t>& update,
-                   Columns& columns) const {
-    columns.weight = TokenLossWeights(batch, update, recipe.aggregation);
-    const double cap = recipe.surrogate.importance_cap;
-    if (cap == 0) return;
-    columns.surrogate_weight = columns.weight;
-    for (size_t t = 0; t < columns.weight.size(); ++t)
-      columns.surrogate_weight[t] *=
-          ImportanceWeight(batch.old_logprob[t], batch.rollout_logprob[t], cap);
   }
 
   // Moments, and the master copies of parameters that are not float32, by the
@@ -404,13 +326,13 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
                              options.turns_per_update),
                    options.seed, step);
   Impl::UpdateSums sums;
-  Impl::Columns columns = impl.MakeColumns(batch, out.advantages);
   double norm_sum = 0;
   int skipped = 0;
   const int rank = impl.communicator->rank();
   const int ranks = impl.communicator->world_size();
   for (size_t u = 0; u < out.updates.size(); ++u) {
-    impl.WeighUpdate(batch, out.updates[u], columns);
+    const std::vector<double> weight =
+        TokenLossWeights(batch, out.updates[u], impl.recipe.aggregation);
     std::vector<int32_t> chosen;
     for (size_t i = 0; i < data.sequences.size(); ++i) {
       if (std::binary_search(out.updates[u].begin(), out.updates[u].end(),
@@ -423,8 +345,8 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
       const auto micro_batches =
           PackMicroBatches(data.sequences, chosen, options.micro_batch_tokens);
       for (size_t m = rank; m < micro_batches.size(); m += ranks) {
-        ATOD_RETURN_IF_ERROR(impl.Accumulate(data, out.advantages, columns,
-                                             micro_batches[m], u == 0, sums));
+        impl.Accumulate(data, out.advantages, weight, micro_batches[m], u == 0,
+                        sums);
       }
       double norm = 0;
       ATOD_ASSIGN_OR_RETURN(const bool done, impl.Update(lr, &norm));
@@ -439,7 +361,7 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
   out.metrics["timing/update_seconds"] = watch.Lap();
 
   const double updates = static_cast<double>(out.updates.size());
-  const SurrogateStats& stats = sums.stats;
+  const LossStats& stats = sums.stats;
   stats.PutMetrics(updates, impl.recipe.aux, out.metrics);
   if (stats.tokens > 0) {
     out.metrics["actor/entropy"] =

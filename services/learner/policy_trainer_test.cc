@@ -1,12 +1,16 @@
 #include "services/learner/policy_trainer.h"
 
+#include <unistd.h>
+
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <numeric>
 #include <set>
 
 #include "ATen/Parallel.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/file.h"
 #include "common/base/rng.h"
@@ -255,6 +259,97 @@ TEST_F(PolicyTrainerTest, ThreadsChangeNoBitOfWeightsMomentsAndMetrics) {
   EXPECT_EQ(one, train(3));
   at::set_num_threads(1);
 }
+
+// Torch and MKL choose their code by the CPU and by these variables, which make
+// one machine stand for others.
+class DispatchTest : public PolicyTrainerTest,
+                     public testing::WithParamInterface<const char*> {
+ protected:
+  // Hashes of weights and moments, and the metrics, after steps in which every
+  // operation of an update counts: ratios that are not 1, a clip of the
+  // gradient, decay, and all losses.
+  std::string Train() {
+    const std::string dir =
+        absl::StrCat(testing::TempDir(), "dispatch_", getpid());
+    model::ModelConfig config;
+    config.vocab_size = 203;
+    config.hidden_size = 32;
+    config.intermediate_size = 48;
+    config.num_hidden_layers = 2;
+    config.num_attention_heads = 2;
+    config.num_key_value_heads = 1;
+    config.head_dim = 16;
+    config.max_position_embeddings = 128;
+    model::Qwen3 m = model::InitModel(config, "unit", 1).value();
+    EXPECT_TRUE(model::SaveModel(m, dir, "float32").ok());
+    options_.updates_per_step = 3;
+    options_.grad_clip = 1e-2;
+    options_.weight_decay = 0.01;
+    options_.reference_dir = dir;
+    options_.algorithm.kl_loss_coef = 0.1;
+    options_.algorithm.entropy_coef = 0.01;
+    options_.algorithm.importance_cap = 2;
+    std::string seen;
+    for (const char* recipe : {"atod", "sdar"}) {
+      for (const char* level : {"token", "turn"}) {
+        options_.algorithm.recipe = recipe;
+        options_.algorithm.ratio_level = level;
+        auto student = Load(dir);
+        StepData data = MakeData(8, 4, 1);
+        data.context_sequences = MakeData(8, 4, 1).sequences;
+        for (TrainSequence& s : data.context_sequences) s.tokens[0] ^= 1;
+        Rng rng(2);
+        for (int t = 0; t < data.batch.num_tokens(); ++t) {
+          data.batch.rollout_logprob.push_back(-rng.Uniform());
+          data.batch.teacher_logprob.push_back(-rng.Uniform());
+        }
+        for (uint32_t step = 1; step <= 2; ++step) {
+          const auto trained = student->TrainStep(step, 1e-2, data);
+          EXPECT_TRUE(trained.ok()) << trained.status();
+          for (const auto& [tag, value] : trained->metrics)
+            if (!tag.starts_with("timing/"))
+              seen += absl::StrFormat("%s %a\n", tag, value);
+        }
+        const std::string moments = dir + "/moments.safetensors";
+        EXPECT_TRUE(student->SaveOptimizer(moments).ok());
+        absl::StrAppend(&seen, HashHex(ReadFile(moments).value()), "\n",
+                        student->Export()->root_hash, "\n");
+      }
+    }
+    std::filesystem::remove_all(dir);
+    return seen;
+  }
+};
+
+constexpr char kResultFile[] = "ATOD_DISPATCH_RESULT";
+
+TEST_P(DispatchTest, AStepIsTheSameToTheBit) {
+  if (const char* path = std::getenv(kResultFile)) {  // the child
+    ASSERT_TRUE(WriteFileAtomic(path, Train()).ok());
+    return;
+  }
+  const std::string path =
+      absl::StrCat(testing::TempDir(), "dispatch_result_", getpid());
+  // This same test, in a process that starts with the variable.
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe");
+  const std::string name =
+      testing::UnitTest::GetInstance()->current_test_info()->name();
+  ASSERT_EQ(std::system(absl::StrCat("env ", kResultFile, "='", path, "' ",
+                                     GetParam(), " '", self,
+                                     "' --gtest_filter='*DispatchTest.", name,
+                                     "' >/dev/null")
+                            .c_str()),
+            0);
+  const std::string there = ReadFile(path).value();
+  EXPECT_THAT(there, testing::HasSubstr("actor/sdar_loss"));
+  EXPECT_EQ(there, Train());
+}
+
+INSTANTIATE_TEST_SUITE_P(AsOnAnotherCpu, DispatchTest,
+                         testing::Values("MKL_CBWR=COMPATIBLE", "MKL_CBWR=AVX2",
+                                         "ATEN_CPU_CAPABILITY=avx2",
+                                         "ATEN_CPU_CAPABILITY=default",
+                                         "OMP_NUM_THREADS=2"));
 
 TEST_F(PolicyTrainerTest, FreeModeAgreesWithinTolerancesOnly) {
   // A shape that the kernels fit.

@@ -259,23 +259,14 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   return result;
 }
 
-std::vector<double> CurrentAdvantages(const StepBatch& batch,
-                                      const Advantages& a,
-                                      const SignalOptions& signal,
-                                      const std::vector<double>& current) {
-  std::vector<double> out(current.size());
-  for (int k = 0; k < batch.num_turns(); ++k) {
-    for (int t = batch.token_begin[k]; t < batch.token_begin[k + 1]; ++t) {
-      const auto terms = kernels::HybridAdvantage(
-          a.kl_coef, a.token_w.empty() ? a.w[k] : a.token_w[t],
-          batch.teacher_logprob.empty()
-              ? 0.0
-              : TeacherGapAt(batch, t, current[t], signal),
-          a.rl_coef, a.group_advantage[k]);
-      out[t] = terms.distillation + terms.reward;
-    }
-  }
-  return out;
+double AdvantageAt(const StepBatch& batch, const Advantages& a,
+                   const SignalOptions& signal, int32_t k, int32_t t,
+                   double current) {
+  if (!signal.current || batch.teacher_logprob.empty()) return a.advantage[t];
+  const auto terms = kernels::HybridAdvantage(
+      a.kl_coef, a.token_w.empty() ? a.w[k] : a.token_w[t],
+      TeacherGapAt(batch, t, current, signal), a.rl_coef, a.group_advantage[k]);
+  return terms.distillation + terms.reward;
 }
 
 }  // namespace atod::learner

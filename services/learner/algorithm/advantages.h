@@ -38,12 +38,12 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
                                              const AlgorithmOptions& options,
                                              int step, DeviceBackend& device);
 
-// A_t with the current log-probs in Delta (delta_student: current), [tokens]:
-// what an update under way uses instead of `advantage`.
-std::vector<double> CurrentAdvantages(const StepBatch& batch,
-                                      const Advantages& advantages,
-                                      const SignalOptions& signal,
-                                      const std::vector<double>& current);
+// A_t of row t, a token of turn k, as an update sees it whose model gives the
+// row the log-prob `current`: advantages.advantage[t], or with delta_student
+// current kappa w Delta + rho A with that log-prob in Delta.
+double AdvantageAt(const StepBatch& batch, const Advantages& advantages,
+                   const SignalOptions& signal, int32_t k, int32_t t,
+                   double current);
 
 // Offsets monotonous, columns of one length, log-probs and rewards finite.
 absl::Status ValidateBatch(const StepBatch& batch);

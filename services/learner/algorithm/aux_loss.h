@@ -22,7 +22,7 @@ struct AuxOptions {
 //   k1  x              unbiased; as a loss its expected gradient is 0
 //   k2  x^2 / 2        as a loss its expected gradient is the KL's
 //   k3  exp(-x) - 1 + x  unbiased and never negative
-// with the derivative by log pi. References of surrogate_trainer.h.
+// with the derivative by log pi.
 TokenLoss KlTerm(double student, double reference, KlEstimator estimator);
 
 // SDAR for one token: g (log pi_teach - log pi_theta) with the gate g =

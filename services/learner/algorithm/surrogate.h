@@ -1,8 +1,5 @@
 #pragma once
 
-#include <vector>
-
-#include "services/learner/algorithm/step_batch.h"
 #include "services/learner/algorithm/token_loss.h"
 
 namespace atod::learner {
@@ -18,14 +15,8 @@ struct SurrogateOptions {
 // -min(ratio A, clip(ratio, 1 - low, 1 + high) A) of Algorithm 1 for one token,
 // with ratio = pi_theta / pi_old, and its derivative by log pi_theta (A and
 // pi_old are constants). With dual_clip the loss of a negative A is at most
-// -c A. Reference of surrogate_trainer.h.
+// -c A.
 TokenLoss ClippedSurrogate(double ratio, double advantage,
-                           const SurrogateOptions& options);
-
-// pi_theta / pi_old of every token, [tokens]; with turn_ratio every token of a
-// turn has exp(mean log ratio of the turn).
-std::vector<double> Ratios(const StepBatch& batch,
-                           const std::vector<double>& current_logprob,
                            const SurrogateOptions& options);
 
 // Truncated importance weight min(pi_old / pi_rollout, cap) of one token, for

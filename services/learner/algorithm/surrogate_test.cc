@@ -30,9 +30,11 @@ TEST(Surrogate, LossAndGradientAreTheReferenceOnes) {
     EXPECT_NEAR(loss.loss, c.loss, 1e-15);
     EXPECT_NEAR(loss.gradient, c.gradient, 1e-15);
     EXPECT_EQ(loss.clipped, c.gradient == 0);
+    EXPECT_FALSE(loss.dual_clipped);
     const TokenLoss capped = ClippedSurrogate(c.ratio, c.advantage, dual);
     EXPECT_NEAR(capped.loss, c.dual_loss, 1e-15);
     EXPECT_NEAR(capped.gradient, c.dual_gradient, 1e-15);
+    EXPECT_EQ(capped.dual_clipped, c.dual_loss != c.loss);
     EXPECT_NEAR(ClippedSurrogate(c.ratio, c.advantage, high).loss,
                 c.loss_high_28, 1e-15);
   }
@@ -48,21 +50,6 @@ TEST(Surrogate, ImportanceWeightsAreTruncated) {
   EXPECT_EQ(ImportanceWeight(-1, -2, 2), 2);
   EXPECT_NEAR(ImportanceWeight(-1, -2, 100), 2.7182818285, 1e-10);
   EXPECT_NEAR(ImportanceWeight(-1, -0.7, 2), 0.7408182207, 1e-10);
-}
-
-TEST(Surrogate, ATurnsRatioIsTheExponentialOfItsMeanLogRatio) {
-  const StepBatch batch = MakeBatch(
-      {{.group = 0,
-        .reward = 0,
-        .turns = {{.student = {-1, -1, -1, -1}, .teacher = {-1, -1, -1, -1}},
-                  {.student = {-1}, .teacher = {-1}}}}});
-  const std::vector<double> current = {-.9, -1.3, -.95, -.6, -.8};
-  SurrogateOptions options;
-  options.turn_ratio = true;
-  const std::vector<double> ratio = Ratios(batch, current, options);
-  for (int t = 0; t < 4; ++t) EXPECT_NEAR(ratio[t], 1.0644944589, 1e-10);
-  EXPECT_NEAR(ratio[4], std::exp(.2), 1e-15);
-  EXPECT_NEAR(Ratios(batch, current, {})[1], std::exp(-.3), 1e-15);
 }
 
 TEST(AuxLoss, SdarsGatesLossesAndGradientsAreTheReferenceOnes) {

@@ -7,7 +7,8 @@ namespace atod::learner {
 struct TokenLoss {
   double loss = 0;
   double gradient = 0;
-  bool clipped = false;  // a clip took the gradient
+  bool clipped = false;       // a clip took the gradient
+  bool dual_clipped = false;  // it was the dual clip
 };
 
 }  // namespace atod::learner
