@@ -199,18 +199,17 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
                  absl::StrCat(at, ", the end of the tensor before it"));
     }
     at = entry.end;
+    absl::Span<const std::byte> span = absl::MakeConstSpan(
+        reinterpret_cast<const std::byte*>(data.data()) + entry.begin,
+        entry.end - entry.begin);
     if ((8 + header_size + entry.begin) % DtypeSize(entry.dtype) != 0) {
-      return bad(entry.name.c_str(),
-                 absl::StrCat("data at byte ", 8 + header_size + entry.begin),
-                 absl::StrCat("a multiple of the size of ", entry.dtype));
+      out->aligned_.emplace_back(span.begin(), span.end());
+      span = out->aligned_.back();
     }
-    out->tensors_.push_back(
-        {.name = std::move(entry.name),
-         .dtype = std::move(entry.dtype),
-         .shape = std::move(entry.shape),
-         .data = absl::MakeConstSpan(
-             reinterpret_cast<const std::byte*>(data.data()) + entry.begin,
-             entry.end - entry.begin)});
+    out->tensors_.push_back({.name = std::move(entry.name),
+                             .dtype = std::move(entry.dtype),
+                             .shape = std::move(entry.shape),
+                             .data = span});
   }
   if (at != data.size()) {
     return bad("data", absl::StrCat(data.size(), " bytes"),
@@ -260,6 +259,15 @@ absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
       file_of[tensor] = file.get<std::string>();
       names.insert(file.get<std::string>());
     }
+  }
+  if (!names.contains("model.safetensors") &&
+      std::filesystem::exists(folder / "model.safetensors")) {
+    return BadInput({.file = (folder / "model.safetensors").string(),
+                     .field = "",
+                     .found = "a model beside model.safetensors.index.json, "
+                              "which names other files",
+                     .expected = "one of the two (transformers reads "
+                                 "model.safetensors)"});
   }
   for (const std::string& name : names) {
     ATOD_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsFile> file,

@@ -29,8 +29,10 @@ size_t DtypeSize(std::string_view dtype);
 
 // A safetensors file, mapped and checked as a whole when it is opened: header
 // size, JSON, names without duplicates, known dtypes, sizes that equal the
-// product of the shape, data without gap or overlap up to the end of the file,
-// every tensor aligned to its element. Immutable, thread-safe.
+// product of the shape, data without gap or overlap up to the end of the file.
+// The format does not ask for alignment: views are aligned to their element all
+// the same, for a tensor that is not lies here as a copy. Immutable,
+// thread-safe.
 class SafetensorsFile {
  public:
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(
@@ -47,6 +49,7 @@ class SafetensorsFile {
 
   std::unique_ptr<MappedFile> file_;
   std::vector<TensorView> tensors_;
+  std::vector<std::vector<std::byte>> aligned_;  // copies of tensors
   std::map<std::string, std::string> metadata_;
 };
 
@@ -67,7 +70,9 @@ class SafetensorsDir {
   std::vector<TensorView> tensors_;
 };
 
-// With an index, its weight_map and the shards must name the same tensors.
+// With an index, its weight_map and the shards must name the same tensors. An
+// index beside a model.safetensors that it does not name is refused: which of
+// the two is the model?
 absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
     const std::string& dir);
 

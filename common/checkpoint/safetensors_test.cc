@@ -185,6 +185,40 @@ TEST_F(SafetensorsTest, ShardsMustAgreeWithTheirIndex) {
               HasSubstr("none.safetensors: cannot open"));
 }
 
+TEST_F(SafetensorsTest, AModelAndAnIndexOfOthersInOneFolderAreAmbiguous) {
+  const TensorView a{"a", "F32", {2}, Bytes("12345678"sv)};
+  ASSERT_TRUE(WriteSafetensors(Path("one.safetensors"), {a}).ok());
+  ASSERT_TRUE(WriteSafetensors(Path("model.safetensors"), {a}).ok());
+  const auto index = [&](const std::string& map) {
+    EXPECT_TRUE(WriteFileAtomic(Path("model.safetensors.index.json"),
+                                "{\"weight_map\":{" + map + "}}")
+                    .ok());
+    return OpenSafetensorsDir(dir_).status();
+  };
+  EXPECT_THAT(index(R"("a":"one.safetensors")").message(),
+              HasSubstr("model.safetensors: found a model beside "
+                        "model.safetensors.index.json"));
+  EXPECT_TRUE(index(R"("a":"model.safetensors")").ok());
+}
+
+// The format does not pad its header; readers of views want whole addresses.
+TEST_F(SafetensorsTest, ATensorThatIsNotAlignedIsReadAsACopy) {
+  const std::string header =
+      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+      R"("b":{"dtype":"U8","shape":[1],"data_offsets":[8,9]}} )";
+  ASSERT_NE((8 + header.size()) % 4, 0u);
+  std::string bytes(8, '\0');
+  bytes[0] = static_cast<char>(header.size());
+  ASSERT_TRUE(WriteFileAtomic(Path("x"), bytes + header + "12345678z").ok());
+  const auto file = SafetensorsFile::Open(Path("x"));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const TensorView& a = (*file)->tensors()[0];
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(a.data.data()) % 4, 0u);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(a.data.data()), 8),
+            "12345678");
+  EXPECT_EQ(static_cast<char>((*file)->tensors()[1].data[0]), 'z');
+}
+
 // Whatever happens to the bytes: an error, or tensors that lie in the file.
 TEST_F(SafetensorsTest, DamagedFilesAreRefusedOrReadWithoutACrash) {
   const std::string path = Path("model.safetensors");
