@@ -51,6 +51,19 @@ void AppendAssistant(const ChatMessage& message, bool after_last_query,
   out += kEnd;
 }
 
+// A template that changes something likes to say so in a comment, in the words
+// of what it changes.
+std::string WithoutComments(std::string_view text) {
+  std::string out;
+  for (size_t at; (at = text.find("{#")) != text.npos;) {
+    out += text.substr(0, at);
+    const size_t end = text.find("#}", at + 2);
+    text.remove_prefix(end == text.npos ? text.size() : end + 2);
+  }
+  out += text;
+  return out;
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages,
@@ -100,8 +113,10 @@ std::string ChatPrompt(std::string_view user) {
   return out;
 }
 
-absl::Status CheckChatTemplate(std::string_view chat_template) {
-  if (chat_template.empty()) return absl::OkStatus();
+absl::Status CheckChatTemplate(std::string_view with_comments) {
+  if (with_comments.empty()) return absl::OkStatus();
+  const std::string without = WithoutComments(with_comments);
+  const std::string_view chat_template = without;
   // Qwen3's template exists in a few spellings that differ in guards and in
   // tool calls; what decides is how it ends and that it drops old thoughts.
   constexpr std::string_view kTail =

@@ -51,5 +51,21 @@ TEST(CheckChatTemplateTest, UnknownTemplatesAreRefused) {
               HasSubstr("chat_template: found a template that is not known"));
 }
 
+// TRL's training variant keeps all thoughts, and its comment names the
+// condition that it took out.
+TEST(CheckChatTemplateTest, WhatACommentSaysIsNoTemplate) {
+  const std::string rules =
+      "loop.index0 > ns.last_query_index reasoning_content.strip('\\n')";
+  const std::string tail = R"({%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+{%- endif %})";
+  EXPECT_TRUE(CheckChatTemplate(rules + "\n" + tail + "\n").ok());
+  EXPECT_FALSE(CheckChatTemplate("{#- " + rules + " -#}\n" + tail).ok());
+  EXPECT_FALSE(CheckChatTemplate(rules + "{# " + tail).ok());
+}
+
 }  // namespace
 }  // namespace atod

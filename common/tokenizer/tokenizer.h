@@ -20,13 +20,14 @@ namespace atod {
 // that the `tokenizers` library gives with add_special_tokens=False.
 // Supported: model BPE with an alphabet of all 256 bytes; normaliser NFC or
 // none; pre-tokeniser Split (Qwen2's pattern) + ByteLevel, or ByteLevel with
-// its own pattern; decoder ByteLevel. Anything else is refused by name.
+// its own pattern; decoder ByteLevel; a post-processor that adds no token.
+// Anything else is refused by name.
 //
 // Immutable after Load, so thread-safe.
 class Tokenizer {
  public:
   // Reads a tokenizer.json, or a folder that holds one; beside it
-  // tokenizer_config.json, generation_config.json and chat_template.jinja when
+  // tokenizer_config.json, generation_config.json and the chat template when
   // they exist. INVALID_ARGUMENT names file and field.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(
       const std::string& dir_or_file);
@@ -50,15 +51,40 @@ class Tokenizer {
   // eos_token_id (the first) of generation_config.json, else <|im_end|>.
   std::optional<int32_t> eos_id() const { return eos_id_; }
 
-  // XXH3-128 of tokenizer.json.
+  // The end tokens that tokenizer_config.json declares: eos_token, a token or
+  // an id, one or a list. All that end a response: model::StopTokens.
+  const std::vector<int32_t>& eos_ids() const { return eos_ids_; }
+
+  // False for an id that no entry of tokenizer.json has.
+  bool HasToken(int32_t id) const {
+    return id >= 0 && id < vocab_size() && !tokens_[id].bytes.empty();
+  }
+
+  // What the tokenizer does, not how its file is written: equal for two files
+  // exactly when tokens with their ids, merges, added tokens, normaliser and
+  // pre-tokeniser are. "vocabulary=SIZE:XXH3,merges=…,added_tokens=…,
+  // pipeline=…", so that the first part that differs can be named
+  // (HashDifference in difference.h).
   const std::string& hash() const { return hash_; }
 
-  // XXH3-128 of the chat template (chat_template.jinja, else chat_template of
-  // tokenizer_config.json), of the empty string when there is none.
+  // XXH3-128 of the bytes of tokenizer.json: what `hash` was in checkpoints of
+  // earlier versions.
+  const std::string& file_hash() const { return file_hash_; }
+
+  // XXH3-128 of the chat template, of the empty string when there is none.
   const std::string& template_hash() const { return template_hash_; }
 
-  // The chat template itself, empty when there is none.
+  // The chat template, empty when there is none, with its line ends as \n (as
+  // Jinja reads it): chat_template.jinja, else chat_template of
+  // tokenizer_config.json, else of chat_template.json. There it is a text, or
+  // named texts (an object, or a list of {name, template}) of which "default"
+  // counts.
   const std::string& chat_template() const { return chat_template_; }
+
+  // OK when RenderChat renders as the model's template does. Otherwise the
+  // error names file and key; whoever plays with chat prompts asks before it
+  // starts.
+  const absl::Status& template_status() const { return template_status_; }
 
  private:
   struct Token {
@@ -72,6 +98,8 @@ class Tokenizer {
         normalized_added_(std::move(normalized)) {}
 
   friend class TokenizerReader;
+  friend std::string TokenizerDifference(const Tokenizer& found,
+                                         const Tokenizer& expected);
 
   void EncodeText(std::string_view text, std::vector<int32_t>& out) const;
   void EncodePieces(std::string_view text, std::vector<int32_t>& out) const;
@@ -89,8 +117,13 @@ class Tokenizer {
   // Pieces that are one token: most of a text, found with one look-up.
   StringIds whole_pieces_;
   std::optional<int32_t> eos_id_;
+  std::vector<int32_t> eos_ids_;
+  std::vector<std::string> added_;  // as text, in the order of their ids
+  std::string pipeline_;            // normaliser and pre-tokeniser as text
   std::string hash_;
+  std::string file_hash_;
   std::string chat_template_;
+  absl::Status template_status_;
   std::string template_hash_;
 };
 

@@ -1,11 +1,14 @@
 // Tokenizer::Load: from tokenizer.json and the files beside it.
 #include <filesystem>
+#include <map>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/status_macros.h"
+#include "common/tokenizer/chat_template.h"
 #include "common/tokenizer/tokenizer.h"
 #include "common/tokenizer/unicode.h"
 
@@ -66,13 +69,18 @@ class TokenizerReader {
   absl::StatusOr<std::vector<Bpe::Merge>> ReadMerges(const json& model) const;
   absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(const json& root,
                                                           bool normalized);
+  absl::Status CheckPostProcessor(const json& root) const;
+  static std::string HashOf(const Tokenizer& tokenizer);
   absl::Status ReadSideFiles(Tokenizer& tokenizer) const;
+  absl::Status ReadChatTemplate(Tokenizer& tokenizer,
+                                const std::optional<json>& config) const;
   absl::StatusOr<std::optional<json>> ReadBeside(const char* name) const;
 
   std::string path_;
   bool ignore_merges_ = false;
   StringIds ids_;
   std::vector<Tokenizer::Token> tokens_;
+  std::map<int32_t, std::string> added_;  // as text, by id
 };
 
 absl::StatusOr<bool> TokenizerReader::ReadNormalizer(const json& root) const {
@@ -275,6 +283,11 @@ absl::StatusOr<std::vector<AddedToken>> TokenizerReader::ReadAddedTokens(
     }
     slot.bytes = bytes;
     slot.special |= special;
+    added_[token.id] = absl::StrCat(
+        token.id, " ", JsonPreview(entry["content"], 1000),
+        token.single_word ? " single_word" : "", token.lstrip ? " lstrip" : "",
+        token.rstrip ? " rstrip" : "", normalized ? " normalized" : "",
+        special ? " special" : "");
     ids_[token.content] = token.id;
     out.push_back(std::move(token));
   }
@@ -304,24 +317,26 @@ absl::Status TokenizerReader::ReadSideFiles(Tokenizer& tokenizer) const {
                         ReadBeside("generation_config.json"));
   const std::string config_path = (folder / "tokenizer_config.json").string();
   if (config.has_value()) {
-    const json chat = config->value("chat_template", json());
-    if (chat.is_string()) tokenizer.chat_template_ = chat.get<std::string>();
-    json eos = config->value("eos_token", json());
-    if (eos.is_object()) eos = eos.value("content", json());
-    if (eos.is_string()) {
-      tokenizer.eos_id_ = tokenizer.TokenId(eos.get<std::string>());
-      if (!tokenizer.eos_id_.has_value()) {
+    const json eos = config->value("eos_token", json());
+    for (json token : eos.is_array() ? eos : json::array({eos})) {
+      if (token.is_object()) token = token.value("content", json());
+      if (token.is_null()) continue;
+      std::optional<int32_t> id;
+      if (token.is_string()) {
+        id = tokenizer.TokenId(token.get<std::string>());
+      } else if (token.is_number_integer() && token >= 0 &&
+                 token < tokenizer.vocab_size()) {
+        id = token.get<int32_t>();
+      }
+      if (!id.has_value()) {
         return BadInput({.file = config_path,
                          .field = "eos_token",
-                         .found = eos.get<std::string>(),
+                         .found = JsonPreview(token),
                          .expected = "a token of tokenizer.json"});
       }
-    } else if (!eos.is_null()) {
-      return BadInput({.file = config_path,
-                       .field = "eos_token",
-                       .found = JsonPreview(eos),
-                       .expected = "a token"});
+      tokenizer.eos_ids_.push_back(*id);
     }
+    if (!tokenizer.eos_ids_.empty()) tokenizer.eos_id_ = tokenizer.eos_ids_[0];
   }
   if (!tokenizer.eos_id_.has_value() && generation.has_value()) {
     json eos = generation->value("eos_token_id", json());
@@ -341,12 +356,106 @@ absl::Status TokenizerReader::ReadSideFiles(Tokenizer& tokenizer) const {
   if (!tokenizer.eos_id_.has_value()) {
     tokenizer.eos_id_ = tokenizer.TokenId("<|im_end|>");
   }
+  return ReadChatTemplate(tokenizer, config);
+}
+
+// A template that cannot be understood is the template's fault only: token ids
+// can be worked with.
+absl::Status TokenizerReader::ReadChatTemplate(
+    Tokenizer& tokenizer, const std::optional<json>& config) const {
+  const std::filesystem::path folder =
+      std::filesystem::path(path_).parent_path();
   const std::string jinja = (folder / "chat_template.jinja").string();
+  std::string file = jinja, text;
+  json value;
   if (std::filesystem::exists(jinja)) {
-    ATOD_ASSIGN_OR_RETURN(tokenizer.chat_template_, ReadFile(jinja));
+    ATOD_ASSIGN_OR_RETURN(text, ReadFile(jinja));
+  } else {
+    file = (folder / "tokenizer_config.json").string();
+    if (config.has_value()) value = config->value("chat_template", json());
+    if (value.is_null()) {
+      ATOD_ASSIGN_OR_RETURN(const std::optional<json> own,
+                            ReadBeside("chat_template.json"));
+      file = (folder / "chat_template.json").string();
+      if (own.has_value()) value = own->value("chat_template", json());
+    }
   }
+  json named = value.is_object() ? value.value("default", json()) : value;
+  if (value.is_array()) {
+    named = json();
+    for (const json& entry : value) {
+      if (entry.is_object() && entry.value("name", json()) == "default") {
+        named = entry.value("template", json());
+      }
+    }
+  }
+  if (named.is_string()) text = named.get<std::string>();
+  tokenizer.chat_template_ =
+      absl::StrReplaceAll(text, {{"\r\n", "\n"}, {"\r", "\n"}});
   tokenizer.template_hash_ = HashHex(tokenizer.chat_template_);
+  if (!value.is_null() && !named.is_string()) {
+    tokenizer.template_status_ =
+        BadInput({.file = file,
+                  .field = "chat_template",
+                  .found = JsonPreview(value),
+                  .expected = "a text, or named texts with a \"default\""});
+  } else {
+    tokenizer.template_status_ =
+        WithFile(CheckChatTemplate(tokenizer.chat_template_), file);
+  }
   return absl::OkStatus();
+}
+
+// ByteLevel moves offsets only. A template adds tokens around a text that was
+// encoded with special tokens, which is not done here.
+absl::Status TokenizerReader::CheckPostProcessor(const json& root) const {
+  const json whole = root.value("post_processor", json());
+  if (whole.is_null()) return absl::OkStatus();
+  const auto type_of = [](const json& j) {
+    return j.is_object() ? j.value("type", json()) : json();
+  };
+  json steps = json::array({whole});
+  if (type_of(whole) == "Sequence") {
+    steps = whole.value("processors", json::array());
+  }
+  for (const json& step : steps) {
+    bool adds = type_of(step) != "ByteLevel";
+    if (type_of(step) == "TemplateProcessing") {
+      const json single = step.value("single", json());
+      adds = !single.is_array() || single.size() != 1 ||
+             !single[0].is_object() || !single[0].contains("Sequence");
+    }
+    if (adds) {
+      return Bad("post_processor", step,
+                 "null, ByteLevel or a template that adds no token");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// "NAME=COUNT:HASH" of what a tokenizer consists of.
+std::string TokenizerReader::HashOf(const Tokenizer& t) {
+  const auto part = [](const char* name, size_t count,
+                       const std::string& text) {
+    return absl::StrCat(name, "=", count, ":", HashHex(text).substr(0, 16));
+  };
+  std::map<int32_t, std::string_view> spelled;
+  for (const auto& [token, id] : t.ids_) spelled[id] = token;
+  std::string vocabulary, merges, added;
+  for (const auto& [id, token] : spelled) {
+    vocabulary += absl::StrCat(id, " ", token.size(), " ");
+    vocabulary += token;
+  }
+  for (const Bpe::Merge& m : t.bpe_.merges()) {
+    absl::StrAppend(&merges, m.left, " ", m.right, "\n");
+  }
+  for (const std::string& token : t.added_) {
+    absl::StrAppend(&added, token, "\n");
+  }
+  return absl::StrCat(part("vocabulary", spelled.size(), vocabulary), ",",
+                      part("merges", t.bpe_.merges().size(), merges), ",",
+                      part("added_tokens", t.added_.size(), added),
+                      ",pipeline=", t.pipeline_);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerReader::Read() {
@@ -359,6 +468,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerReader::Read() {
   if (!decoder.is_object() || decoder.value("type", json()) != "ByteLevel") {
     return Bad("decoder", decoder, "ByteLevel");
   }
+  ATOD_RETURN_IF_ERROR(CheckPostProcessor(root));
   ATOD_ASSIGN_OR_RETURN(Bpe bpe, ReadModel(root));
   const StringIds vocab = ids_;
   ATOD_ASSIGN_OR_RETURN(std::vector<AddedToken> raw,
@@ -374,7 +484,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerReader::Read() {
   tokenizer->nfc_ = nfc;
   tokenizer->split_ = piping.rule;
   tokenizer->add_prefix_space_ = piping.add_prefix_space;
-  tokenizer->hash_ = HashHex(text);
+  tokenizer->file_hash_ = HashHex(text);
+  tokenizer->pipeline_ = absl::StrCat(
+      nfc ? "nfc+" : "", piping.rule == SplitRule::kQwen2 ? "qwen2" : "gpt2",
+      piping.add_prefix_space ? "+prefix_space" : "",
+      ignore_merges_ ? "+ignore_merges" : "");
   std::vector<int32_t> pieces;
   for (const auto& [token, id] : vocab) {
     const std::string& bytes = tokens_[id].bytes;
@@ -386,6 +500,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerReader::Read() {
   }
   tokenizer->tokens_ = std::move(tokens_);
   tokenizer->ids_ = std::move(ids_);
+  for (auto& [id, token] : added_) {
+    tokenizer->added_.push_back(std::move(token));
+  }
+  tokenizer->hash_ = HashOf(*tokenizer);
   ATOD_RETURN_IF_ERROR(ReadSideFiles(*tokenizer));
   return tokenizer;
 }

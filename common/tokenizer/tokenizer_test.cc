@@ -1,11 +1,13 @@
 #include "common/tokenizer/tokenizer.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <sstream>
 
 #include "common/base/file.h"
 #include "common/base/json.h"
+#include "common/tokenizer/difference.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -13,6 +15,7 @@ namespace atod {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using Ids = std::vector<int32_t>;
@@ -88,8 +91,8 @@ TEST(TokenizerTest, ALongRunIsEncodedInReasonableTime) {
   EXPECT_EQ(tokenizer->Decode(tokenizer->Encode(text)), text);
 }
 
-TEST(TokenizerTest, TheHashIsThatOfTheFile) {
-  EXPECT_EQ(Load(kGpt2)->hash(),
+TEST(TokenizerTest, TheFileHashIsThatOfItsBytes) {
+  EXPECT_EQ(Load(kGpt2)->file_hash(),
             HashHex(*ReadFile(std::string(kGpt2) + "/tokenizer.json")));
   EXPECT_NE(Load(kGpt2)->hash(), Load(kQwen2)->hash());
 }
@@ -182,6 +185,107 @@ TEST_F(TokenizerFilesTest, OldMergesAsStringsGiveTheSameIds) {
   EXPECT_EQ(Load(dir_)->Encode(text), before->Encode(text));
 }
 
+TEST_F(TokenizerFilesTest, TheHashIsOfWhatATokenizerDoesNotOfItsFile) {
+  const auto original = Load(kQwen2);
+  const auto changed = [&](const std::function<void(json&)>& change) {
+    EXPECT_EQ(Error(change), "ok");
+    return Load(dir_);
+  };
+  // Written again: merges as strings, a version, what the ids do not hang on.
+  const auto again = changed([](json& j) {
+    for (json& merge : j["model"]["merges"]) {
+      merge = merge[0].get<std::string>() + " " + merge[1].get<std::string>();
+    }
+    j["version"] = "2.0";
+    j["truncation"] = {{"max_length", 5}};
+    j["post_processor"] = {{"type", "ByteLevel"}, {"trim_offsets", false}};
+    std::reverse(j["added_tokens"].begin(), j["added_tokens"].end());
+  });
+  EXPECT_EQ(again->hash(), original->hash());
+  EXPECT_NE(again->file_hash(), original->file_hash());
+  EXPECT_EQ(TokenizerDifference(*again, *original), "");
+
+  const auto difference = [&](const std::function<void(json&)>& change) {
+    const auto other = changed(change);
+    EXPECT_NE(other->hash(), original->hash());
+    return TokenizerDifference(*other, *original) + " | " +
+           HashDifference(other->hash(), original->hash());
+  };
+  EXPECT_THAT(
+      difference([](json& j) { j["added_tokens"][5]["content"] = "<tooth>"; }),
+      AllOf(HasSubstr("vocabulary: token 705: found \"<tooth>\", "
+                      "expected \"<tool>\""),
+            HasSubstr("| vocabulary: found 708:")));
+  EXPECT_THAT(difference([](json& j) {
+                std::swap(j["model"]["merges"][3], j["model"]["merges"][4]);
+              }),
+              AllOf(HasSubstr("merges: merge 3: found \""),
+                    HasSubstr("| merges: found ")));
+  EXPECT_THAT(
+      difference([](json& j) { j["added_tokens"][5]["rstrip"] = true; }),
+      AllOf(HasSubstr("added_tokens: entry 5: found 705 \"<tool>\" "
+                      "rstrip, expected 705 \"<tool>\""),
+            HasSubstr("| added_tokens: found 8:")));
+  EXPECT_THAT(difference([](json& j) { j["normalizer"] = nullptr; }),
+              HasSubstr("| pipeline: found qwen2, expected nfc+qwen2"));
+  EXPECT_EQ(HashDifference("abc", original->hash()),
+            "hash: found abc, expected " + original->hash());
+}
+
+TEST_F(TokenizerFilesTest, APostProcessorThatAddsTokensIsRefused) {
+  const json sequence = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const json special = {{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}};
+  EXPECT_EQ(Error([&](json& j) {
+              j["post_processor"] = {{"type", "TemplateProcessing"},
+                                     {"single", json::array({sequence})}};
+            }),
+            "ok");
+  EXPECT_THAT(Error([&](json& j) {
+                j["post_processor"] = {{"type", "TemplateProcessing"},
+                                       {"single", {special, sequence}}};
+              }),
+              HasSubstr("post_processor: found {"));
+  EXPECT_THAT(Error([&](json& j) {
+                j["post_processor"] = {
+                    {"type", "Sequence"},
+                    {"processors",
+                     {{{"type", "ByteLevel"}}, {{"type", "BertProcessing"}}}}};
+              }),
+              HasSubstr("post_processor: found {\"type\":\"BertProcessing\"}"));
+}
+
+// A template counts wherever a model may keep it.
+TEST_F(TokenizerFilesTest, TheChatTemplateIsFoundInAllItsPlaces) {
+  Write("tokenizer.json", root_.dump());
+  EXPECT_TRUE(Load(dir_)->template_status().ok());  // none
+  const std::string foreign = "{{ messages[0] }}\r\nx\ry";
+  const auto refused = [&](const char* name, const json& value) {
+    Write(name, json{{"chat_template", value}}.dump());
+    const auto tokenizer = Load(dir_);
+    std::filesystem::remove(dir_ + "/" + name);
+    EXPECT_THAT(tokenizer->template_status().message(),
+                HasSubstr(std::string(name) + ": chat_template: found "));
+    return tokenizer->chat_template();
+  };
+  const std::string text = "{{ messages[0] }}\nx\ny";
+  EXPECT_EQ(refused("tokenizer_config.json", foreign), text);
+  EXPECT_EQ(refused("chat_template.json", foreign), text);
+  EXPECT_EQ(refused("tokenizer_config.json", {{"default", foreign}}), text);
+  EXPECT_EQ(refused("tokenizer_config.json",
+                    {{{"name", "tool_use"}, {"template", "t"}},
+                     {{"name", "default"}, {"template", foreign}}}),
+            text);
+  // Without a default, or of a form that nobody reads: refused all the same.
+  EXPECT_EQ(refused("tokenizer_config.json",
+                    {{{"name", "tool_use"}, {"template", "t"}}}),
+            "");
+  EXPECT_EQ(refused("tokenizer_config.json", 7), "");
+  EXPECT_EQ(refused("chat_template.json", {{"other", "t"}}), "");
+  Write("chat_template.jinja", foreign);
+  EXPECT_THAT(Load(dir_)->template_status().message(),
+              HasSubstr("chat_template.jinja: chat_template: found a"));
+}
+
 TEST_F(TokenizerFilesTest, TheEndTokenComesFromTheFilesBeside) {
   Write("tokenizer.json", root_.dump());
   EXPECT_EQ(Load(dir_)->eos_id(), Load(dir_)->TokenId("<|im_end|>"));
@@ -195,7 +299,8 @@ TEST_F(TokenizerFilesTest, TheEndTokenComesFromTheFilesBeside) {
   EXPECT_EQ(Load(dir_)->chat_template(), "b");
   Write("tokenizer_config.json", R"({"eos_token": "<|nobody|>"})");
   EXPECT_THAT(Tokenizer::Load(dir_).status().message(),
-              HasSubstr("tokenizer_config.json: eos_token: found <|nobody|>"));
+              HasSubstr("tokenizer_config.json: eos_token: found "
+                        "\"<|nobody|>\""));
 }
 
 }  // namespace
