@@ -10,6 +10,7 @@
 #include "common/model/cpu_decoder.h"
 #include "common/model/cpu_kernels.h"
 #include "common/model/model.h"
+#include "common/model/model_folder.h"
 #include "common/model/packed_score.h"
 #include "common/model/self_test.h"
 #include "common/model/torch_status.h"
@@ -283,6 +284,7 @@ absl::StatusOr<std::unique_ptr<InferenceModel>> OpenInference(
         const int64_t max_context =
             options.max_context > 0 ? options.max_context
                                     : model->config().max_position_embeddings;
+        ATOD_RETURN_IF_ERROR(CheckPositions(model->config(), dir, max_context));
         model->to(torch::Device(options.device));
         ATOD_RETURN_IF_ERROR(UseKernels(model, options.deterministic));
         if (CanScoreOnCpu(model))

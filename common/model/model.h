@@ -53,6 +53,14 @@ class Qwen3Impl : public torch::nn::Module {
   bool own_kernels() const { return own_kernels_; }
   void set_own_kernels(bool own) { own_kernels_ = own; }
 
+  // Rows of embedding and head behind those of the tokenizer's ids, in the
+  // file's dtype; undefined when there are none, or for a tied head.
+  struct Padding {
+    torch::Tensor embedding, head;
+  };
+  const Padding& padding() const { return padding_; }
+  void set_padding(Padding padding) { padding_ = std::move(padding); }
+
   // The parameters in the order of ParameterSpecs.
   std::vector<torch::Tensor> OrderedParameters() const;
 
@@ -67,6 +75,7 @@ class Qwen3Impl : public torch::nn::Module {
   ModelConfig config_;
   bool own_kernels_ = true;
   torch::Tensor embed_, norm_, head_;  // head_ is embed_ when tied
+  Padding padding_;
   std::vector<Layer> layers_;
 };
 TORCH_MODULE(Qwen3);
@@ -105,13 +114,22 @@ SpanLogProbs TorchScoreSpans(Qwen3& model,
                              float temperature, bool want_entropy);
 
 // Hugging Face folder: config.json + model.safetensors (or a sharded index).
-// INVALID_ARGUMENT names the file and tensor that do not fit.
+// INVALID_ARGUMENT names the file and the tensor that does not fit or has
+// values that are not finite, also once they are converted.
 // `dtype` is "float32" or "bfloat16", or empty for the file's own.
+//
+// Rows for which the tokenizer beside has no id (padding to a round number) are
+// no part of the model: they are never sampled, and log-probs of student and
+// teacher are over the ids that have a token. They are kept (Padding,
+// config().padding_rows) and written back by SaveModel.
 absl::StatusOr<Qwen3> LoadModel(const std::string& dir,
                                 const std::string& dtype);
 
-// Writes config.json and model.safetensors; other files of the folder (the
-// tokenizer) are copied by the caller.
+// Writes config.json (every key as it was read, but for the dtype) and
+// model.safetensors, and removes weights of other names that lay there. Other
+// files of the folder (the tokenizer) are copied by the caller
+// (CopyTokenizerFiles). Values that are not finite are not written:
+// INVALID_ARGUMENT names the tensor.
 absl::Status SaveModel(Qwen3& model, const std::string& dir,
                        const std::string& dtype);
 

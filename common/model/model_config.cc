@@ -1,6 +1,5 @@
 #include "common/model/model_config.h"
 
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -63,6 +62,37 @@ class Reader {
            absl::StrCat(wanted.dump(), ": others are not", " supported"));
   }
 
+  // An object of rope parameters must say plain RoPE, whichever of the keys of
+  // several years it uses.
+  void Rope(const std::string& field, const Json& rope, double& theta) {
+    constexpr const char* kPlain = "\"default\": rope scaling is not supported";
+    if (!rope.is_object()) return Fail(field, JsonPreview(rope), "an object");
+    if (rope.contains("full_attention")) {  // one object a kind of layer
+      if (rope.size() > 1)
+        return Fail(field, JsonPreview(rope),
+                    "\"full_attention\" only: other kinds of layers are not "
+                    "supported");
+      return Rope(field + ".full_attention", rope["full_attention"], theta);
+    }
+    for (const auto& [key, value] : rope.items()) {
+      const std::string path = absl::StrCat(field, ".", key);
+      if (value.is_null()) continue;
+      if (key == "rope_type" || key == "type") {
+        if (value != "default") return Fail(path, JsonPreview(value), kPlain);
+      } else if (key == "rope_theta") {
+        if (!value.is_number() || !(value.get<double>() > 0))
+          return Fail(path, JsonPreview(value), "a positive number");
+        theta = value.get<double>();
+      } else if (key == "partial_rotary_factor") {
+        if (value != 1.0) return Fail(path, JsonPreview(value), "1");
+      } else {
+        return Fail(path, JsonPreview(value),
+                    "no such key beside \"default\": rope scaling is not "
+                    "supported");
+      }
+    }
+  }
+
   void Fail(std::string field, std::string found, std::string expected) {
     if (status_.ok())
       status_ = BadInput(
@@ -98,7 +128,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
   r.Only("hidden_act", "silu");
   r.Only("attention_bias", false);
   r.Only("use_sliding_window", false);
-  r.Only("rope_scaling", nullptr);
+  r.Only("partial_rotary_factor", 1.0);
   r.Only("quantization_config", nullptr);
   r.Positive("vocab_size", c.vocab_size);
   r.Positive("hidden_size", c.hidden_size);
@@ -114,34 +144,13 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
   r.Positive("rms_norm_eps", c.rms_norm_eps);
   r.Positive("rope_theta", c.rope_theta);
   r.Bool("tie_word_embeddings", c.tie_word_embeddings);
-  if (const Json* rope = r.Find("rope_parameters")) {
-    const Json type = rope->is_object() && rope->contains("rope_type")
-                          ? (*rope)["rope_type"]
-                          : Json("default");
-    if (type != "default")
-      r.Fail("rope_parameters.rope_type", JsonPreview(type),
-             "\"default\": rope scaling is not supported");
-    const Json theta = rope->is_object() && rope->contains("rope_theta")
-                           ? (*rope)["rope_theta"]
-                           : Json(c.rope_theta);
-    if (!theta.is_number() || !(theta.get<double>() > 0))
-      r.Fail("rope_parameters.rope_theta", JsonPreview(theta),
-             "a positive number");
-    else
-      c.rope_theta = theta.get<double>();
-  }
+  for (const char* key : {"rope_scaling", "rope_parameters"})
+    if (const Json* rope = r.Find(key)) r.Rope(key, *rope, c.rope_theta);
   if (const Json* types = r.Find("layer_types")) {
     for (const Json& type : *types)
       if (type != "full_attention")
         r.Fail("layer_types", JsonPreview(type),
                "\"full_attention\": others are not supported");
-  }
-  if (const Json* eos = r.Find("eos_token_id")) {
-    const Json& first = eos->is_array() && !eos->empty() ? (*eos)[0] : *eos;
-    if (!first.is_number_integer())
-      r.Fail("eos_token_id", eos->dump(), "a token id");
-    else if (first.get<int64_t>() < c.vocab_size)  // else it never occurs
-      c.eos_token_id = first.get<int64_t>();
   }
   ATOD_RETURN_IF_ERROR(r.status());
   if (c.num_attention_heads % c.num_key_value_heads != 0)
@@ -151,6 +160,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
   if (c.head_dim % 2 != 0)
     r.Fail("head_dim", absl::StrCat(c.head_dim), "an even number");
   ATOD_RETURN_IF_ERROR(r.status());
+  c.source = text;
   return c;
 }
 
@@ -160,29 +170,26 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir) {
   return ParseModelConfig(text, path);
 }
 
-std::vector<int32_t> ReadStopTokens(const std::string& dir) {
-  std::vector<int32_t> ids;
-  for (const char* name : {"config.json", "generation_config.json"}) {
-    const auto text = ReadFile(absl::StrCat(dir, "/", name));
-    if (!text.ok()) continue;
-    const auto json = ParseJson(*text, name);
-    if (!json.ok() || !json->is_object() || !json->contains("eos_token_id"))
-      continue;
-    const Json& eos = (*json)["eos_token_id"];
-    for (const Json& id : eos.is_array() ? eos : Json::array({eos}))
-      if (id.is_number_integer() && id >= 0 &&
-          id <= std::numeric_limits<int32_t>::max()) {
-        ids.push_back(id.get<int32_t>());
-      }
-  }
-  return ids;
-}
-
 std::string ModelConfigJson(const ModelConfig& c, const std::string& dtype) {
-  nlohmann::ordered_json json = {
+  using OrderedJson = nlohmann::ordered_json;
+  if (!c.source.empty()) {
+    OrderedJson json = OrderedJson::parse(c.source, nullptr, false);
+    // Its name until transformers 4.55, and since.
+    bool said = false, same = true;
+    for (const char* key : {"torch_dtype", "dtype"}) {
+      if (!json.contains(key)) continue;
+      said = true;
+      same = same && json[key] == dtype;
+      json[key] = dtype;
+    }
+    if (said && same) return c.source;
+    if (!said) json["torch_dtype"] = dtype;
+    return json.dump(2) + "\n";
+  }
+  const OrderedJson json = {
       {"architectures", {"Qwen3ForCausalLM"}},
       {"model_type", "qwen3"},
-      {"vocab_size", c.vocab_size},
+      {"vocab_size", c.vocab_size + c.padding_rows},
       {"hidden_size", c.hidden_size},
       {"intermediate_size", c.intermediate_size},
       {"num_hidden_layers", c.num_hidden_layers},
@@ -199,7 +206,6 @@ std::string ModelConfigJson(const ModelConfig& c, const std::string& dtype) {
       {"use_sliding_window", false},
       {"eos_token_id", nullptr},
       {"torch_dtype", dtype}};
-  if (c.eos_token_id >= 0) json["eos_token_id"] = c.eos_token_id;
   return json.dump(2) + "\n";
 }
 

@@ -12,7 +12,8 @@ namespace atod::model {
 // The keys of a Hugging Face config.json (model_type qwen3) that shape the
 // computation.
 struct ModelConfig {
-  int64_t vocab_size = 0;
+  int64_t vocab_size = 0;    // rows of embedding and head
+  int64_t padding_rows = 0;  // further rows, of no token; see LoadModel
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
   int64_t num_hidden_layers = 0;
@@ -23,23 +24,20 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double rope_theta = 1e6;  // or rope_parameters.rope_theta
   bool tie_word_embeddings = false;
-  int64_t eos_token_id = -1;  // the end token of a response; -1: none
+  std::string source{};  // the text that it was read from; empty: none
 };
 
 // Reads DIR/config.json. Unsupported architectures and features (MoE, rope
-// scaling, sliding windows, attention bias) are refused by name.
+// scaling in any spelling, sliding windows, attention bias) are refused by
+// name.
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir);
 
 // The same from a text; `file` only names it in errors.
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
                                              const std::string& file);
 
-// All ids that end a response: eos_token_id, one or a list, of config.json and
-// generation_config.json.
-std::vector<int32_t> ReadStopTokens(const std::string& dir);
-
-// The text of a config.json that transformers reads back. `dtype` is
-// "float32" or "bfloat16".
+// The text of a config.json that transformers reads back: `source` with every
+// key as it came, but for the dtype. `dtype` is "float32" or "bfloat16".
 std::string ModelConfigJson(const ModelConfig& config,
                             const std::string& dtype);
 

@@ -3,61 +3,56 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "ATen/ops/cat.h"
 #include "common/base/file.h"
-#include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/model/model.h"
+#include "common/model/model_folder.h"
 #include "common/model/torch_status.h"
 
 namespace atod::model {
 namespace {
 
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  return absl::StrCat("shape [", absl::StrJoin(shape, ","), "]");
+// Of a tensor that TensorFaults let pass.
+torch::Dtype TensorDtype(const TensorView& t) {
+  return t.dtype == "F32"    ? torch::kFloat32
+         : t.dtype == "BF16" ? torch::kBFloat16
+                             : torch::kFloat16;
 }
 
-absl::StatusOr<torch::Dtype> TensorDtype(const TensorView& t,
-                                         const std::string& file) {
-  if (t.dtype == "F32") return torch::kFloat32;
-  if (t.dtype == "BF16") return torch::kBFloat16;
-  if (t.dtype == "F16") return torch::kFloat16;
-  return BadInput(
-      {file, t.name, 0, absl::StrCat("dtype ", t.dtype), "F32, BF16 or F16"});
+// A contiguous float32 or bfloat16 tensor on the CPU; not owned.
+TensorView ViewOf(const ParameterSpec& spec, const torch::Tensor& t) {
+  return {spec.name, t.scalar_type() == torch::kFloat32 ? "F32" : "BF16",
+          spec.shape,
+          absl::MakeConstSpan(static_cast<const std::byte*>(t.data_ptr()),
+                              t.nbytes())};
+}
+
+bool IsVocabulary(const ParameterSpec& spec) {
+  return spec.name == "model.embed_tokens.weight" ||
+         spec.name == "lm_head.weight";
 }
 
 }  // namespace
 
 absl::StatusOr<Qwen3> LoadModel(const std::string& dir,
                                 const std::string& dtype) {
-  ATOD_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(dir));
+  ATOD_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(dir));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsDir> files,
                         OpenSafetensorsDir(dir));
+  const std::vector<absl::Status> faults = TensorFaults(config, *files, dir);
+  if (!faults.empty()) return faults[0];
   const std::string where = dir + "/model.safetensors";
+  for (const TensorView& t : files->tensors())
+    ATOD_RETURN_IF_ERROR(CheckFinite(t, where));
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                        OpenTokenizer(config, dir));
+  if (tokenizer != nullptr) {
+    config.padding_rows = config.vocab_size - tokenizer->vocab_size();
+    config.vocab_size = tokenizer->vocab_size();
+  }
   const std::vector<ParameterSpec> specs = ParameterSpecs(config);
-  absl::flat_hash_set<std::string> known;
-  for (const ParameterSpec& spec : specs) {
-    const TensorView* t = files->Find(spec.name);
-    if (t == nullptr)
-      return BadInput(
-          {where, spec.name, 0, "no such tensor", ShapeText(spec.shape)});
-    if (t->shape != spec.shape)
-      return BadInput(
-          {where, spec.name, 0, ShapeText(t->shape), ShapeText(spec.shape)});
-    ATOD_RETURN_IF_ERROR(TensorDtype(*t, where).status());
-    known.insert(spec.name);
-  }
-  for (const TensorView& t : files->tensors()) {
-    // Some writers store the tied head again.
-    if (known.contains(t.name) ||
-        (config.tie_word_embeddings && t.name == "lm_head.weight"))
-      continue;
-    return BadInput({where, t.name, 0, ShapeText(t.shape),
-                     "no such tensor in this architecture"});
-  }
   std::string wanted = dtype;
   if (wanted.empty())
     wanted =
@@ -67,14 +62,24 @@ absl::StatusOr<Qwen3> LoadModel(const std::string& dir,
     torch::NoGradGuard no_grad;
     Qwen3 model(config);
     model->to(type);
+    Qwen3Impl::Padding padding;
     const std::vector<torch::Tensor> parameters = model->OrderedParameters();
     for (size_t i = 0; i < specs.size(); ++i) {
       const TensorView& t = *files->Find(specs[i].name);
       // from_blob wants a mutable pointer; copy_ only reads it.
-      parameters[i].copy_(
-          torch::from_blob(const_cast<std::byte*>(t.data.data()), t.shape,
-                           TensorDtype(t, where).value()));
+      const torch::Tensor whole = torch::from_blob(
+          const_cast<std::byte*>(t.data.data()), t.shape, TensorDtype(t));
+      const int64_t rows = specs[i].shape[0];
+      parameters[i].copy_(whole.narrow(0, 0, rows));
+      if (config.padding_rows > 0 && IsVocabulary(specs[i]))
+        (i == 0 ? padding.embedding : padding.head) =
+            whole.narrow(0, rows, config.padding_rows).clone();
+      // A number of float32 may be too large for bfloat16.
+      if (TensorDtype(t) != type)
+        ATOD_RETURN_IF_ERROR(
+            CheckFinite(ViewOf(specs[i], parameters[i].contiguous()), where));
     }
+    model->set_padding(std::move(padding));
     return model;
   });
 }
@@ -83,26 +88,30 @@ absl::Status SaveModel(Qwen3& model, const std::string& dir,
                        const std::string& dtype) {
   ATOD_ASSIGN_OR_RETURN(const torch::Dtype type, ParseDtype(dtype));
   ATOD_RETURN_IF_ERROR(MakeDirs(dir));
-  return CatchTorch(dir, [&]() -> absl::Status {
+  ATOD_RETURN_IF_ERROR(CatchTorch(dir, [&]() -> absl::Status {
     torch::NoGradGuard no_grad;
-    const std::vector<ParameterSpec> specs = ParameterSpecs(model->config());
+    ModelConfig written = model->config();
+    written.vocab_size += written.padding_rows;
+    const std::vector<ParameterSpec> specs = ParameterSpecs(written);
     const std::vector<torch::Tensor> parameters = model->OrderedParameters();
     std::vector<torch::Tensor> converted;  // owns what the views show
     std::vector<TensorView> views;
     for (size_t i = 0; i < specs.size(); ++i) {
-      converted.push_back(parameters[i].to(torch::kCPU, type).contiguous());
-      const torch::Tensor& t = converted.back();
-      views.push_back(
-          {specs[i].name, type == torch::kFloat32 ? "F32" : "BF16",
-           specs[i].shape,
-           absl::MakeConstSpan(static_cast<const std::byte*>(t.data_ptr()),
-                               t.nbytes())});
+      torch::Tensor t = parameters[i].to(torch::kCPU, type);
+      if (written.padding_rows > 0 && IsVocabulary(specs[i]))
+        t = at::cat(
+            {t, (i == 0 ? model->padding().embedding : model->padding().head)
+                    .to(type)});
+      converted.push_back(t.contiguous());
+      views.push_back(ViewOf(specs[i], converted.back()));
+      ATOD_RETURN_IF_ERROR(CheckFinite(views.back(), dir));
     }
     ATOD_RETURN_IF_ERROR(WriteSafetensors(dir + "/model.safetensors", views,
                                           {{"format", "pt"}}));
     return WriteFileAtomic(dir + "/config.json",
                            ModelConfigJson(model->config(), dtype));
-  });
+  }));
+  return RemoveOtherWeights(dir);
 }
 
 }  // namespace atod::model

@@ -24,7 +24,6 @@ ModelConfig Small(bool tied = true) {
   c.max_position_embeddings = 256;
   c.rope_theta = 1e4;
   c.tie_word_embeddings = tied;
-  c.eos_token_id = 3;
   return c;
 }
 

@@ -1,5 +1,6 @@
 #include "services/cli/model_commands.h"
 
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -129,7 +130,7 @@ struct GenerateFlags {
 // the seed and its place in the file alone.
 absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
   model::SetComputeThreads(flags.threads);
-  rollout::EngineOptions options;
+  rollout::EngineOptions options;  // stops at all that the folder declares
   options.model.dtype = DtypeOf(flags.dtype);
   options.model.max_slots = flags.slots;
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
@@ -161,6 +162,10 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
     for (; finished.contains(next); ++next) {
       const rollout::EngineResult r = std::move(finished.at(next));
       finished.erase(next);
+      for (const float p : r.logprobs)
+        if (!std::isfinite(p))
+          return BadInput({flags.model, "logprobs", 0, absl::StrCat(p),
+                           "finite numbers: weights this large overflow"});
       PrintLine(
           {{"id", ids[next]},
            {"token_ids", r.tokens},
@@ -189,7 +194,6 @@ absl::StatusOr<int> RunExport(const ExportFlags& flags) {
   }
   ATOD_RETURN_IF_ERROR(model::ConvertModel(
       from, flags.out, flags.dtype.empty() ? "" : DtypeOf(flags.dtype)));
-  ATOD_RETURN_IF_ERROR(model::CopyTokenizerFiles(from, flags.out));
   std::printf("exported %s to %s\n", from.c_str(), flags.out.c_str());
   return 0;
 }
@@ -211,12 +215,18 @@ absl::StatusOr<model::ModelConfig> ConfigFor(const std::string& path,
       config["eos_token_id"] = *tokenizer.eos_id();
     if (!config.contains("model_type")) config["model_type"] = "qwen3";
   }
-  ATOD_ASSIGN_OR_RETURN(const model::ModelConfig c,
+  ATOD_ASSIGN_OR_RETURN(model::ModelConfig c,
                         model::ParseModelConfig(config.dump(), path));
   if (c.vocab_size < tokenizer.vocab_size())
     return BadInput(
         {path, "vocab_size", 0, absl::StrCat(c.vocab_size),
          absl::StrCat("at least the tokenizer's ", tokenizer.vocab_size())});
+  // All that the file says, and what else transformers wants to know.
+  c.source.clear();
+  auto full =
+      nlohmann::ordered_json::parse(model::ModelConfigJson(c, "float32"));
+  for (const auto& [key, value] : config.items()) full[key] = value;
+  c.source = full.dump(2) + "\n";
   return c;
 }
 
@@ -225,9 +235,8 @@ absl::StatusOr<int> RunInit(const InitFlags& flags) {
                         Tokenizer::Load(flags.tokenizer));
   ATOD_ASSIGN_OR_RETURN(const model::ModelConfig config,
                         ConfigFor(flags.config, *tokenizer));
-  ATOD_RETURN_IF_ERROR(
-      model::CreateModel(config, flags.init, flags.seed, flags.out));
-  ATOD_RETURN_IF_ERROR(model::CopyTokenizerFiles(flags.tokenizer, flags.out));
+  ATOD_RETURN_IF_ERROR(model::CreateModel(config, flags.init, flags.seed,
+                                          flags.out, flags.tokenizer));
   int64_t parameters = 0;
   for (const model::ParameterSpec& spec : model::ParameterSpecs(config)) {
     int64_t size = 1;

@@ -8,17 +8,18 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "common/model/verify_model.h"
 #include "services/cli/command.h"
-#include "services/cli/verify_model.h"
 
 namespace atod::cli {
 namespace {
 
 absl::StatusOr<int> VerifyAndPrint(const std::string& dir) {
-  ATOD_ASSIGN_OR_RETURN(const ModelReport report, VerifyModel(dir));
+  ATOD_ASSIGN_OR_RETURN(const model::ModelReport report,
+                        model::VerifyModel(dir));
   size_t width = 6;
   uint64_t bytes = 0, parameters = 0;
-  for (const TensorRow& row : report.tensors) {
+  for (const model::TensorRow& row : report.tensors) {
     width = std::max(width, row.name.size());
     bytes += row.bytes;
     uint64_t count = 1;
@@ -28,7 +29,7 @@ absl::StatusOr<int> VerifyAndPrint(const std::string& dir) {
   const int w = static_cast<int>(width);
   std::printf("%-*s  %-5s  %-16s  %12s  %s\n", w, "tensor", "dtype", "shape",
               "bytes", "xxh3-128");
-  for (const TensorRow& row : report.tensors) {
+  for (const model::TensorRow& row : report.tensors) {
     std::printf("%-*s  %-5s  %-16s  %12llu  %s\n", w, row.name.c_str(),
                 row.dtype.c_str(),
                 absl::StrCat("[", absl::StrJoin(row.shape, ", "), "]").c_str(),
@@ -42,6 +43,18 @@ absl::StatusOr<int> VerifyAndPrint(const std::string& dir) {
     std::printf("%zu files in the manifest\n", report.manifest_files);
   } else {
     std::printf("no manifest\n");
+  }
+  std::printf("responses end with ");
+  for (size_t i = 0; i < report.stop_tokens.size(); ++i) {
+    std::printf("%s%d", i > 0 ? ", " : "", report.stop_tokens[i]);
+    if (i < report.stop_texts.size()) {
+      std::printf(" %s", report.stop_texts[i].c_str());
+    }
+  }
+  std::printf("%s\n", report.stop_tokens.empty() ? "their length only" : "");
+  if (report.padding_rows > 0) {
+    std::printf("%lld rows of the vocabulary have no token\n",
+                static_cast<long long>(report.padding_rows));
   }
   for (const std::string& fault : report.faults) {
     std::printf("fault: %s\n", fault.c_str());

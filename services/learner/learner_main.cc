@@ -278,6 +278,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
     parts.run_dir = run_dir;
     parts.incarnation = incarnation;
     parts.tokenizer_hash = tokenizer->hash();
+    parts.tokenizer_file_hash = tokenizer->file_hash();
     parts.config_hash = HashHex(yaml);
     parts.world_size = communicator->world_size();
     parts.coordinator = &coordinator;

@@ -14,6 +14,7 @@
 #include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
+#include "common/model/model_folder.h"
 #include "common/weights/snapshot_file.h"
 #include "services/learner/algorithm_options.h"
 #include "services/learner/lr_schedule.h"
@@ -94,8 +95,10 @@ absl::Status LearnerRun::Prepare() {
                             train_.content_hash(), checkpoint_.train_hash));
   ATOD_RETURN_IF_ERROR(
       same("evaluation panel", panel_hash, checkpoint_.panel_hash));
-  ATOD_RETURN_IF_ERROR(same("tokenizer_hash", parts_.tokenizer_hash,
-                            checkpoint_.tokenizer_hash));
+  if (checkpoint_.tokenizer_hash != parts_.tokenizer_file_hash) {
+    ATOD_RETURN_IF_ERROR(same("tokenizer_hash", parts_.tokenizer_hash,
+                              checkpoint_.tokenizer_hash));
+  }
   for (const auto& [name, hash] : parts_.teacher_hashes) {
     const auto before = checkpoint_.teacher_hashes.find(name);
     if (before != checkpoint_.teacher_hashes.end()) {
@@ -468,7 +471,8 @@ absl::Status LearnerRun::SaveCheckpoint(bool best) {
       parts_.run_dir, checkpoint_, best, config_.checkpoint().keep(),
       [&](const std::string& dir) -> absl::Status {
         ATOD_RETURN_IF_ERROR(parts_.trainer->SaveModel(dir + "/model"));
-        ATOD_RETURN_IF_ERROR(CopyTokenizer(dir + "/model"));
+        ATOD_RETURN_IF_ERROR(
+            model::CopyTokenizerFiles(config_.model().path(), dir + "/model"));
         ATOD_RETURN_IF_ERROR(
             parts_.trainer->SaveOptimizer(dir + "/optimizer.safetensors"));
         return parts_.ledger->SnapshotTo(dir + "/ledger.db");
@@ -478,26 +482,6 @@ absl::Status LearnerRun::SaveCheckpoint(bool best) {
   spdlog::info("checkpoint of step {}{}", checkpoint_.step,
                best ? ", the best so far" : "");
   return absl::OkStatus();
-}
-
-absl::Status LearnerRun::CopyTokenizer(const std::string& dir) const {
-  std::error_code ec;
-  for (const auto& entry : fs::directory_iterator(config_.model().path(), ec)) {
-    const fs::path target = fs::path(dir) / entry.path().filename();
-    const std::string suffix = entry.path().extension();
-    // Weights and their index are the checkpoint's own.
-    if (!entry.is_regular_file() || suffix == ".safetensors" ||
-        entry.path().filename() == "model.safetensors.index.json" ||
-        entry.path().filename() == "MANIFEST.json" || fs::exists(target)) {
-      continue;
-    }
-    fs::copy_file(entry.path(), target, ec);
-    if (ec) break;
-  }
-  return ec ? absl::ErrnoToStatus(ec.value(),
-                                  absl::StrCat(config_.model().path(),
-                                               ": cannot copy the tokenizer"))
-            : absl::OkStatus();
 }
 
 absl::Status LearnerRun::WriteAdvantages(uint32_t step, const StepData& data,

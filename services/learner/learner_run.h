@@ -33,6 +33,7 @@ struct RunParts {
   std::string run_dir;
   uint32_t incarnation = 1;
   std::string tokenizer_hash;
+  std::string tokenizer_file_hash;  // what checkpoints of old versions hold
   std::string config_hash;
   std::map<std::string, std::string> teacher_hashes;  // weights, by name
   int world_size = 1;
@@ -74,7 +75,6 @@ class LearnerRun {
   // Evaluates when due, records, checkpoints when due.
   absl::Status FinishStep(uint32_t step, Scalars scalars);
   absl::Status SaveCheckpoint(bool best);
-  absl::Status CopyTokenizer(const std::string& dir) const;
   absl::Status WriteAdvantages(uint32_t step, const StepData& data,
                                const TrainedStep& trained) const;
   // Enters the work in the ledger, opens it and waits for all of it.

@@ -10,6 +10,7 @@
 #include "common/rpc/address.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/rpc_status.h"
+#include "common/tokenizer/difference.h"
 
 namespace atod::learner {
 namespace {
@@ -152,10 +153,10 @@ absl::StatusOr<std::map<std::string, std::string>> CheckTeacher(
                        teacher.name(), "', expected it to be served"));
     }
     if (model->tokenizer_hash() != tokenizer_hash) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("teacher ", address, ": ", teacher.name(),
-                       ".tokenizer_hash: found ", model->tokenizer_hash(),
-                       ", expected ", tokenizer_hash, ", the student's"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "teacher ", address, ": ", teacher.name(), ".tokenizer_hash: ",
+          HashDifference(model->tokenizer_hash(), tokenizer_hash),
+          ", the student's"));
     }
     hashes[teacher.name()] = model->weights_hash();
   }

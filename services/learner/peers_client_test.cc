@@ -112,7 +112,7 @@ TEST(CheckTeacherTest, NamesAndTokenizersMustFit) {
   v1::RunConfig config = Config("127.0.0.1:1", server->address());
   EXPECT_TRUE(CheckTeacher(config, "t", Never).ok());
   EXPECT_THAT(CheckTeacher(config, "other", Never).status().message(),
-              HasSubstr("tokenizer_hash: found t, expected other"));
+              HasSubstr("tokenizer_hash: hash: found t, expected other"));
   config.add_teachers()->set_name("second");
   EXPECT_THAT(CheckTeacher(config, "t", Never).status().message(),
               HasSubstr("no model 'second'"));

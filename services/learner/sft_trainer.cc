@@ -1,5 +1,6 @@
 #include "services/learner/sft_trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -30,9 +31,16 @@ using model::ScoredSequence;
 
 absl::StatusOr<std::vector<ScoredSequence>> ReadRows(
     const std::string& path, const Tokenizer& tokenizer,
-    const model::ModelConfig& config) {
+    const std::vector<int32_t>& stop, const model::ModelConfig& config) {
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  const int32_t end = tokenizer.eos_id().value();
+  const auto ends = [&stop](int32_t id) {
+    return std::find(stop.begin(), stop.end(), id) != stop.end();
+  };
+  // The tokenizer's own, when generating stops at it.
+  const int32_t end =
+      tokenizer.eos_id().has_value() && ends(*tokenizer.eos_id())
+          ? *tokenizer.eos_id()
+          : stop[0];
   std::vector<ScoredSequence> rows;
   int64_t number = 0;
   for (const std::string& line :
@@ -57,7 +65,7 @@ absl::StatusOr<std::vector<ScoredSequence>> ReadRows(
     const std::vector<int32_t> response =
         tokenizer.Encode((*json)["response"].get<std::string>());
     row.tokens.insert(row.tokens.end(), response.begin(), response.end());
-    row.tokens.push_back(end);
+    if (response.empty() || !ends(response.back())) row.tokens.push_back(end);
     if (static_cast<int64_t>(row.tokens.size()) >
         config.max_position_embeddings)
       return BadInput(
@@ -136,19 +144,18 @@ absl::StatusOr<SftProgress> TrainSft(
     return BadInput({"sft", "updates, batch-rows", 0,
                      absl::StrCat(o.updates, ", ", o.batch_rows),
                      "at least 1"});
+  ATOD_RETURN_IF_ERROR(model::CheckModelTarget(o.model_dir, o.out_dir));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(o.model_dir));
-  if (!tokenizer->eos_id().has_value())
+  ATOD_ASSIGN_OR_RETURN(const std::vector<int32_t> stop,
+                        model::StopTokens(o.model_dir, *tokenizer));
+  if (stop.empty())
     return BadInput({o.model_dir + "/tokenizer_config.json", "eos_token", 0,
                      "none", "the token that ends a response"});
   ATOD_ASSIGN_OR_RETURN(Qwen3 model, model::LoadModel(o.model_dir, "float32"));
-  if (tokenizer->vocab_size() > model->config().vocab_size)
-    return BadInput(
-        {o.model_dir + "/tokenizer.json", "vocabulary", 0,
-         absl::StrCat(tokenizer->vocab_size(), " tokens"),
-         absl::StrCat("at most the model's ", model->config().vocab_size)});
-  ATOD_ASSIGN_OR_RETURN(const std::vector<ScoredSequence> rows,
-                        ReadRows(o.data_path, *tokenizer, model->config()));
+  ATOD_ASSIGN_OR_RETURN(
+      const std::vector<ScoredSequence> rows,
+      ReadRows(o.data_path, *tokenizer, stop, model->config()));
   return model::CatchTorch("sft", [&]() -> absl::StatusOr<SftProgress> {
     model::SetComputeThreads(o.threads);
     AdamW optimizer(model->OrderedParameters(),

@@ -78,7 +78,6 @@ class Sft : public testing::Test {
     c.max_position_embeddings = 64;
     c.rope_theta = 1e4;
     c.tie_word_embeddings = true;
-    c.eos_token_id = 256;
     model::Qwen3 m = model::InitModel(c, "unit", 1).value();
     ASSERT_TRUE(model::SaveModel(m, dir_ + "/init", "float32").ok());
     options_.model_dir = dir_ + "/init";
@@ -120,6 +119,35 @@ TEST_F(Sft, LearnsItsDemonstrationsAndWritesACompleteFolder) {
   torch::NoGradGuard no_grad;
   EXPECT_GT(model::ScoreSpans(*m, {s}, 1, false).logprobs.mean().item<float>(),
             -0.1);
+}
+
+// The model's files name more than one end token; what is taught is one of
+// those at which generating stops, and a row that has one gets no second.
+TEST_F(Sft, TeachesOneEndTokenOnceOfThoseThatGeneratingStopsAt) {
+  const auto loss_of = [&](const std::string& response,
+                           const std::string& declared) {
+    EXPECT_TRUE(WriteFileAtomic(options_.model_dir + "/generation_config.json",
+                                "{\"eos_token_id\": " + declared + "}")
+                    .ok());
+    WriteData("{\"prompt\": \"leaf>\", \"response\": \"" + response + "\"}");
+    options_.updates = 1;
+    const auto done = TrainSft(options_, [](const SftProgress&) {});
+    EXPECT_TRUE(done.ok()) << done.status();
+    return done.ok() ? done->loss : 0;
+  };
+  const double plain = loss_of(" green", "256");
+  EXPECT_EQ(loss_of(" green<|im_end|>", "256"), plain);
+  EXPECT_EQ(loss_of(" green<|im_end|>", "[256, 5]"), plain);
+  EXPECT_NE(loss_of(" green", "5"), plain);
+}
+
+TEST_F(Sft, AFolderThatHoldsSomethingElseIsNotWrittenTo) {
+  WriteData(kDemos);
+  ASSERT_TRUE(MakeDirs(options_.out_dir).ok());
+  ASSERT_TRUE(WriteFileAtomic(options_.out_dir + "/thesis.tex", "x").ok());
+  const auto done = TrainSft(options_, [](const SftProgress&) {});
+  EXPECT_THAT(done.status().message(),
+              testing::HasSubstr("/out: thesis.tex: found something"));
 }
 
 TEST_F(Sft, IsDeterministicForAnyNumberOfThreads) {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/model/model_folder.h"
 #include "services/rollout/engine_sampler.h"
 
 namespace atod::rollout {
@@ -162,8 +163,9 @@ absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
   ATOD_ASSIGN_OR_RETURN(std::unique_ptr<model::InferenceModel> model,
                         model::OpenInference(model_dir, options.model));
   EngineOptions resolved = options;
-  if (resolved.stop_tokens.empty())
-    resolved.stop_tokens = model::ReadStopTokens(model_dir);
+  if (resolved.stop_tokens.empty()) {
+    ATOD_ASSIGN_OR_RETURN(resolved.stop_tokens, model::StopTokens(model_dir));
+  }
   return std::make_unique<SlotEngine>(std::move(model), resolved);
 }
 

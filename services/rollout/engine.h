@@ -72,7 +72,7 @@ struct EngineOptions {
   // Prompt tokens admitted in one step, except that one prompt always is.
   int64_t max_prefill_tokens = 8192;
   // Ids that end a response; empty: what the model folder says
-  // (ReadStopTokens).
+  // (model::StopTokens).
   std::vector<int32_t> stop_tokens;
 };
 

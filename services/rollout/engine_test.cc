@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ATen/Parallel.h"
+#include "common/base/file.h"
 #include "common/base/rng.h"
 #include "common/model/model.h"
 #include "common/model/weights_io.h"
@@ -36,12 +37,15 @@ std::string WriteModel(int64_t width, uint64_t seed, int64_t eos = 3) {
   c.max_position_embeddings = 128;
   c.rope_theta = 1e4;
   c.tie_word_embeddings = true;
-  c.eos_token_id = eos;
   Qwen3 m = model::InitModel(c, "unit", seed).value();
   const std::string dir = testing::TempDir() + "/atod_engine_test." +
                           std::to_string(getpid()) + "." +
                           std::to_string(width) + "." + std::to_string(seed);
   EXPECT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  const std::string ids = eos < 0 ? "null" : std::to_string(eos);
+  EXPECT_TRUE(WriteFileAtomic(dir + "/generation_config.json",
+                              "{\"eos_token_id\": " + ids + "}")
+                  .ok());
   return dir;
 }
 

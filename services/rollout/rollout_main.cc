@@ -144,10 +144,12 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
         const auto channel,
         rpc::MakeChannel(rpc.teacher(), rpc.insecure(), "rpc.teacher"));
     teachers = std::make_unique<teacher::TeacherClient>(
-        channel, teacher::TeacherClient::Options{
-                     .tokenizer_hash = tokenizer->hash(),
-                     .timeout = absl::Seconds(rpc.timeout_seconds()),
-                     .on_refused = refused});
+        channel,
+        teacher::TeacherClient::Options{
+            .tokenizer_hash = tokenizer->hash(),
+            .vocab_size = static_cast<uint32_t>(engine->config().vocab_size),
+            .timeout = absl::Seconds(rpc.timeout_seconds()),
+            .on_refused = refused});
   }
   RealClock clock;
   std::unique_ptr<weights::WeightsClient> weights;

@@ -1,10 +1,13 @@
 #include "services/teacher/scorer.h"
 
+#include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/model/cpu_decoder.h"
 #include "common/model/model.h"
+#include "common/model/model_folder.h"
 #include "common/model/packed_score.h"
 #include "common/model/self_test.h"
 #include "common/model/torch_status.h"
@@ -68,6 +71,12 @@ class ModelScorer : public Scorer {
         for (const TokenSpan& span : requests[i].spans) n += span.length;
         const float* p = logprobs.data_ptr<float>() + offset;
         results[i].logprobs.assign(p, p + n);
+        for (const float value : results[i].logprobs)
+          if (!std::isfinite(value))
+            return absl::FailedPreconditionError(absl::StrCat(
+                "logprobs: found ", value,
+                ", expected finite numbers: the model's weights are so large "
+                "that its logits overflow"));
         if (options.want_entropy) {
           const float* h = entropy.data_ptr<float>() + offset;
           results[i].entropy.assign(h, h + n);
@@ -96,6 +105,8 @@ absl::StatusOr<LoadedScorer> MakeScorer(const std::string& model_dir,
       options.max_context > 0
           ? options.max_context
           : static_cast<uint32_t>(loaded.config.max_position_embeddings);
+  ATOD_RETURN_IF_ERROR(
+      model::CheckPositions(loaded.config, model_dir, loaded.max_context));
   ATOD_ASSIGN_OR_RETURN(const weights::WeightSnapshot snapshot,
                         model::ExportWeights(model, options.dtype));
   loaded.weights_hash = snapshot.root_hash;

@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "common/base/log.h"
 #include "common/rpc/channel.h"
+#include "common/tokenizer/difference.h"
 
 namespace atod::teacher {
 namespace {
@@ -172,10 +173,16 @@ absl::Status TeacherClient::CheckModels(const v1::ListModelsReply& reply) {
   }
   for (const v1::ModelInfo& model : reply.models()) {
     if (model.tokenizer_hash() != options_.tokenizer_hash) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "tokenizer of teacher ", model.name(), ": ",
+          HashDifference(model.tokenizer_hash(), options_.tokenizer_hash),
+          ", the student's"));
+    }
+    if (model.vocab_size() < options_.vocab_size) {
       return absl::FailedPreconditionError(
-          absl::StrCat("tokenizer of teacher ", model.name(), ": found ",
-                       model.tokenizer_hash(), ", expected the student's ",
-                       options_.tokenizer_hash));
+          absl::StrCat("vocab_size of teacher ", model.name(), ": found ",
+                       model.vocab_size(), ", expected at least the student's ",
+                       options_.vocab_size));
     }
     const std::string& known =
         weights_.emplace(model.name(), model.weights_hash()).first->second;

@@ -22,13 +22,14 @@ namespace atod::teacher {
 
 // Scores turns over one ScoreStream, opened and watched by a thread of its own.
 // Each connection begins with a handshake: the teacher must have the student's
-// tokenizer, and a model that was seen before must still have the same weights.
+// tokenizer and a row for each of its ids, and a model that was seen before must still have the same weights.
 // When the teacher dies, what it did not answer is sent again to the next one.
 // Thread-safe.
 class TeacherClient final : public rollout::TeacherCaller {
  public:
   struct Options {
     std::string tokenizer_hash;  // of the student
+    uint32_t vocab_size = 0;     // ids that the student can sample
     // A request that is not answered for so long fails with DEADLINE_EXCEEDED.
     absl::Duration timeout = absl::Seconds(120);
     absl::Duration retry_min = absl::Milliseconds(50);

@@ -244,11 +244,13 @@ TEST(TeacherService, StreamAnswersEveryRequestByItsId) {
 class TeacherClientTest : public ::testing::Test {
  protected:
   void Connect(const std::string& tokenizer = "tok",
-               absl::Duration timeout = absl::Seconds(60)) {
+               absl::Duration timeout = absl::Seconds(60),
+               uint32_t vocab_size = 0) {
     client_ = std::make_unique<TeacherClient>(
         teacher_.Connect(),
         TeacherClient::Options{
             .tokenizer_hash = tokenizer,
+            .vocab_size = vocab_size,
             .timeout = timeout,
             .retry_min = absl::Milliseconds(1),
             .retry_max = absl::Milliseconds(20),
@@ -285,10 +287,16 @@ TEST_F(TeacherClientTest, ScoresATurn) {
 TEST_F(TeacherClientTest, RefusesATeacherWithAnotherTokenizer) {
   Connect("another");
   Ask(9);
-  EXPECT_THAT(*refused_.Pop(), HasSubstr("tokenizer of teacher big: found tok, "
-                                         "expected the student's another"));
+  EXPECT_THAT(*refused_.Pop(),
+              HasSubstr("tokenizer of teacher big: hash: found tok, expected "
+                        "another, the student's"));
   EXPECT_EQ(replies_.Pop()->status().code(),
             absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(TeacherClientTest, RefusesATeacherWithFewerRowsThanTheStudentHas) {
+  Connect("tok", absl::Seconds(60), Info().vocab_size() + 1);
+  EXPECT_THAT(*refused_.Pop(), HasSubstr("vocab_size of teacher big: found "));
 }
 
 TEST_F(TeacherClientTest, UnknownModelIsFinal) {

@@ -1,5 +1,6 @@
 // config.json of a model folder.
 #include "common/model/model_config.h"
+#include "common/model/model_folder.h"
 #include "tests/fuzz/fuzz.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -13,6 +14,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                 "a written config.json reads back as another model");
   atod::model::ParameterSpecs(*config);
   atod::WriteInput("config.json", atod::Text(data, size));
-  atod::model::ReadStopTokens(atod::FuzzDir());
+  atod::model::StopTokens(atod::FuzzDir()).IgnoreError();
   return 0;
 }

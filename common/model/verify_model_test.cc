@@ -1,4 +1,4 @@
-#include "services/cli/verify_model.h"
+#include "common/model/verify_model.h"
 
 #include <cmath>
 #include <filesystem>
@@ -11,7 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-namespace atod::cli {
+namespace atod::model {
 namespace {
 
 using ::testing::ElementsAre;
@@ -34,9 +34,9 @@ class VerifyModelTest : public ::testing::Test {
                .max_position_embeddings = 64,
                .tie_word_embeddings = true};
     ASSERT_TRUE(WriteFileAtomic(dir_ + "/config.json",
-                                model::ModelConfigJson(config_, "float32"))
+                                ModelConfigJson(config_, "float32"))
                     .ok());
-    for (const model::ParameterSpec& spec : model::ParameterSpecs(config_)) {
+    for (const ParameterSpec& spec : ParameterSpecs(config_)) {
       int64_t count = 1;
       for (const int64_t n : spec.shape) count *= n;
       shapes_[spec.name] = spec.shape;
@@ -63,7 +63,7 @@ class VerifyModelTest : public ::testing::Test {
   }
 
   std::string dir_;
-  model::ModelConfig config_;
+  ModelConfig config_;
   std::map<std::string, std::vector<int64_t>> shapes_;
   std::map<std::string, std::vector<float>> values_;
 };
@@ -87,10 +87,26 @@ TEST_F(VerifyModelTest, EveryFaultOfTheTensorsIsListed) {
   EXPECT_THAT(
       Faults(),
       ElementsAre(
-          HasSubstr("embed_tokens.weight: found [8, 40], expected [40, 8]"),
-          HasSubstr("layers.1.mlp.up_proj.weight: found 1 values that are NaN"),
-          HasSubstr("model.norm.weight: found no such tensor, expected [8]"),
-          HasSubstr("surplus: found [2], expected no such tensor")));
+          HasSubstr("embed_tokens.weight: found shape [8,40], expected shape "
+                    "[40,8]"),
+          HasSubstr("model.norm.weight: found no such tensor, expected shape "
+                    "[8]"),
+          HasSubstr("surplus: found shape [2], expected no such tensor"),
+          HasSubstr("layers.1.mlp.up_proj.weight: found 1 values that are "
+                    "NaN")));
+}
+
+TEST_F(VerifyModelTest, WhatEndsAResponseIsSaid) {
+  ASSERT_TRUE(WriteFileAtomic(dir_ + "/generation_config.json",
+                              R"({"eos_token_id": [7, 3]})")
+                  .ok());
+  const auto report = VerifyModel(dir_);
+  ASSERT_TRUE(report.ok());
+  EXPECT_THAT(report->stop_tokens, ElementsAre(3, 7));
+  ASSERT_TRUE(WriteFileAtomic(dir_ + "/generation_config.json",
+                              R"({"eos_token_id": 40})")
+                  .ok());
+  EXPECT_THAT(Faults(), ElementsAre(HasSubstr("eos_token_id: found 40")));
 }
 
 TEST_F(VerifyModelTest, AChangedFileBreaksItsManifest) {
@@ -141,4 +157,4 @@ TEST_F(VerifyModelTest, ABrokenConfigIsAFaultAndNoFolderAnError) {
 }
 
 }  // namespace
-}  // namespace atod::cli
+}  // namespace atod::model
