@@ -8,8 +8,8 @@
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
-#include "services/cli/advantages_json.h"
 #include "services/cli/command.h"
+#include "services/learner/algorithm/advantages_json.h"
 #include "services/learner/algorithm_options.h"
 
 namespace atod::cli {
@@ -39,7 +39,7 @@ void AddAdvantagesCommand(CLI::App& app) {
         ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(flags->input));
         ATOD_ASSIGN_OR_RETURN(
             const std::string line,
-            AdvantagesOfJson(
+            learner::AdvantagesOfJson(
                 text, flags->input,
                 learner::AlgorithmOptionsOf(loaded.config.algorithm()),
                 flags->step, loaded.config.seed()));

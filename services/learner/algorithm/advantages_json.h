@@ -6,14 +6,15 @@
 #include "absl/status/statusor.h"
 #include "services/learner/algorithm/options.h"
 
-namespace atod::cli {
+namespace atod::learner {
 
 // What `atod advantages` computes: `text` is a batch in JSON (`file` names it
 // in messages), the result one line of JSON in the same order of trajectories.
 // Both formats are in docs/advantages.md; outside checks rely on them. `seed`
 // chooses duplicated rows.
-absl::StatusOr<std::string> AdvantagesOfJson(
-    const std::string& text, const std::string& file,
-    const learner::AlgorithmOptions& options, int step, uint64_t seed = 0);
+absl::StatusOr<std::string> AdvantagesOfJson(const std::string& text,
+                                             const std::string& file,
+                                             const AlgorithmOptions& options,
+                                             int step, uint64_t seed = 0);
 
-}  // namespace atod::cli
+}  // namespace atod::learner

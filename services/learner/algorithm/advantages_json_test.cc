@@ -1,4 +1,4 @@
-#include "services/cli/advantages_json.h"
+#include "services/learner/algorithm/advantages_json.h"
 
 #include <cmath>
 #include <string>
@@ -7,7 +7,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
-namespace atod::cli {
+namespace atod::learner {
 namespace {
 
 using nlohmann::json;
@@ -24,7 +24,7 @@ constexpr char kBatch[] = R"({"trajectories": [
     {"student_logprobs": [-1], "teacher_logprobs": [-1],
      "valid_action": false}]}]})";
 
-json Compute(const json& batch, const learner::AlgorithmOptions& options = {},
+json Compute(const json& batch, const AlgorithmOptions& options = {},
              int step = 40) {
   const auto line = AdvantagesOfJson(batch.dump(), "b.json", options, step);
   EXPECT_TRUE(line.ok()) << line.status();
@@ -63,7 +63,7 @@ TEST(AdvantagesJson, CurrentLogProbsGiveTheLoss) {
   json batch = json::parse(R"({"trajectories": [{"id": "a", "group": "g",
       "reward": 1, "turns": [{"student_logprobs": [-1, -1],
       "teacher_logprobs": [-0.5, -2], "current_logprobs": [-0.9, -0.5]}]}]})");
-  learner::AlgorithmOptions options;
+  AlgorithmOptions options;
   options.recipe = "opd";
   const json out = Compute(batch, options);
   // Advantages 0.5 and -1, ratios e^0.1 and e^0.5; the second is not clipped
@@ -105,7 +105,7 @@ TEST(AdvantagesJson, EveryRecipeAndProfileHasAdvantagesAndALoss) {
     for (const char* recipe :
          {"atod", "opd", "grpo", "sod", "tcod", "sdar", "atod_token",
           "atod_token_fair", "atod_one", "atod_one_matched", "atod_constant"}) {
-      learner::AlgorithmOptions options;
+      AlgorithmOptions options;
       options.recipe = recipe;
       options.profile = profile;
       options.kl_coef_constant = options.rl_coef_constant = 1;
@@ -124,7 +124,7 @@ TEST(AdvantagesJson, EveryRecipeAndProfileHasAdvantagesAndALoss) {
 }
 
 TEST(AdvantagesJson, TheLossHasItsKlAndItsSelfDistillation) {
-  learner::AlgorithmOptions options;
+  AlgorithmOptions options;
   options.recipe = "sdar";
   options.sdar_lambda = .5;
   options.sdar_beta = 3;
@@ -152,7 +152,7 @@ TEST(AdvantagesJson, TheLossHasItsKlAndItsSelfDistillation) {
 }
 
 TEST(AdvantagesJson, DuplicatedRowsCountButAreNotPrinted) {
-  learner::AlgorithmOptions options;
+  AlgorithmOptions options;
   options.profile = "released";
   const json plain = Compute(json::parse(kBatch), options);
   options.duplicate_rows_to = 16;
@@ -197,4 +197,4 @@ TEST(AdvantagesJson, BadInputIsNamedByItsPath) {
 }
 
 }  // namespace
-}  // namespace atod::cli
+}  // namespace atod::learner

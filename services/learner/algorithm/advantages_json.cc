@@ -1,4 +1,4 @@
-#include "services/cli/advantages_json.h"
+#include "services/learner/algorithm/advantages_json.h"
 
 #include <cmath>
 #include <cstdint>
@@ -20,7 +20,7 @@
 #include "services/learner/algorithm/token_weights.h"
 #include "services/learner/algorithm/update_loss.h"
 
-namespace atod::cli {
+namespace atod::learner {
 namespace {
 
 using nlohmann::json;
@@ -28,7 +28,7 @@ using nlohmann::ordered_json;
 
 // The batch file as columns, in the file's order.
 struct BatchFile {
-  learner::StepBatch batch;
+  StepBatch batch;
   std::vector<std::string> group_name;  // [trajectories]
   std::vector<double> current_logprob;  // [tokens], or empty
 };
@@ -90,7 +90,7 @@ class BatchReader {
   }
 
   absl::Status ReadTrajectory(const json& trajectory, const std::string& path) {
-    learner::StepBatch& b = out_.batch;
+    StepBatch& b = out_.batch;
     ATOD_ASSIGN_OR_RETURN(const json* id,
                           Member(trajectory, path, "id", "text"));
     if (!id->is_string()) return WrongValue(path + ".id", *id, "text");
@@ -124,7 +124,7 @@ class BatchReader {
   }
 
   absl::Status ReadTurn(const json& turn, int32_t k, const std::string& path) {
-    learner::StepBatch& b = out_.batch;
+    StepBatch& b = out_.batch;
     ATOD_ASSIGN_OR_RETURN(const json* student,
                           Member(turn, path, "student_logprobs", "a list"));
     ATOD_RETURN_IF_ERROR(
@@ -192,14 +192,13 @@ class BatchReader {
 
 // The loss of every token under the configured surrogate, Algorithm 1, and of
 // the losses beside it that need log-probs alone.
-std::vector<double> TokenLosses(const BatchFile& in,
-                                const learner::Advantages& a,
-                                const learner::Recipe& recipe) {
+std::vector<double> TokenLosses(const BatchFile& in, const Advantages& a,
+                                const Recipe& recipe) {
   std::vector<int32_t> rows(in.batch.num_tokens());
   std::iota(rows.begin(), rows.end(), 0);
   std::vector<double> losses;
-  for (const learner::TokenTerms& x :
-       learner::LossTerms(in.batch, a, recipe, {rows, in.current_logprob, {}}))
+  for (const TokenTerms& x :
+       LossTerms(in.batch, a, recipe, {rows, in.current_logprob, {}}))
     losses.push_back(x.surrogate.loss + recipe.aux.kl_coef * x.kl.loss +
                      recipe.aux.sdar_lambda * x.sdar.loss);
   return losses;
@@ -207,29 +206,29 @@ std::vector<double> TokenLosses(const BatchFile& in,
 
 // The file as one update.
 double LossOf(const BatchFile& in, const std::vector<double>& terms,
-              const learner::Recipe& recipe) {
+              const Recipe& recipe) {
   std::vector<int32_t> all(in.batch.num_trajectories());
   std::iota(all.begin(), all.end(), 0);
   const std::vector<double> weight =
-      learner::TokenLossWeights(in.batch, all, recipe.aggregation);
+      TokenLossWeights(in.batch, all, recipe.aggregation);
   return std::inner_product(weight.begin(), weight.end(), terms.begin(), 0.0);
 }
 
 // The file as the profile trains on it: with duplicated rows behind the turns
 // of their trajectories. `turns` becomes the number of turns that the file has
 // for each trajectory.
-BatchFile WithDuplicates(BatchFile in, const learner::Recipe& recipe,
-                         uint64_t seed, int step, std::vector<int>* turns) {
-  const learner::StepBatch& b = in.batch;
+BatchFile WithDuplicates(BatchFile in, const Recipe& recipe, uint64_t seed,
+                         int step, std::vector<int>* turns) {
+  const StepBatch& b = in.batch;
   for (int i = 0; i < b.num_trajectories(); ++i)
     turns->push_back(b.turn_begin[i + 1] - b.turn_begin[i]);
   const std::vector<int32_t> duplicates =
-      learner::ChooseDuplicates(b, recipe.duplicate_rows_to, seed, step);
+      ChooseDuplicates(b, recipe.duplicate_rows_to, seed, step);
   if (duplicates.empty()) return in;
   BatchFile out;
   out.group_name = std::move(in.group_name);
   std::vector<int32_t> source;
-  out.batch = learner::DuplicateRows(b, duplicates, &source);
+  out.batch = DuplicateRows(b, duplicates, &source);
   for (const int32_t k : source)
     if (!in.current_logprob.empty())
       out.current_logprob.insert(
@@ -240,8 +239,7 @@ BatchFile WithDuplicates(BatchFile in, const learner::Recipe& recipe,
 }
 
 ordered_json OutputOf(const BatchFile& in, const std::vector<int>& file_turns,
-                      const learner::Advantages& a,
-                      const learner::Recipe& recipe, int step) {
+                      const Advantages& a, const Recipe& recipe, int step) {
   ordered_json out = {{"step", step},
                       {"kl_coef", a.kl_coef},
                       {"rl_coef", a.rl_coef},
@@ -252,7 +250,7 @@ ordered_json OutputOf(const BatchFile& in, const std::vector<int>& file_turns,
     terms = TokenLosses(in, a, recipe);
     out["loss"] = LossOf(in, terms, recipe);
   }
-  const learner::StepBatch& b = in.batch;
+  const StepBatch& b = in.batch;
   for (int i = 0; i < b.num_trajectories(); ++i) {
     ordered_json turns = ordered_json::array();
     for (int k = b.turn_begin[i]; k < b.turn_begin[i] + file_turns[i]; ++k) {
@@ -266,8 +264,8 @@ ordered_json OutputOf(const BatchFile& in, const std::vector<int>& file_turns,
                        {"h_norm", a.h_norm[k]},
                        {"w", a.w[k]},
                        {"advantages", tokens(a.advantage)}});
-      if (recipe.reward.statistics == learner::Unit::kTurn ||
-          recipe.reward.penalty_order == learner::PenaltyOrder::kAfter)
+      if (recipe.reward.statistics == Unit::kTurn ||
+          recipe.reward.penalty_order == PenaltyOrder::kAfter)
         turns.back()["grpo_advantage"] = a.group_advantage[k];
       if (!a.token_w.empty()) turns.back()["token_w"] = tokens(a.token_w);
       if (!terms.empty()) turns.back()["loss_terms"] = tokens(terms);
@@ -282,11 +280,11 @@ ordered_json OutputOf(const BatchFile& in, const std::vector<int>& file_turns,
 
 }  // namespace
 
-absl::StatusOr<std::string> AdvantagesOfJson(
-    const std::string& text, const std::string& file,
-    const learner::AlgorithmOptions& options, int step, uint64_t seed) {
-  ATOD_ASSIGN_OR_RETURN(const learner::Recipe recipe,
-                        learner::MakeRecipe(options));
+absl::StatusOr<std::string> AdvantagesOfJson(const std::string& text,
+                                             const std::string& file,
+                                             const AlgorithmOptions& options,
+                                             int step, uint64_t seed) {
+  ATOD_ASSIGN_OR_RETURN(const Recipe recipe, MakeRecipe(options));
   ATOD_ASSIGN_OR_RETURN(BatchFile read, BatchReader(file).Read(text));
   const auto needs = [&](double coefficient, const char* key,
                          const std::vector<double>& column) {
@@ -307,11 +305,11 @@ absl::StatusOr<std::string> AdvantagesOfJson(
   const BatchFile in =
       WithDuplicates(std::move(read), recipe, seed, step, &turns);
   const auto advantages =
-      learner::ComputeAdvantages(in.batch, options, step, *MakeCpuDevice());
+      ComputeAdvantages(in.batch, options, step, *MakeCpuDevice());
   if (!advantages.ok()) return WithFile(advantages.status(), file);
   // The shortest digits that read back as the same float64.
   return OutputOf(in, turns, *advantages, recipe, step)
       .dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-}  // namespace atod::cli
+}  // namespace atod::learner
