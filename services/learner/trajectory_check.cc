@@ -6,12 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "services/learner/algorithm/step_batch.h"
 
 namespace atod::learner {
 namespace {
-
-// A float32 log-softmax of a certain token may come out a little above 0.
-constexpr float kMaxLogProb = 1e-4f;
 
 absl::Status Bad(const std::string& field, const std::string& found,
                  const std::string& expected) {
@@ -36,9 +34,9 @@ absl::Status CheckLogProbs(const std::string& field, const Values& values,
                absl::StrCat(length, ", one a token of the span"));
   }
   for (int i = 0; i < values.size(); ++i) {
-    if (!std::isfinite(values[i]) || values[i] > kMaxLogProb) {
+    if (!IsLogProb(values[i])) {
       return Bad(absl::StrCat(field, "[", i, "]"), absl::StrCat(values[i]),
-                 "a finite log-prob <= 0");
+                 kLogProbText);
     }
   }
   return absl::OkStatus();
@@ -163,11 +161,12 @@ absl::Status CheckTrajectory(const v1::Trajectory& t, const v1::Lease& lease,
   ATOD_RETURN_IF_ERROR(
       Same("content_hash", t.content_hash(), lease.content_hash()));
   ATOD_RETURN_IF_ERROR(Same("layout", t.layout(), lease.layout()));
-  if (!std::isfinite(t.outcome().reward()) ||
-      !std::isfinite(t.outcome().score())) {
-    return Bad("outcome", absl::StrCat(t.outcome().reward()),
-               "a finite reward and score");
-  }
+  if (!IsReward(t.outcome().reward()))
+    return Bad("outcome.reward", absl::StrCat(t.outcome().reward()),
+               kRewardText);
+  if (!std::isfinite(t.outcome().score()))
+    return Bad("outcome.score", absl::StrCat(t.outcome().score()),
+               "a finite number");
   for (int k = 0; k < t.turns_size(); ++k) {
     if (t.turns(k).index() != static_cast<uint32_t>(k)) {
       return Bad(absl::StrCat("turns[", k, "].index"),

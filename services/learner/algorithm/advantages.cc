@@ -51,6 +51,25 @@ absl::Status CheckFinite(const std::string& column,
   return absl::OkStatus();
 }
 
+// Finite log-probs may still be too far apart for a KL, a sum or a product.
+absl::Status CheckAdvantages(const StepBatch& batch,
+                             const std::vector<double>& advantage) {
+  for (int i = 0; i < batch.num_trajectories(); ++i) {
+    for (int k = batch.turn_begin[i]; k < batch.turn_begin[i + 1]; ++k) {
+      for (int t = batch.token_begin[k]; t < batch.token_begin[k + 1]; ++t) {
+        if (std::isfinite(advantage[t])) continue;
+        return Wrong(
+            absl::StrCat("advantage of trajectory ", batch.trajectory_id[i],
+                         ", turn ", batch.turn_index[k]),
+            absl::StrCat(advantage[t]),
+            "a finite number; log-probs of its group are too far "
+            "apart");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 // Sums over what a mean is taken of; the tag stays absent for an empty mean.
 struct Mean {
   double sum = 0;
@@ -154,7 +173,10 @@ absl::Status ValidateBatch(const StepBatch& batch) {
       CheckLength("valid_action", batch.valid_action.size(), turns));
   ATOD_RETURN_IF_ERROR(
       CheckOffsets("token_begin", batch.token_begin, turns, tokens));
-  ATOD_RETURN_IF_ERROR(CheckFinite("reward", batch.reward));
+  for (size_t i = 0; i < batch.reward.size(); ++i)
+    if (!IsReward(batch.reward[i]))
+      return Wrong(absl::StrCat("reward[", i, "]"),
+                   absl::StrCat(batch.reward[i]), kRewardText);
   ATOD_RETURN_IF_ERROR(CheckFinite("old_logprob", batch.old_logprob));
   for (const auto& [name, column] :
        {std::pair("teacher_logprob", &batch.teacher_logprob),
@@ -229,6 +251,7 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   terms.rl_coef = result.rl_coef;
   terms.group_advantage = result.group_advantage;
   ATOD_RETURN_IF_ERROR(device.Combine(terms, &result.advantage));
+  ATOD_RETURN_IF_ERROR(CheckAdvantages(batch, result.advantage));
 
   auto& metrics = result.metrics;
   metrics["hybrid/kl_coef"] = result.kl_coef;

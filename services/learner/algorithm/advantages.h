@@ -45,7 +45,7 @@ double AdvantageAt(const StepBatch& batch, const Advantages& advantages,
                    const SignalOptions& signal, int32_t k, int32_t t,
                    double current);
 
-// Offsets monotonous, columns of one length, log-probs and rewards finite.
+// Offsets monotonous, columns of one length, log-probs finite, IsReward.
 absl::Status ValidateBatch(const StepBatch& batch);
 
 }  // namespace atod::learner

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <set>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -39,13 +39,11 @@ class BatchReader {
   explicit BatchReader(std::string file) : file_(std::move(file)) {}
 
   absl::StatusOr<BatchFile> Read(const std::string& text) {
-    const absl::StatusOr<json> parsed = ParseJson(text, file_);
-    if (!parsed.ok())
-      return Wrong("JSON", ProblemOf(parsed.status()).found, "a JSON object");
-    const json& root = *parsed;
+    ATOD_ASSIGN_OR_RETURN(const json root, ParseJson(text, file_));
     ATOD_ASSIGN_OR_RETURN(const json* list,
                           Member(root, "", "trajectories", "a list"));
     if (!list->is_array()) return WrongValue("trajectories", *list, "a list");
+    ATOD_RETURN_IF_ERROR(CheckKeys(root, {"trajectories"}, file_));
     for (size_t i = 0; i < list->size(); ++i) {
       ATOD_RETURN_IF_ERROR(
           ReadTrajectory((*list)[i], absl::StrCat("trajectories[", i, "]")));
@@ -101,12 +99,15 @@ class BatchReader {
     if (!group->is_string()) return WrongValue(path + ".group", *group, "text");
     ATOD_ASSIGN_OR_RETURN(const json* reward,
                           Member(trajectory, path, "reward", "a number"));
-    if (!reward->is_number() || !std::isfinite(reward->get<double>()))
-      return WrongValue(path + ".reward", *reward, "a finite number");
+    if (!reward->is_number() || !IsReward(reward->get<double>()))
+      return WrongValue(path + ".reward", *reward, kRewardText);
     ATOD_ASSIGN_OR_RETURN(const json* turns,
                           Member(trajectory, path, "turns", "a list"));
     if (!turns->is_array())
       return WrongValue(path + ".turns", *turns, "a list");
+
+    ATOD_RETURN_IF_ERROR(
+        CheckKeys(trajectory, {"id", "group", "reward", "turns"}, file_, path));
 
     b.trajectory_id.push_back(id->get<std::string>());
     out_.group_name.push_back(group->get<std::string>());
@@ -144,6 +145,11 @@ class BatchReader {
         return WrongValue(path + ".valid_action", *it, "true or false");
       valid = it->get<bool>();
     }
+    ATOD_RETURN_IF_ERROR(
+        CheckKeys(turn,
+                  {"student_logprobs", "teacher_logprobs", "current_logprobs",
+                   "reference_logprobs", "context_logprobs", "valid_action"},
+                  file_, path));
     b.turn_index.push_back(k);
     b.valid_action.push_back(valid);
     b.token_begin.push_back(static_cast<int32_t>(b.old_logprob.size()));
@@ -174,10 +180,9 @@ class BatchReader {
                             std::vector<double>* column) const {
     if (!list.is_array()) return WrongValue(field, list, "a list of numbers");
     for (size_t t = 0; t < list.size(); ++t) {
-      if (!list[t].is_number() || !std::isfinite(list[t].get<double>()) ||
-          list[t].get<double>() > 0)
+      if (!list[t].is_number() || !IsLogProb(list[t].get<double>()))
         return WrongValue(absl::StrCat(field, "[", t, "]"), list[t],
-                          "a log-prob: finite, at most 0");
+                          kLogProbText);
       column->push_back(list[t].get<double>());
     }
     return absl::OkStatus();
@@ -278,6 +283,21 @@ ordered_json OutputOf(const BatchFile& in, const std::vector<int>& file_turns,
   return out;
 }
 
+// The path of a number that JSON cannot hold.
+std::optional<std::string> NotFinite(const ordered_json& value,
+                                     const std::string& path) {
+  if (value.is_number_float() && !std::isfinite(value.get<double>()))
+    return path;
+  if (!value.is_structured()) return std::nullopt;
+  for (const auto& [key, member] : value.items()) {
+    const std::string below =
+        value.is_array() ? absl::StrCat(path, "[", key, "]")
+                         : absl::StrCat(path, path.empty() ? "" : ".", key);
+    if (auto found = NotFinite(member, below); found.has_value()) return found;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> AdvantagesOfJson(const std::string& text,
@@ -307,9 +327,14 @@ absl::StatusOr<std::string> AdvantagesOfJson(const std::string& text,
   const auto advantages =
       ComputeAdvantages(in.batch, options, step, *MakeCpuDevice());
   if (!advantages.ok()) return WithFile(advantages.status(), file);
+  const ordered_json out = OutputOf(in, turns, *advantages, recipe, step);
+  if (const std::optional<std::string> at = NotFinite(out, ""); at.has_value())
+    return BadInput({.file = file,
+                     .field = "result " + *at,
+                     .found = "no finite number",
+                     .expected = "one: log-probs are too far apart"});
   // The shortest digits that read back as the same float64.
-  return OutputOf(in, turns, *advantages, recipe, step)
-      .dump(-1, ' ', false, json::error_handler_t::replace);
+  return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 }  // namespace atod::learner

@@ -11,6 +11,8 @@ namespace atod::learner {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 constexpr char kBatch[] = R"({"trajectories": [
   {"id": "t0", "group": "g0", "reward": 10.0, "turns": [
@@ -31,9 +33,14 @@ json Compute(const json& batch, const AlgorithmOptions& options = {},
   return line.ok() ? json::parse(*line) : json();
 }
 
-std::string Error(const json& batch) {
+std::string TextError(const std::string& text,
+                      const AlgorithmOptions& options = {}) {
   return std::string(
-      AdvantagesOfJson(batch.dump(), "b.json", {}, 1).status().message());
+      AdvantagesOfJson(text, "b.json", options, 1).status().message());
+}
+
+std::string Error(const json& batch, const AlgorithmOptions& options = {}) {
+  return TextError(batch.dump(), options);
 }
 
 TEST(AdvantagesJson, PrintsStatisticsOfEveryTurnAndToken) {
@@ -165,9 +172,7 @@ TEST(AdvantagesJson, DuplicatedRowsCountButAreNotPrinted) {
 }
 
 TEST(AdvantagesJson, BadInputIsNamedByItsPath) {
-  EXPECT_THAT(
-      std::string(AdvantagesOfJson("{", "b.json", {}, 1).status().message()),
-      ::testing::StartsWith("b.json: JSON: found "));
+  EXPECT_EQ(TextError("{"), "b.json:1: found an early end, expected JSON");
   EXPECT_EQ(Error(json::object()),
             "b.json: trajectories: found nothing, expected a list");
   json batch = json::parse(kBatch);
@@ -184,7 +189,7 @@ TEST(AdvantagesJson, BadInputIsNamedByItsPath) {
   batch["trajectories"][0]["turns"][0]["student_logprobs"][1] = 0.5;
   EXPECT_EQ(Error(batch),
             "b.json: trajectories[0].turns[0].student_logprobs[1]: found 0.5, "
-            "expected a log-prob: finite, at most 0");
+            "expected a log-prob: finite, at most 0.0001");
   batch = json::parse(kBatch);
   batch["trajectories"][1]["turns"][0].erase("teacher_logprobs");
   EXPECT_EQ(Error(batch),
@@ -194,6 +199,75 @@ TEST(AdvantagesJson, BadInputIsNamedByItsPath) {
   batch["trajectories"][1]["turns"] = "none";
   EXPECT_EQ(Error(batch),
             "b.json: trajectories[1].turns: found \"none\", expected a list");
+}
+
+TEST(AdvantagesJson, RewardsThatNoSumCanHoldAreRefused) {
+  for (const char* reward : {"1e160", "-1.7e308"}) {
+    json batch = json::parse(kBatch);
+    batch["trajectories"][1]["reward"] = json::parse(reward);
+    EXPECT_THAT(Error(batch), AllOf(HasSubstr("trajectories[1].reward: found "),
+                                    HasSubstr("between -1e100 and 1e100")));
+  }
+  // Just inside, groups are normalised as ever.
+  json batch = json::parse(kBatch);
+  batch["trajectories"][0]["reward"] = 1e100;
+  const json out = Compute(batch);
+  EXPECT_NEAR(out["trajectories"][0]["grpo_advantage"], 1 / std::sqrt(2),
+              1e-12);
+  for (const char* text : {"1e400", "NaN", "Infinity", "\"10\"", "null"})
+    EXPECT_THAT(TextError(R"({"trajectories": [{"id": "a", "group": "g",
+        "turns": [], "reward": )" +
+                          std::string(text) + "}]}"),
+                HasSubstr("b.json"))
+        << text;
+}
+
+TEST(AdvantagesJson, ALogProbThatRoundingPutAboveZeroIsTaken) {
+  json batch = json::parse(kBatch);
+  batch["trajectories"][0]["turns"][0]["student_logprobs"][1] = 1.2e-7;
+  EXPECT_TRUE(Compute(batch).is_object());
+}
+
+TEST(AdvantagesJson, UnknownAndRepeatedKeysAreRefused) {
+  json batch = json::parse(kBatch);
+  batch["trajectories"][0]["turns"][1]["teacher_logprob"] = json::array();
+  EXPECT_EQ(Error(batch),
+            "b.json: trajectories[0].turns[1].teacher_logprob: found an "
+            "unknown key, expected teacher_logprobs");
+  batch = json::parse(kBatch);
+  batch["trajectories"][1]["rewards"] = 3;
+  EXPECT_EQ(Error(batch),
+            "b.json: trajectories[1].rewards: found an unknown key, expected "
+            "reward");
+  batch = json::parse(kBatch);
+  batch["step"] = 3;
+  EXPECT_THAT(Error(batch), HasSubstr("step: found an unknown key"));
+  EXPECT_THAT(TextError(R"({"trajectories": [{"id": "a", "group": "g",
+        "reward": 1, "reward": 2, "turns": []}]})"),
+              HasSubstr("reward: found the key again"));
+}
+
+TEST(AdvantagesJson, WhatOverflowsIsAnErrorAndNeverNull) {
+  json batch = WithLosses();
+  batch["trajectories"][0]["turns"][2]["student_logprobs"][1] = -2000;
+  AlgorithmOptions unclipped;
+  unclipped.recipe = "grpo";
+  batch["trajectories"][0]["reward"] = -10;
+  EXPECT_EQ(Error(batch, unclipped),
+            "b.json: result trajectories[0].turns[2].loss_terms[1]: found no "
+            "finite number, expected one: log-probs are too far apart");
+  AlgorithmOptions kl;
+  kl.recipe = "grpo";
+  kl.kl_reward_coef = 1;
+  batch = WithLosses();
+  batch["trajectories"][1]["turns"][0]["student_logprobs"][0] = -2000;
+  EXPECT_THAT(Error(batch, kl),
+              AllOf(HasSubstr("advantage of trajectory t0, turn 0: found nan"),
+                    HasSubstr("expected a finite number")));
+  batch = json::parse(kBatch);
+  for (json& x : batch["trajectories"][0]["turns"][2]["student_logprobs"])
+    x = -1e308;
+  EXPECT_THAT(Error(batch), HasSubstr("finite number"));
 }
 
 }  // namespace

@@ -1,10 +1,23 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace atod::learner {
+
+// What may enter a batch, whether a worker, a teacher or a file brings it. A
+// float32 log-softmax of a certain token can come out a little above 0.
+inline constexpr double kMostLogProb = 1e-4;
+inline bool IsLogProb(double x) {
+  return std::isfinite(x) && x <= kMostLogProb;
+}
+inline constexpr char kLogProbText[] = "a log-prob: finite, at most 0.0001";
+// Rewards whose squares can be added up.
+inline constexpr double kMostReward = 1e100;
+inline bool IsReward(double x) { return std::abs(x) <= kMostReward; }
+inline constexpr char kRewardText[] = "a number between -1e100 and 1e100";
 
 // All trajectories of one step as columns. Trajectories, turns and tokens are
 // in canonical order (step, group, sample; turn; token), whatever the order of
