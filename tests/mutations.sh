@@ -33,7 +33,7 @@ mutations=(
   "empty turns enter min-max|$kernels|if (token_begin[k] == token_begin[k + 1]) continue;||algorithm_test"
   "product instead of soft-OR|$kernels|return 1 - (1 - d_norm) * (1 - h_norm)|return d_norm * h_norm|algorithm_test"
   "min-max over the batch|$cpu|in.token_begin.data(), rows, in.tdur|in.token_begin.data(), (static_cast<void>(rows), kernels::Range{0, turns}), in.tdur|algorithm_test"
-  "statistics over turn rows|$pieces/recipe.cc|{80, 3, 0.01, \"episode\", \"where_varies\", \"trajectory\"|{80, 3, 0.01, \"episode\", \"where_varies\", \"turn\"|algorithm_test"
+  "statistics over turn rows|services/learner/recipe_of.cc|{80, 3, 0.01, \"episode\", \"where_varies\", \"trajectory\"|{80, 3, 0.01, \"episode\", \"where_varies\", \"turn\"|algorithm_test"
   "statistics after padding|$pieces/advantages.cc|$index_groups|GroupIndex groups = IndexGroups(batch.group); while (groups.num_groups() > 0 && groups.member.size() % 16 > 0) { groups.member.push_back(groups.member.back()); ++groups.begin.back(); }|algorithm_test"
   "groups by adjacency|$pieces/groups.cc|return group[a] < group[b];|return a < b;|algorithm_test"
   "schedule one step late|$pieces/advantages.cc|recipe.kl.At(step)|recipe.kl.At(step - 1)|algorithm_test"

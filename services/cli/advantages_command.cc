@@ -10,7 +10,7 @@
 #include "common/config/config.h"
 #include "services/cli/command.h"
 #include "services/learner/algorithm/advantages_json.h"
-#include "services/learner/algorithm_options.h"
+#include "services/learner/recipe_of.h"
 
 namespace atod::cli {
 
@@ -36,13 +36,13 @@ void AddAdvantagesCommand(CLI::App& app) {
         sets.insert(sets.end(), flags->sets.begin(), flags->sets.end());
         ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
                               config::LoadRunConfig(flags->config, sets));
+        ATOD_ASSIGN_OR_RETURN(const learner::Recipe recipe,
+                              learner::RecipeOf(loaded.config.algorithm()));
         ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(flags->input));
         ATOD_ASSIGN_OR_RETURN(
             const std::string line,
-            learner::AdvantagesOfJson(
-                text, flags->input,
-                learner::AlgorithmOptionsOf(loaded.config.algorithm()),
-                flags->step, loaded.config.seed()));
+            learner::AdvantagesOfJson(text, flags->input, recipe, flags->step,
+                                      loaded.config.seed()));
         std::printf("%s\n", line.c_str());
         return 0;
       });

@@ -7,8 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/config/config.h"
 #include "common/device/device.h"
 #include "services/learner/algorithm/advantages.h"
+#include "services/learner/recipe_of.h"
 
 namespace atod::cli {
 namespace {
@@ -71,14 +73,17 @@ absl::StatusOr<std::vector<TurnDiagnosis>> Diagnose(
   ATOD_ASSIGN_OR_RETURN(batch.old_logprob, ScoreAll(episodes, student));
   ATOD_ASSIGN_OR_RETURN(batch.teacher_logprob, ScoreAll(episodes, teacher));
   batch.rollout_logprob = batch.old_logprob;
-  learner::AlgorithmOptions options;
-  options.recipe = "atod";
-  options.profile = profile;
+  ATOD_ASSIGN_OR_RETURN(
+      const config::LoadedConfig loaded,
+      config::LoadRunConfig(
+          {}, {"algorithm.recipe=atod", "algorithm.profile=" + profile}));
+  ATOD_ASSIGN_OR_RETURN(const learner::Recipe recipe,
+                        learner::RecipeOf(loaded.config.algorithm()));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBackend> device,
                         OpenDevice("cpu"));
   ATOD_ASSIGN_OR_RETURN(
       const learner::Advantages computed,
-      learner::ComputeAdvantages(batch, options, /*step=*/1, *device));
+      learner::ComputeAdvantages(batch, recipe, /*step=*/1, *device));
 
   struct Sums {
     uint32_t samples = 0;

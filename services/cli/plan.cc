@@ -2,8 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "services/learner/algorithm/recipe.h"
-#include "services/learner/algorithm_options.h"
+#include "services/learner/recipe_of.h"
 #include "services/teacher/scorer.h"
 
 namespace atod::cli {
@@ -60,8 +59,7 @@ std::string MemoryLine(const std::string& role, const std::string& path,
 
 std::string MemoryLines(const v1::RunConfig& c) {
   const std::string& dtype = c.model().dtype();
-  const auto recipe =
-      learner::MakeRecipe(learner::AlgorithmOptionsOf(c.algorithm()));
+  const auto recipe = learner::RecipeOf(c.algorithm());
   const bool reference = recipe.ok() && recipe->needs_reference;
   const bool teachers = !recipe.ok() || recipe->needs_teacher;
   std::string out = absl::StrCat("memory a process, ", dtype,

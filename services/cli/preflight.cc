@@ -26,8 +26,7 @@
 #include "common/rpc/address.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/open_environment.h"
-#include "services/learner/algorithm/recipe.h"
-#include "services/learner/algorithm_options.h"
+#include "services/learner/recipe_of.h"
 #include "services/learner/skill_bank.h"
 #include "services/learner/stored_episodes.h"
 
@@ -184,9 +183,8 @@ absl::Status OpenGames(const config::LoadedConfig& loaded) {
                               ", but split ", c.eval().split(), " has ", size,
                               " games"));
   }
-  ATOD_ASSIGN_OR_RETURN(
-      const learner::Recipe recipe,
-      learner::MakeRecipe(learner::AlgorithmOptionsOf(c.algorithm())));
+  ATOD_ASSIGN_OR_RETURN(const learner::Recipe recipe,
+                        learner::RecipeOf(c.algorithm()));
   if (recipe.rollout.mode == learner::RolloutPolicy::Mode::kBackToFront)
     ATOD_RETURN_IF_ERROR(learner::StoredEpisodes::Load(
                              c.env().episodes(), c.env().train_split(),

@@ -25,7 +25,6 @@
 #include "common/tokenizer/tokenizer.h"
 #include "common/weights/version_store.h"
 #include "common/weights/weights_service.h"
-#include "services/learner/algorithm_options.h"
 #include "services/learner/control_service.h"
 #include "services/learner/coordinator.h"
 #include "services/learner/intake.h"
@@ -34,6 +33,7 @@
 #include "services/learner/ledger.h"
 #include "services/learner/peers_client.h"
 #include "services/learner/policy_trainer.h"
+#include "services/learner/recipe_of.h"
 #include "services/learner/run_checkpoint.h"
 #include "services/learner/run_fork.h"
 #include "services/learner/run_state.h"
@@ -69,9 +69,10 @@ struct StopSwitch {
   }
 };
 
-PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c) {
+PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c,
+                                    const Recipe& recipe) {
   PolicyTrainerOptions options;
-  options.algorithm = AlgorithmOptionsOf(c.algorithm());
+  options.recipe = recipe;
   options.beta1 = c.optimizer().beta1();
   options.beta2 = c.optimizer().beta2();
   options.weight_decay = c.optimizer().weight_decay();
@@ -143,6 +144,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   if (!checkpoint_dir.empty()) {
     ATOD_ASSIGN_OR_RETURN(start, LoadCheckpoint(checkpoint_dir));
   }
+  ATOD_ASSIGN_OR_RETURN(const Recipe recipe, RecipeOf(config.algorithm()));
   model::SetComputeThreads(config.threads().learner());
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBackend> device,
                         OpenDevice(config.device()));
@@ -151,7 +153,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
       const std::unique_ptr<PolicyTrainer> trainer,
       PolicyTrainer::Load(checkpoint_dir.empty() ? config.model().path()
                                                  : checkpoint_dir + "/model",
-                          TrainerOptions(config), communicator.get(),
+                          TrainerOptions(config, recipe), communicator.get(),
                           device.get()));
   if (!checkpoint_dir.empty()) {
     ATOD_RETURN_IF_ERROR(
@@ -267,8 +269,6 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
     RunParts parts;
     ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<EnvPeers> envs,
                           EnvPeers::Connect(config, keep_trying));
-    ATOD_ASSIGN_OR_RETURN(const Recipe recipe,
-                          MakeRecipe(AlgorithmOptionsOf(config.algorithm())));
     if (recipe.needs_teacher) {
       ATOD_ASSIGN_OR_RETURN(
           parts.teacher_hashes,

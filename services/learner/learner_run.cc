@@ -16,8 +16,8 @@
 #include "common/base/status_macros.h"
 #include "common/model/model_folder.h"
 #include "common/weights/snapshot_file.h"
-#include "services/learner/algorithm_options.h"
 #include "services/learner/lr_schedule.h"
+#include "services/learner/recipe_of.h"
 #include "services/learner/step_builder.h"
 #include "services/learner/trajectory_store.h"
 #include "services/learner/work_id.h"
@@ -124,8 +124,7 @@ absl::Status LearnerRun::Prepare() {
   checkpoint_.config_hash = parts_.config_hash;
   checkpoint_.incarnation = parts_.incarnation;
   ATOD_RETURN_IF_ERROR(CheckRecipeInputs(config_));
-  ATOD_ASSIGN_OR_RETURN(const Recipe recipe,
-                        MakeRecipe(AlgorithmOptionsOf(config_.algorithm())));
+  ATOD_ASSIGN_OR_RETURN(const Recipe recipe, RecipeOf(config_.algorithm()));
   if (recipe.needs_teacher) teacher_ = config_.teachers(0).name();
   ATOD_RETURN_IF_ERROR(LoadRolloutFiles(recipe));
   parts_.registry->Gauge(metrics::kLearnerSteps, {{"run", config_.name()}})

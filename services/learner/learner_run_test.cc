@@ -18,9 +18,9 @@
 #include "common/weights/snapshot_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/learner/algorithm_options.h"
 #include "services/learner/intake.h"
 #include "services/learner/ledger_check.h"
+#include "services/learner/recipe_of.h"
 #include "services/learner/run_fork.h"
 
 namespace atod::learner {
@@ -168,7 +168,7 @@ class Life {
     device_ = OpenDevice("cpu").value();
     communicator_ = MakeLocalCommunicator();
     PolicyTrainerOptions options;
-    options.algorithm = AlgorithmOptionsOf(config.algorithm());
+    options.recipe = RecipeOf(config.algorithm()).value();
     options.updates_per_step = config.optimizer().updates_per_step();
     trainer_ =
         PolicyTrainer::Load(from, options, communicator_.get(), device_.get())

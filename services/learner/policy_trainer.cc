@@ -273,7 +273,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Load(
     const std::string& model_dir, const PolicyTrainerOptions& options,
     Communicator* communicator, DeviceBackend* device) {
   auto impl = std::make_unique<Impl>();
-  ATOD_ASSIGN_OR_RETURN(impl->recipe, MakeRecipe(options.algorithm));
+  impl->recipe = options.recipe;
   impl->options = options;
   impl->communicator = communicator;
   impl->device = device;
@@ -312,10 +312,9 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
   Gap mismatch;
   ATOD_RETURN_IF_ERROR(impl.FillColumns(step, data, &entropy, &mismatch));
   const double old_seconds = watch.Lap();
-  const int s = static_cast<int>(step) - 1 + options.algorithm.first_step;
-  ATOD_ASSIGN_OR_RETURN(
-      out.advantages,
-      ComputeAdvantages(batch, options.algorithm, s, *impl.device));
+  const int s = static_cast<int>(step) - 1 + impl.recipe.first_step;
+  ATOD_ASSIGN_OR_RETURN(out.advantages,
+                        ComputeAdvantages(batch, impl.recipe, s, *impl.device));
   out.metrics = out.advantages.metrics;
   out.metrics["timing/old_logprob_seconds"] = old_seconds;
   out.metrics["timing/advantage_seconds"] = watch.Lap();

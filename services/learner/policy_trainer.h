@@ -12,13 +12,13 @@
 #include "common/device/device.h"
 #include "common/weights/snapshot.h"
 #include "services/learner/algorithm/advantages.h"
-#include "services/learner/algorithm/options.h"
+#include "services/learner/algorithm/recipe.h"
 #include "services/learner/step_data.h"
 
 namespace atod::learner {
 
 struct PolicyTrainerOptions {
-  AlgorithmOptions algorithm;
+  Recipe recipe;
   double beta1 = 0.9;
   double beta2 = 0.999;
   double weight_decay = 0;

@@ -6,6 +6,7 @@
 #include "common/base/rng.h"
 #include "common/model/model.h"
 #include "services/learner/policy_trainer.h"
+#include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {
 namespace {
@@ -65,6 +66,7 @@ void BM_TrainStep(benchmark::State& state) {
   const auto device = OpenDevice("cpu").value();
   const auto communicator = MakeLocalCommunicator();
   PolicyTrainerOptions options;
+  options.recipe = RecipeFor({});
   options.updates_per_step = 2;
   const auto trainer =
       PolicyTrainer::Load(ModelDir(), options, communicator.get(), device.get())

@@ -17,6 +17,7 @@
 #include "common/model/model.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {
 namespace {
@@ -79,6 +80,7 @@ class PolicyTrainerTest : public testing::Test {
   }
 
   std::unique_ptr<PolicyTrainer> Load(const std::string& dir) {
+    options_.recipe = RecipeFor(settings_);
     auto trainer =
         PolicyTrainer::Load(dir, options_, communicator_.get(), device_.get());
     EXPECT_TRUE(trainer.ok()) << trainer.status();
@@ -97,6 +99,7 @@ class PolicyTrainerTest : public testing::Test {
   std::unique_ptr<Communicator> communicator_;
   std::unique_ptr<DeviceBackend> device_;
   PolicyTrainerOptions options_;
+  Settings settings_;  // of options_.recipe
 };
 
 std::vector<float> Floats(const weights::WeightSnapshot& snapshot) {
@@ -115,7 +118,7 @@ double LargestDifference(PolicyTrainer& a, PolicyTrainer& b) {
 }
 
 TEST_F(PolicyTrainerTest, ATeacherThatIsTheStudentGivesNoSignal) {
-  options_.algorithm.recipe = "opd";
+  settings_["recipe"] = "opd";
   const std::string dir = ModelDir(1);
   auto student = Load(dir), teacher = Load(dir);
   StepData data = Scored(*student, *teacher);
@@ -127,7 +130,7 @@ TEST_F(PolicyTrainerTest, ATeacherThatIsTheStudentGivesNoSignal) {
 }
 
 TEST_F(PolicyTrainerTest, AnotherTeacherChangesTheGradient) {
-  options_.algorithm.recipe = "opd";
+  settings_["recipe"] = "opd";
   const std::string dir = ModelDir(1);
   auto a = Load(dir), b = Load(dir);
   auto teacher_a = Load(ModelDir(2)), teacher_b = Load(ModelDir(3));
@@ -141,7 +144,7 @@ TEST_F(PolicyTrainerTest, AnotherTeacherChangesTheGradient) {
 }
 
 TEST_F(PolicyTrainerTest, WinnersBecomeLikelierAndLosersRarer) {
-  options_.algorithm.recipe = "grpo";
+  settings_["recipe"] = "grpo";
   auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
   StepData data = Scored(*student, *teacher);
   const auto gap = [&] {
@@ -161,7 +164,7 @@ TEST_F(PolicyTrainerTest, WinnersBecomeLikelierAndLosersRarer) {
 }
 
 TEST_F(PolicyTrainerTest, OpdPullsTheStudentTowardsTheTeacher) {
-  options_.algorithm.recipe = "opd";
+  settings_["recipe"] = "opd";
   auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
   StepData data = Scored(*student, *teacher);
   double first = 0, last = 0;
@@ -177,7 +180,7 @@ TEST_F(PolicyTrainerTest, OpdPullsTheStudentTowardsTheTeacher) {
 TEST_F(PolicyTrainerTest, TheSplitIntoMicroBatchesChangesNothing) {
   for (const char* aggregation :
        {"trajectory", "token", "trajectory_turn", "micro_batch"}) {
-    options_.algorithm.aggregation = aggregation;
+    settings_["aggregation"] = aggregation;
     options_.updates_per_step = 2;
     const std::string dir = ModelDir(1);
     auto teacher = Load(ModelDir(2));
@@ -286,14 +289,14 @@ class DispatchTest : public PolicyTrainerTest,
     options_.grad_clip = 1e-2;
     options_.weight_decay = 0.01;
     options_.reference_dir = dir;
-    options_.algorithm.kl_loss_coef = 0.1;
-    options_.algorithm.entropy_coef = 0.01;
-    options_.algorithm.importance_cap = 2;
+    settings_["kl_loss_coef"] = 0.1;
+    settings_["entropy_coef"] = 0.01;
+    settings_["importance_cap"] = 2;
     std::string seen;
     for (const char* recipe : {"atod", "sdar"}) {
       for (const char* level : {"token", "turn"}) {
-        options_.algorithm.recipe = recipe;
-        options_.algorithm.ratio_level = level;
+        settings_["recipe"] = recipe;
+        settings_["ratio_level"] = level;
         auto student = Load(dir);
         StepData data = MakeData(8, 4, 1);
         data.context_sequences = MakeData(8, 4, 1).sequences;
@@ -432,11 +435,11 @@ TEST_F(PolicyTrainerTest, RecomputedOldLogProbsAreNotTheRollouts) {
 
 // The losses beside the surrogate do not know the importance weight.
 TEST_F(PolicyTrainerTest, ImportanceWeightsAreOnTheSurrogateAlone) {
-  options_.algorithm.recipe = "opd";
-  options_.algorithm.kl_loss_coef = 1;
+  settings_["recipe"] = "opd";
+  settings_["kl_loss_coef"] = 1;
   options_.reference_dir = ModelDir(3);
   const auto losses = [&](double cap) {
-    options_.algorithm.importance_cap = cap;
+    settings_["importance_cap"] = cap;
     auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
     StepData data = Scored(*student, *teacher);
     for (double& x : data.batch.rollout_logprob) x -= std::log(1.5);
@@ -454,9 +457,9 @@ TEST_F(PolicyTrainerTest, ImportanceWeightsAreOnTheSurrogateAlone) {
 }
 
 TEST_F(PolicyTrainerTest, TheEntropyBonusRaisesTheEntropy) {
-  options_.algorithm.recipe = "grpo";
+  settings_["recipe"] = "grpo";
   const auto entropy_after = [&](double coefficient) {
-    options_.algorithm.entropy_coef = coefficient;
+    settings_["entropy_coef"] = coefficient;
     auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
     StepData data = Scored(*student, *teacher);
     for (double& reward : data.batch.reward) reward = 0;  // nothing else moves
@@ -470,9 +473,9 @@ TEST_F(PolicyTrainerTest, TheEntropyBonusRaisesTheEntropy) {
 }
 
 TEST_F(PolicyTrainerTest, KlToTheReferenceHoldsThePolicyThere) {
-  options_.algorithm.recipe = "opd";
+  settings_["recipe"] = "opd";
   const auto distance_after = [&](double coefficient) {
-    options_.algorithm.kl_loss_coef = coefficient;
+    settings_["kl_loss_coef"] = coefficient;
     options_.reference_dir = ModelDir(1);
     auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2)),
          start = Load(ModelDir(1));
@@ -493,10 +496,10 @@ TEST_F(PolicyTrainerTest, KlToTheReferenceHoldsThePolicyThere) {
 
 // The context is the prompt with other words before it.
 TEST_F(PolicyTrainerTest, SdarFollowsTheContextUnlessBetaIsZero) {
-  options_.algorithm.recipe = "sdar";
-  options_.algorithm.sdar_lambda = 1;
+  settings_["recipe"] = "sdar";
+  settings_["sdar_lambda"] = 1;
   const auto after = [&](double beta, uint64_t words) {
-    options_.algorithm.sdar_beta = beta;
+    settings_["sdar_beta"] = beta;
     auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
     StepData data = Scored(*student, *teacher);
     for (double& reward : data.batch.reward) reward = 0;
@@ -522,12 +525,12 @@ TEST_F(PolicyTrainerTest, SdarFollowsTheContextUnlessBetaIsZero) {
 }
 
 TEST_F(PolicyTrainerTest, DuplicatedRowsAreTrainedTwice) {
-  options_.algorithm.aggregation = "turn";
-  options_.algorithm.recipe = "opd";
+  settings_["aggregation"] = "turn";
+  settings_["recipe"] = "opd";
   auto plain = Load(ModelDir(1)), teacher = Load(ModelDir(2));
   StepData once = Scored(*plain, *teacher);
   const int turns = once.batch.num_turns();
-  options_.algorithm.duplicate_rows_to = 2 * turns;  // every turn once more
+  settings_["duplicate_rows_to"] = 2 * turns;  // every turn once more
   auto padded = Load(ModelDir(1));
   StepData twice = Scored(*padded, *teacher);
   const auto a = plain->TrainStep(1, 1e-3, once);
@@ -539,7 +542,7 @@ TEST_F(PolicyTrainerTest, DuplicatedRowsAreTrainedTwice) {
   for (const char* tag : {"actor/pg_loss", "actor/grad_norm"})
     EXPECT_NEAR(b->metrics.at(tag), a->metrics.at(tag), 1e-5) << tag;
   // One copy fewer leaves one turn at half the weight of the others.
-  options_.algorithm.duplicate_rows_to = 2 * turns - 1;
+  settings_["duplicate_rows_to"] = 2 * turns - 1;
   auto most = Load(ModelDir(1));
   StepData nearly = Scored(*most, *teacher);
   const auto c = most->TrainStep(1, 1e-3, nearly);
@@ -556,9 +559,9 @@ TEST_F(PolicyTrainerTest, EveryRecipeAndProfileTrainsAStep) {
          {"atod", "sod", "tcod", "atod_token", "atod_token_fair", "atod_one",
           "atod_one_matched"}) {
       for (const char* delta : {"old", "current"}) {
-        options_.algorithm.recipe = recipe;
-        options_.algorithm.profile = profile;
-        options_.algorithm.delta_student = delta;
+        settings_["recipe"] = recipe;
+        settings_["profile"] = profile;
+        settings_["delta_student"] = delta;
         options_.updates_per_step = 2;
         auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
         StepData data = Scored(*student, *teacher);
@@ -574,7 +577,7 @@ TEST_F(PolicyTrainerTest, EveryRecipeAndProfileTrainsAStep) {
 // One update: old and current are the same policy.
 TEST_F(PolicyTrainerTest, AtTheFirstUpdateTheCurrentStudentIsTheOldOne) {
   const auto norm = [&](const char* delta) {
-    options_.algorithm.delta_student = delta;
+    settings_["delta_student"] = delta;
     auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
     StepData data = Scored(*student, *teacher);
     return student->TrainStep(1, 1e-3, data)->metrics.at("actor/grad_norm");
@@ -585,10 +588,10 @@ TEST_F(PolicyTrainerTest, AtTheFirstUpdateTheCurrentStudentIsTheOldOne) {
 // With the rollout's log-probs as old ones the policy under update is another
 // from the start, and so is Delta.
 TEST_F(PolicyTrainerTest, TheCurrentStudentsDeltaIsThatOfTheMoment) {
-  options_.algorithm.recipe = "opd";
+  settings_["recipe"] = "opd";
   options_.recompute_old = false;
   const auto loss = [&](const char* delta, double shift) {
-    options_.algorithm.delta_student = delta;
+    settings_["delta_student"] = delta;
     auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
     StepData data = Scored(*student, *teacher);
     for (double& x : data.batch.rollout_logprob) x += shift;
@@ -602,7 +605,7 @@ TEST_F(PolicyTrainerTest, TheCurrentStudentsDeltaIsThatOfTheMoment) {
 }
 
 TEST_F(PolicyTrainerTest, FirstStepZeroIsTheStartOfTheSchedule) {
-  options_.algorithm.first_step = 0;
+  settings_["first_step"] = 0;
   auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
   StepData data = Scored(*student, *teacher);
   const auto trained = student->TrainStep(1, 1e-3, data);

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "services/learner/algorithm/advantages.h"
 #include "services/learner/episode_metrics.h"
+#include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {
 namespace {
@@ -181,7 +182,7 @@ TEST(StepBuilderTest, TokensOutsideTheSpanEnterNoStatistic) {
   StepData data = BuildStepData({t}, "teacher").value();
   data.batch.old_logprob = data.batch.rollout_logprob;
   const auto a =
-      ComputeAdvantages(data.batch, AlgorithmOptions(), 1, *MakeCpuDevice());
+      ComputeAdvantages(data.batch, RecipeFor({}), 1, *MakeCpuDevice());
   ASSERT_TRUE(a.ok()) << a.status();
   EXPECT_THAT(a->d, ElementsAre(1.5));
   EXPECT_THAT(a->h, ElementsAre(2));

@@ -190,9 +190,8 @@ absl::Status ValidateBatch(const StepBatch& batch) {
 }
 
 absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
-                                             const AlgorithmOptions& options,
-                                             int step, DeviceBackend& device) {
-  ATOD_ASSIGN_OR_RETURN(const Recipe recipe, MakeRecipe(options));
+                                             const Recipe& recipe, int step,
+                                             DeviceBackend& device) {
   if (step < 0) return Wrong("step", absl::StrCat(step), "at least 0");
   ATOD_RETURN_IF_ERROR(ValidateBatch(batch));
   const bool has_teacher = !batch.teacher_logprob.empty();
@@ -201,7 +200,7 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
     if (!needed || !column.empty() || batch.num_tokens() == 0)
       return absl::OkStatus();
     return Wrong(name, "none",
-                 absl::StrCat("one a token for recipe ", options.recipe));
+                 absl::StrCat("one a token for recipe ", recipe.name));
   };
   ATOD_RETURN_IF_ERROR(
       present(recipe.needs_teacher, "teacher_logprob", batch.teacher_logprob));
@@ -236,7 +235,7 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
 
   const bool per_token = recipe.weight.per_token;
   std::vector<double> weight =
-      recipe.weight.weigh({batch, options, out, result.group_advantage});
+      recipe.weight.weigh({batch, recipe.weights, out, result.group_advantage});
   ModifyWeights(batch, recipe.modifiers, per_token, step, weight);
   int64_t clamped = 0;
   const std::vector<double> signal =

@@ -7,7 +7,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/device/device.h"
-#include "services/learner/algorithm/options.h"
 #include "services/learner/algorithm/recipe.h"
 #include "services/learner/algorithm/step_batch.h"
 
@@ -35,8 +34,8 @@ struct Advantages {
 // any padding, packing or sharding: every rank computes the same. `step` is s,
 // counted from 1. INVALID_ARGUMENT names the column at fault.
 absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
-                                             const AlgorithmOptions& options,
-                                             int step, DeviceBackend& device);
+                                             const Recipe& recipe, int step,
+                                             DeviceBackend& device);
 
 // A_t of row t, a token of turn k, as an update sees it whose model gives the
 // row the log-prob `current`: advantages.advantage[t], or with delta_student

@@ -6,12 +6,14 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/learner/algorithm/advantages.h"
+#include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {
 
-inline Advantages Compute(const StepBatch& batch,
-                          const AlgorithmOptions& options, int step = 40) {
-  auto result = ComputeAdvantages(batch, options, step, *MakeCpuDevice());
+inline Advantages Compute(const StepBatch& batch, const Settings& settings,
+                          int step = 40) {
+  auto result =
+      ComputeAdvantages(batch, RecipeFor(settings), step, *MakeCpuDevice());
   EXPECT_TRUE(result.ok()) << result.status();
   return result.ok() ? *result : Advantages();
 }

@@ -302,9 +302,8 @@ std::optional<std::string> NotFinite(const ordered_json& value,
 
 absl::StatusOr<std::string> AdvantagesOfJson(const std::string& text,
                                              const std::string& file,
-                                             const AlgorithmOptions& options,
-                                             int step, uint64_t seed) {
-  ATOD_ASSIGN_OR_RETURN(const Recipe recipe, MakeRecipe(options));
+                                             const Recipe& recipe, int step,
+                                             uint64_t seed) {
   ATOD_ASSIGN_OR_RETURN(BatchFile read, BatchReader(file).Read(text));
   const auto needs = [&](double coefficient, const char* key,
                          const std::vector<double>& column) {
@@ -325,7 +324,7 @@ absl::StatusOr<std::string> AdvantagesOfJson(const std::string& text,
   const BatchFile in =
       WithDuplicates(std::move(read), recipe, seed, step, &turns);
   const auto advantages =
-      ComputeAdvantages(in.batch, options, step, *MakeCpuDevice());
+      ComputeAdvantages(in.batch, recipe, step, *MakeCpuDevice());
   if (!advantages.ok()) return WithFile(advantages.status(), file);
   const ordered_json out = OutputOf(in, turns, *advantages, recipe, step);
   if (const std::optional<std::string> at = NotFinite(out, ""); at.has_value())

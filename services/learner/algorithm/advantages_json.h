@@ -4,7 +4,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "services/learner/algorithm/options.h"
+#include "services/learner/algorithm/recipe.h"
 
 namespace atod::learner {
 
@@ -14,7 +14,7 @@ namespace atod::learner {
 // chooses duplicated rows.
 absl::StatusOr<std::string> AdvantagesOfJson(const std::string& text,
                                              const std::string& file,
-                                             const AlgorithmOptions& options,
-                                             int step, uint64_t seed = 0);
+                                             const Recipe& recipe, int step,
+                                             uint64_t seed = 0);
 
 }  // namespace atod::learner

@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {
 namespace {
@@ -26,20 +27,20 @@ constexpr char kBatch[] = R"({"trajectories": [
     {"student_logprobs": [-1], "teacher_logprobs": [-1],
      "valid_action": false}]}]})";
 
-json Compute(const json& batch, const AlgorithmOptions& options = {},
-             int step = 40) {
-  const auto line = AdvantagesOfJson(batch.dump(), "b.json", options, step);
+json Compute(const json& batch, const Settings& options = {}, int step = 40) {
+  const auto line =
+      AdvantagesOfJson(batch.dump(), "b.json", RecipeFor(options), step);
   EXPECT_TRUE(line.ok()) << line.status();
   return line.ok() ? json::parse(*line) : json();
 }
 
-std::string TextError(const std::string& text,
-                      const AlgorithmOptions& options = {}) {
-  return std::string(
-      AdvantagesOfJson(text, "b.json", options, 1).status().message());
+std::string TextError(const std::string& text, const Settings& options = {}) {
+  return std::string(AdvantagesOfJson(text, "b.json", RecipeFor(options), 1)
+                         .status()
+                         .message());
 }
 
-std::string Error(const json& batch, const AlgorithmOptions& options = {}) {
+std::string Error(const json& batch, const Settings& options = {}) {
   return TextError(batch.dump(), options);
 }
 
@@ -70,8 +71,8 @@ TEST(AdvantagesJson, CurrentLogProbsGiveTheLoss) {
   json batch = json::parse(R"({"trajectories": [{"id": "a", "group": "g",
       "reward": 1, "turns": [{"student_logprobs": [-1, -1],
       "teacher_logprobs": [-0.5, -2], "current_logprobs": [-0.9, -0.5]}]}]})");
-  AlgorithmOptions options;
-  options.recipe = "opd";
+  Settings options;
+  options["recipe"] = "opd";
   const json out = Compute(batch, options);
   // Advantages 0.5 and -1, ratios e^0.1 and e^0.5; the second is not clipped
   // because a negative advantage only clips below.
@@ -112,11 +113,11 @@ TEST(AdvantagesJson, EveryRecipeAndProfileHasAdvantagesAndALoss) {
     for (const char* recipe :
          {"atod", "opd", "grpo", "sod", "tcod", "sdar", "atod_token",
           "atod_token_fair", "atod_one", "atod_one_matched", "atod_constant"}) {
-      AlgorithmOptions options;
-      options.recipe = recipe;
-      options.profile = profile;
-      options.kl_coef_constant = options.rl_coef_constant = 1;
-      options.kl_loss_coef = .01;
+      Settings options;
+      options["recipe"] = recipe;
+      options["profile"] = profile;
+      options["kl_coef_constant"] = options["rl_coef_constant"] = 1;
+      options["kl_loss_coef"] = .01;
       const json out = Compute(WithLosses(), options);
       EXPECT_TRUE(out["loss"].is_number()) << recipe << " " << profile;
       const json& turn = out["trajectories"][0]["turns"][2];
@@ -131,10 +132,10 @@ TEST(AdvantagesJson, EveryRecipeAndProfileHasAdvantagesAndALoss) {
 }
 
 TEST(AdvantagesJson, TheLossHasItsKlAndItsSelfDistillation) {
-  AlgorithmOptions options;
-  options.recipe = "sdar";
-  options.sdar_lambda = .5;
-  options.sdar_beta = 3;
+  Settings options;
+  options["recipe"] = "sdar";
+  options["sdar_lambda"] = .5;
+  options["sdar_beta"] = 3;
   json batch = WithLosses();
   for (json& trajectory : batch["trajectories"]) trajectory["reward"] = 0;
   // Current and context are equal, and the reward is flat: nothing is left.
@@ -144,25 +145,26 @@ TEST(AdvantagesJson, TheLossHasItsKlAndItsSelfDistillation) {
       for (json& x : turn["context_logprobs"]) x = x.get<double>() + .1;
   const double gate = 1 / (1 + std::exp(-.3));
   EXPECT_NEAR(Compute(batch, options)["loss"], .5 * gate * .1, 1e-12);
-  options.kl_loss_coef = 2;
-  options.kl_estimator = "k2";
+  options["kl_loss_coef"] = 2;
+  options["kl_estimator"] = "k2";
   for (json& trajectory : batch["trajectories"])
     for (json& turn : trajectory["turns"])
       for (json& x : turn["reference_logprobs"]) x = x.get<double>() - .2;
   EXPECT_NEAR(Compute(batch, options)["loss"], .5 * gate * .1 + 2 * .02, 1e-12);
   for (json& trajectory : batch["trajectories"])
     for (json& turn : trajectory["turns"]) turn.erase("context_logprobs");
-  EXPECT_THAT(std::string(AdvantagesOfJson(batch.dump(), "b.json", options, 1)
+  EXPECT_THAT(std::string(AdvantagesOfJson(batch.dump(), "b.json",
+                                           RecipeFor(options), 1)
                               .status()
                               .message()),
               ::testing::HasSubstr("context_logprobs: found nothing"));
 }
 
 TEST(AdvantagesJson, DuplicatedRowsCountButAreNotPrinted) {
-  AlgorithmOptions options;
-  options.profile = "released";
+  Settings options;
+  options["profile"] = "released";
   const json plain = Compute(json::parse(kBatch), options);
-  options.duplicate_rows_to = 16;
+  options["duplicate_rows_to"] = 16;
   const json padded = Compute(json::parse(kBatch), options);
   for (int i : {0, 1})
     EXPECT_EQ(padded["trajectories"][i]["turns"].size(),
@@ -250,15 +252,15 @@ TEST(AdvantagesJson, UnknownAndRepeatedKeysAreRefused) {
 TEST(AdvantagesJson, WhatOverflowsIsAnErrorAndNeverNull) {
   json batch = WithLosses();
   batch["trajectories"][0]["turns"][2]["student_logprobs"][1] = -2000;
-  AlgorithmOptions unclipped;
-  unclipped.recipe = "grpo";
+  Settings unclipped;
+  unclipped["recipe"] = "grpo";
   batch["trajectories"][0]["reward"] = -10;
   EXPECT_EQ(Error(batch, unclipped),
             "b.json: result trajectories[0].turns[2].loss_terms[1]: found no "
             "finite number, expected one: log-probs are too far apart");
-  AlgorithmOptions kl;
-  kl.recipe = "grpo";
-  kl.kl_reward_coef = 1;
+  Settings kl;
+  kl["recipe"] = "grpo";
+  kl["kl_reward_coef"] = 1;
   batch = WithLosses();
   batch["trajectories"][1]["turns"][0]["student_logprobs"][0] = -2000;
   EXPECT_THAT(Error(batch, kl),

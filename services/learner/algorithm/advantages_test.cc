@@ -19,11 +19,11 @@ using ::testing::HasSubstr;
 
 const char* const kProfiles[] = {"paper", "default"};
 
-AlgorithmOptions Options(const std::string& profile,
-                         const std::string& recipe = "atod") {
-  AlgorithmOptions options;
-  options.profile = profile;
-  options.recipe = recipe;
+Settings Options(const std::string& profile,
+                 const std::string& recipe = "atod") {
+  Settings options;
+  options["profile"] = profile;
+  options["recipe"] = recipe;
   return options;
 }
 
@@ -112,8 +112,8 @@ TEST(Advantages, SchedulesAreLinearThenConstant) {
         Case{80, 1000, .1, 2}, Case{150, 1, .994, 1.0066666667},
         Case{150, 75, .55, 1.5}, Case{150, 149, .106, 1.9933333333},
         Case{150, 150, .1, 2}}) {
-    AlgorithmOptions options = Options("paper");
-    options.coef_anneal_steps = c.anneal;
+    Settings options = Options("paper");
+    options["coef_anneal_steps"] = c.anneal;
     const Advantages a = Compute(StepBatch(), options, c.s);
     EXPECT_NEAR(a.kl_coef, c.kl, 1e-10) << c.s;
     EXPECT_NEAR(a.rl_coef, c.rl, 1e-10) << c.s;
@@ -130,8 +130,8 @@ TEST(Advantages, GroupStatisticsAreOverTrajectoriesWithBesselsCorrection) {
 
 TEST(Advantages, OtherDivisorsOfAGroupAreAsGiven) {
   const auto grpo = [](const char* divisor) {
-    AlgorithmOptions options = Options("paper");
-    options.group_std = divisor;
+    Settings options = Options("paper");
+    options["group_std"] = divisor;
     return Compute(MakeBatch(MixedGroup()), options).grpo;
   };
   const double up = 1.2909941821, down = -0.7745965092;
@@ -257,7 +257,7 @@ TEST(Advantages, ScalingRewardsLeavesGroupAdvantages) {
 }
 
 TEST(Advantages, CoefficientsNeverTurnBack) {
-  const AlgorithmOptions options = Options("default");
+  const Settings options = Options("default");
   Advantages before = Compute(StepBatch(), options, 0);
   for (int s = 1; s <= 200; ++s) {
     const Advantages now = Compute(StepBatch(), options, s);
@@ -325,8 +325,8 @@ TEST(Advantages, GrpoNeedsNoTeacher) {
   EXPECT_EQ(a.rl_coef, 1);
   EXPECT_EQ(a.advantage.front(), a.grpo.front());
   EXPECT_FALSE(a.metrics.contains("tdur/weight_mean"));
-  const auto without =
-      ComputeAdvantages(batch, Options("default"), 1, *MakeCpuDevice());
+  const auto without = ComputeAdvantages(batch, RecipeFor(Options("default")),
+                                         1, *MakeCpuDevice());
   EXPECT_THAT(std::string(without.status().message()),
               HasSubstr("teacher_logprob: found none"));
 }
@@ -359,7 +359,7 @@ TEST(Advantages, BadColumnsAreNamed) {
   const StepBatch good = MakeBatch({ReferenceTrajectory()});
   const auto message = [](const StepBatch& batch) {
     return std::string(
-        ComputeAdvantages(batch, AlgorithmOptions(), 1, *MakeCpuDevice())
+        ComputeAdvantages(batch, RecipeFor({}), 1, *MakeCpuDevice())
             .status()
             .message());
   };
@@ -382,26 +382,23 @@ TEST(Advantages, BadColumnsAreNamed) {
   EXPECT_THAT(message(batch), HasSubstr("turn_begin: found 0 rows"));
 }
 
-TEST(Advantages, BadOptionsAreNamed) {
-  const auto message = [](const AlgorithmOptions& options) {
-    return std::string(MakeRecipe(options).status().message());
+TEST(Advantages, SettingsThatDoNotGoTogetherAreNamed) {
+  const auto message = [](const Settings& settings) {
+    return std::string(TryRecipe(settings).status().message());
   };
-  AlgorithmOptions options;
-  options.recipe = "ppo";
-  EXPECT_EQ(
-      message(options),
-      "algorithm.recipe: found \"ppo\", expected one of: atod, opd, grpo, "
-      "sod, tcod, sdar, atod_token, atod_token_fair, atod_one, "
-      "atod_one_matched, atod_constant");
-  options = {};
-  options.profile = "none";
-  EXPECT_THAT(message(options), HasSubstr("algorithm.profile"));
-  options = {};
-  options.kl_coef_min = 2;
-  EXPECT_THAT(message(options), HasSubstr("algorithm.kl_coef_init: found 1"));
-  options = {};
-  options.rl_coef_max = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_THAT(message(options), HasSubstr("algorithm.rl_coef_max: found nan"));
+  EXPECT_EQ(message({{"kl_coef_min", 2}}),
+            "algorithm.kl_coef_init: found 1, expected at least kl_coef_min 2");
+  EXPECT_EQ(message({{"rl_coef_init", 3}}),
+            "algorithm.rl_coef_max: found 2, expected at least rl_coef_init 3");
+  EXPECT_THAT(message({{"dual_clip", .5}}),
+              HasSubstr("algorithm.dual_clip: found 0.5"));
+  EXPECT_THAT(message({{"delta_student", "current"}, {"return_to_go", .9}}),
+              HasSubstr("algorithm.return_to_go: found 0.9"));
+  // Single values are the loader's.
+  EXPECT_THAT(message({{"recipe", "ppo"}}), HasSubstr("atod_constant"));
+  EXPECT_THAT(message({{"rl_coef_max", "nan"}}), HasSubstr("rl_coef_max"));
+  EXPECT_THAT(message({{"weights", "none"}}),
+              HasSubstr("algorithm.weights: found \"none\", expected one of"));
 }
 
 }  // namespace

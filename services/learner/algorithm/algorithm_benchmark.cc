@@ -6,6 +6,8 @@
 #include "common/base/rng.h"
 #include "common/device/cpu_device.h"
 #include "services/learner/algorithm/advantages.h"
+#include "services/learner/algorithm/token_weights.h"
+#include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {
 namespace {
@@ -42,11 +44,12 @@ void BM_ComputeAdvantages(benchmark::State& state, const char* recipe,
                           const char* profile) {
   const StepBatch batch = FullStep();
   const auto device = MakeCpuDevice();
-  AlgorithmOptions options;
-  options.recipe = recipe;
-  options.profile = profile;
+  Settings options;
+  options["recipe"] = recipe;
+  options["profile"] = profile;
+  const Recipe made = RecipeFor(options);
   for (auto _ : state) {
-    auto advantages = ComputeAdvantages(batch, options, 1, *device);
+    auto advantages = ComputeAdvantages(batch, made, 1, *device);
     if (!advantages.ok()) state.SkipWithError("ComputeAdvantages failed");
     benchmark::DoNotOptimize(advantages);
   }

@@ -25,23 +25,23 @@ const char* const kRecipes[] = {"atod",         "opd",
                                 "atod_constant"};
 const char* const kProfiles[] = {"paper", "default", "released"};
 
-AlgorithmOptions Options(const std::string& recipe,
-                         const std::string& profile = "paper") {
-  AlgorithmOptions options;
-  options.recipe = recipe;
-  options.profile = profile;
-  options.kl_coef_constant = 1;
-  options.rl_coef_constant = .3;
+Settings Options(const std::string& recipe,
+                 const std::string& profile = "paper") {
+  Settings options;
+  options["recipe"] = recipe;
+  options["profile"] = profile;
+  options["kl_coef_constant"] = 1;
+  options["rl_coef_constant"] = .3;
   return options;
 }
 
-std::string Refusal(const AlgorithmOptions& options) {
-  const auto recipe = MakeRecipe(options);
+std::string Refusal(const Settings& options) {
+  const auto recipe = TryRecipe(options);
   return recipe.ok() ? "OK" : std::string(recipe.status().message());
 }
 
 std::vector<double> WeightsOf(const TestTrajectory& trajectory,
-                              const AlgorithmOptions& options, int step = 40) {
+                              const Settings& options, int step = 40) {
   return Compute(MakeBatch({trajectory}), options, step).w;
 }
 
@@ -52,14 +52,14 @@ TEST(Recipes, SodWeighsByTheFirstTurnsDivergence) {
       Turns({{.2, .1}, {.4, .1}, {.1, .1}, {.18, .1}, {.8, .1}});
   EXPECT_THAT(WeightsOf(five, Options("sod")),
               Near({1, 0.50000125, 1.2, 1.1111104938, 0.2500009375}, 1e-10));
-  AlgorithmOptions wide = Options("sod");
-  wide.sod_delta = .5;
+  Settings wide = Options("sod");
+  wide["sod_delta"] = .5;
   EXPECT_THAT(WeightsOf(five, wide),
               Near({1, 0.50000125, 1.5, 1.1111104938, 0.2500009375}, 1e-10));
   EXPECT_THAT(WeightsOf(Turns({{0, .1}, {.3, .1}}), Options("sod")),
               Near({1, 3.3333e-06}, 1e-10));
-  AlgorithmOptions uniform = Options("sod");
-  uniform.sod_mode = "uniform";
+  Settings uniform = Options("sod");
+  uniform["sod_mode"] = "uniform";
   EXPECT_THAT(WeightsOf(five, uniform), Near({1, 1, 1, 1, 1}));
 }
 
@@ -85,13 +85,13 @@ TEST(Recipes, SodKeepsTheRewardAndGatesOnlyWithItsConstants) {
   const Advantages a = Compute(MakeBatch(group), Options("sod"));
   EXPECT_EQ(a.kl_coef, 1);
   EXPECT_EQ(a.rl_coef, 1);
-  AlgorithmOptions gated = Options("sod");
-  gated.sod_mode = "gated";
+  Settings gated = Options("sod");
+  gated["sod_mode"] = "gated";
   EXPECT_THAT(Refusal(gated),
               HasSubstr("algorithm.sod_gate_min: found nothing"));
-  gated.sod_gate_min = .2;
-  gated.sod_gate_max = 1;
-  gated.sod_gate_slope = 2;
+  gated["sod_gate_min"] = .2;
+  gated["sod_gate_max"] = 1;
+  gated["sod_gate_slope"] = 2;
   const Advantages g = Compute(MakeBatch(group), gated);
   EXPECT_NEAR(g.w[0], .2 + .8 / (1 + std::exp(2 * g.grpo[0])), 1e-12);
   EXPECT_LT(g.w[0], g.w[5]);  // a success needs the teacher less
@@ -131,7 +131,7 @@ TEST(Recipes, SdarIsGrpoInItsAdvantages) {
   const StepBatch batch = MakeBatch(RandomTrajectories(rng, 2, 4));
   EXPECT_EQ(Compute(batch, Options("sdar")).advantage,
             Compute(batch, Options("grpo")).advantage);
-  const auto recipe = MakeRecipe(Options("sdar"));
+  const auto recipe = TryRecipe(Options("sdar"));
   ASSERT_TRUE(recipe.ok());
   EXPECT_TRUE(recipe->needs_context);
   EXPECT_FALSE(recipe->needs_teacher);
@@ -140,14 +140,14 @@ TEST(Recipes, SdarIsGrpoInItsAdvantages) {
 }
 
 TEST(Recipes, WithoutAnnealingTheConstantsMustBeGiven) {
-  AlgorithmOptions options;
-  options.recipe = "atod_constant";
+  Settings options;
+  options["recipe"] = "atod_constant";
   EXPECT_THAT(Refusal(options),
               HasSubstr("algorithm.kl_coef_constant: found nothing, expected a "
                         "number: the ablation without annealing"));
-  options.kl_coef_constant = 1;
+  options["kl_coef_constant"] = 1;
   EXPECT_THAT(Refusal(options), HasSubstr("rl_coef_constant: found nothing"));
-  options.rl_coef_constant = .3;
+  options["rl_coef_constant"] = .3;
   for (const int s : {1, 40, 200}) {
     const Advantages a = Compute(StepBatch(), options, s);
     EXPECT_EQ(a.kl_coef, 1);
@@ -214,43 +214,44 @@ TEST(Recipes, TheReleasedTokenWeightsCutTheTailOfUncertainty) {
 
 TEST(Weights, ScoreModesUseOneOfTheTwoSignals) {
   const TestTrajectory t = Turns({{.1, .8}, {.4, .2}, {.25, .5}});
-  AlgorithmOptions options = Options("atod");
+  Settings options = Options("atod");
   EXPECT_THAT(WeightsOf(t, options), Near({1, 1, .75}));
-  options.tdur_score = "entropy";
+  options["tdur_score"] = "entropy";
   EXPECT_THAT(WeightsOf(t, options), Near({1, 0, .5}));
-  options.tdur_score = "divergence";
+  options["tdur_score"] = "divergence";
   EXPECT_THAT(WeightsOf(t, options), Near({0, 1, .5}));
 }
 
 TEST(Weights, MeanPreservingOnesAreTheReferenceOnes) {
-  AlgorithmOptions options = Options("atod");
-  options.weight_mean_preserving = true;
+  Settings options = Options("atod");
+  options["weight_mean_preserving"] = true;
   EXPECT_THAT(
       WeightsOf(ReferenceTrajectory(), options),
       Near({1.5965834223, 1.5965834223, 0.4671484908, 1.1708278430}, 1e-9));
 }
 
 TEST(Weights, TheKeptFractionZeroesAllButTheHighestAndKeepsTies) {
-  AlgorithmOptions options = Options("atod");
-  options.tdur_score = "divergence";
+  Settings options = Options("atod");
+  options["tdur_score"] = "divergence";
   const TestTrajectory t =
       Turns({{0, .1}, {.5, .1}, {1, .1}, {.5, .1}, {.25, .1}});
-  options.weight_kept_fraction = .4;  // 2 of 5, and the third equals the second
+  options["weight_kept_fraction"] =
+      .4;  // 2 of 5, and the third equals the second
   EXPECT_THAT(WeightsOf(t, options), Near({0, .5, 1, .5, 0}));
-  options.weight_kept_fraction = .01;
+  options["weight_kept_fraction"] = .01;
   EXPECT_THAT(WeightsOf(t, options), Near({0, 0, 1, 0, 0}));
-  options.weight_floor = .2;
+  options["weight_floor"] = .2;
   EXPECT_THAT(WeightsOf(t, options), Near({.2, .2, 1, .2, .2}));
-  options.weight_kept_fraction = 1;
+  options["weight_kept_fraction"] = 1;
   EXPECT_THAT(WeightsOf(t, options), Near({.2, .6, 1, .6, .4}));
 }
 
 TEST(Weights, TheSoftCurriculumLetsLaterTurnsJoin) {
-  AlgorithmOptions options = Options("atod_one");
-  options.soft_curriculum_steps = 10;
+  Settings options = Options("atod_one");
+  options["soft_curriculum_steps"] = 10;
   EXPECT_THAT(Refusal(options), HasSubstr("soft_curriculum_softness: found "
                                           "nothing"));
-  options.soft_curriculum_softness = 2;
+  options["soft_curriculum_softness"] = 2;
   const TestTrajectory t(Turns(std::vector(30, std::pair(.1, .1))));
   const auto early = WeightsOf(t, options, 1),
              late = WeightsOf(t, options, 200);
@@ -266,12 +267,12 @@ TEST(Weights, TheSoftCurriculumLetsLaterTurnsJoin) {
 TEST(Signal, TheClampIsCounted) {
   const TestTrajectory t = {
       .group = 0, .reward = 0, .turns = {{{-1, -1, -1}, {-20, -1.5, -.9}}}};
-  AlgorithmOptions options = Options("opd");
-  options.delta_clamp = 5;
+  Settings options = Options("opd");
+  options["delta_clamp"] = 5;
   const Advantages a = Compute(MakeBatch({t}), options);
   EXPECT_THAT(a.advantage, Near({-5, -.5, .1}));
   EXPECT_EQ(a.metrics.at("hybrid/clamped_tokens"), 1);
-  options.delta_clamp = 0;
+  options["delta_clamp"] = 0;
   EXPECT_FALSE(Compute(MakeBatch({t}), options)
                    .metrics.contains("hybrid/clamped_tokens"));
 }
@@ -280,11 +281,11 @@ TEST(Signal, AScaleGoesBeyondTheTeacherAwayFromTheReference) {
   StepBatch batch =
       MakeBatch({{.group = 0, .reward = 0, .turns = {{{-1}, {-.4}}}}});
   batch.reference_logprob = {-.9};
-  AlgorithmOptions options = Options("opd");
+  Settings options = Options("opd");
   const std::pair<double, double> cases[] = {
       {0, .1}, {.5, .35}, {1, .6}, {1.25, .725}, {2, 1.1}};
   for (const auto& [scale, expected] : cases) {
-    options.delta_scale = scale;
+    options["delta_scale"] = scale;
     EXPECT_NEAR(Compute(batch, options).advantage[0], expected, 1e-12) << scale;
   }
 }
@@ -294,8 +295,8 @@ TEST(Signal, ReturnToGoStaysInTheTurnAndIsNormalisedByLength) {
       .group = 0,
       .reward = 0,
       .turns = {{{-1, -1, -1}, {-2, -1, -4}}, {{-1}, {-8}}}};
-  AlgorithmOptions options = Options("opd");
-  options.return_to_go = .5;
+  Settings options = Options("opd");
+  options["return_to_go"] = .5;
   EXPECT_THAT(Compute(MakeBatch({t}), options).advantage,
               Near({(-1 + .5 * 0 + .25 * -3) / 3, (0 + .5 * -3) / 2, -3, -7}));
 }
@@ -303,10 +304,10 @@ TEST(Signal, ReturnToGoStaysInTheTurnAndIsNormalisedByLength) {
 TEST(Signal, TheCurrentStudentReplacesTheOldOneInDeltaAlone) {
   Rng rng(25);
   const StepBatch batch = MakeBatch(RandomTrajectories(rng, 2, 4));
-  AlgorithmOptions options = Options("atod");
-  options.delta_student = "current";
+  Settings options = Options("atod");
+  options["delta_student"] = "current";
   const Advantages a = Compute(batch, options);
-  const auto recipe = MakeRecipe(options);
+  const auto recipe = TryRecipe(options);
   ASSERT_TRUE(recipe.ok());
   for (int k = 0; k < batch.num_turns(); ++k) {
     for (int t = batch.token_begin[k]; t < batch.token_begin[k + 1]; ++t) {
@@ -355,10 +356,10 @@ TEST(Statistics, ReleasedTakesThePenaltyOffTheOffendingRow) {
 TEST(Statistics, AfterStatisticsThePenaltyIsPlain) {
   auto group = MixedGroup();
   group[1].turns[3].valid = false;
-  AlgorithmOptions options = Options("grpo");
-  options.penalty_order = "after";
+  Settings options = Options("grpo");
+  options["penalty_order"] = "after";
   const Advantages whole = Compute(MakeBatch(group), options);
-  options.penalty_place = "turn";
+  options["penalty_place"] = "turn";
   const Advantages row = Compute(MakeBatch(group), options);
   const StepBatch batch = MakeBatch(group);
   for (int k = batch.turn_begin[1]; k < batch.turn_begin[2]; ++k) {
@@ -366,7 +367,7 @@ TEST(Statistics, AfterStatisticsThePenaltyIsPlain) {
     EXPECT_NEAR(row.group_advantage[k],
                 -0.7245686973 - (k == batch.turn_begin[1] + 3 ? .1 : 0), 1e-9);
   }
-  options.penalty_order = "before";
+  options["penalty_order"] = "before";
   EXPECT_THAT(Refusal(options), HasSubstr("algorithm.penalty_place"));
 }
 
@@ -375,10 +376,10 @@ TEST(Statistics, KlToTheReferenceLowersTheReward) {
   far.turns = {{{-1, -1}, {-1, -1}}};
   near.turns = {{{-1, -1}, {-1, -1}}};
   StepBatch batch = MakeBatch({far, near});
-  AlgorithmOptions options = Options("grpo");
-  options.kl_reward_coef = .5;
-  options.kl_estimator = "k1";
-  const auto without = ComputeAdvantages(batch, options, 1, *MakeCpuDevice());
+  Settings options = Options("grpo");
+  options["kl_reward_coef"] = .5;
+  options["kl_estimator"] = "k1";
+  const auto without = ComputeAdvantages(batch, RecipeFor(options), 1, *MakeCpuDevice());
   EXPECT_THAT(std::string(without.status().message()),
               HasSubstr("reference_logprob: found none"));
   batch.reference_logprob = {-2, -3, -1, -1};
@@ -420,8 +421,8 @@ TEST(Statistics, DuplicatesFillUpToTheMultipleAndCountInStatistics) {
 // --- Profiles. ---
 
 TEST(Profiles, ReleasedIsEveryRowOfItsColumn) {
-  const auto released = MakeRecipe(Options("atod", "released"));
-  const auto paper = MakeRecipe(Options("atod", "paper"));
+  const auto released = TryRecipe(Options("atod", "released"));
+  const auto paper = TryRecipe(Options("atod", "paper"));
   ASSERT_TRUE(released.ok() && paper.ok());
   EXPECT_EQ(released->tdur.min_turns, 3);
   EXPECT_EQ(released->tdur.min_divergence, .01);
@@ -439,12 +440,12 @@ TEST(Profiles, ReleasedIsEveryRowOfItsColumn) {
   EXPECT_EQ(paper->surrogate.dual_clip, 0);
   EXPECT_EQ(paper->kl.anneal_steps, 80);
   // A switch that the configuration sets wins.
-  AlgorithmOptions options = Options("atod", "released");
-  options.dual_clip = 0;
-  options.statistics_over = "trajectory";
-  options.penalty_place = "episode";
-  options.coef_anneal_steps = 80;
-  const auto mixed = MakeRecipe(options);
+  Settings options = Options("atod", "released");
+  options["dual_clip"] = 0;
+  options["statistics_over"] = "trajectory";
+  options["penalty_place"] = "episode";
+  options["coef_anneal_steps"] = 80;
+  const auto mixed = TryRecipe(options);
   ASSERT_TRUE(mixed.ok()) << mixed.status();
   EXPECT_EQ(mixed->surrogate.dual_clip, 0);
   EXPECT_EQ(mixed->reward.statistics, Unit::kTrajectory);
@@ -506,7 +507,7 @@ TEST(EveryRecipe, EmptyTurnsChangeNothingButStatisticsOverTurns) {
   for (auto& t : padded) t.turns.emplace_back();
   for (const std::string profile : kProfiles) {
     for (const std::string recipe : kRecipes) {
-      AlgorithmOptions options = Options(recipe, profile);
+      Settings options = Options(recipe, profile);
       const Advantages a = Compute(MakeBatch(trajectories), options);
       const Advantages b = Compute(MakeBatch(padded), options);
       const bool rows = profile == "released" && a.rl_coef > 0;
@@ -548,8 +549,8 @@ TEST(EveryRecipe, ADuplicatedTurnMovesNoAdvantageOverTrajectories) {
   const StepBatch padded =
       DuplicateRows(batch, ChooseDuplicates(batch, 64, 1, 1), &source);
   for (const std::string recipe : {"opd", "grpo", "sod", "atod"}) {
-    AlgorithmOptions options = Options(recipe);
-    options.invalid_action_penalty = 0;
+    Settings options = Options(recipe);
+    options["invalid_action_penalty"] = 0;
     const Advantages a = Compute(batch, options), b = Compute(padded, options);
     for (int k = 0; k < padded.num_turns(); ++k) {
       const int from = batch.token_begin[source[k]];
@@ -564,8 +565,8 @@ TEST(EveryRecipe, NeedsATeacherOrNot) {
   StepBatch batch = MakeBatch(MixedGroup());
   batch.teacher_logprob.clear();
   for (const std::string recipe : kRecipes) {
-    const auto result =
-        ComputeAdvantages(batch, Options(recipe), 1, *MakeCpuDevice());
+    const auto result = ComputeAdvantages(batch, RecipeFor(Options(recipe)), 1,
+                                          *MakeCpuDevice());
     EXPECT_EQ(result.ok(), recipe == "grpo" || recipe == "sdar") << recipe;
   }
 }

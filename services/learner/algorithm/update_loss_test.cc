@@ -300,8 +300,8 @@ std::vector<double> OpdGradient(const std::vector<int>& ids,
         {.turns = {{.student = {old[a]}, .teacher = {std::log(teacher[a])}}}});
   }
   const StepBatch batch = MakeBatch(all);
-  AlgorithmOptions options;
-  options.recipe = "opd";
+  Settings options;
+  options["recipe"] = "opd";
   std::vector<int32_t> rows(ids.size());
   std::iota(rows.begin(), rows.end(), 0);
   LossStats stats;

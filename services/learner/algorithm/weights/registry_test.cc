@@ -7,18 +7,19 @@
 #include "gtest/gtest.h"
 #include "services/learner/algorithm/advantages.h"
 #include "services/learner/algorithm/batch_for_test.h"
+#include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {
 namespace {
 
 Advantages Compute(const std::vector<TestTrajectory>& trajectories,
                    const WeightPiece& piece) {
-  AlgorithmOptions options;
-  options.profile = "paper";
-  options.weights = std::string(piece.name);
-  options.weight_parameter = .5;
-  auto result =
-      ComputeAdvantages(MakeBatch(trajectories), options, 1, *MakeCpuDevice());
+  Settings options;
+  options["profile"] = "paper";
+  options["weights"] = std::string(piece.name);
+  options["weight_parameter"] = .5;
+  auto result = ComputeAdvantages(MakeBatch(trajectories), RecipeFor(options),
+                                  1, *MakeCpuDevice());
   EXPECT_TRUE(result.ok()) << result.status();
   return result.ok() ? *result : Advantages();
 }

@@ -21,7 +21,7 @@ std::vector<double> Stepwise(const WeightContext& in) {
       ++k;
     if (k < b.turn_begin[i + 1]) first[i] = in.statistics.d[k];
   }
-  const double most = 1 + in.options.sod_delta;
+  const double most = 1 + in.options.sod.delta;
   return WeighFilledTurns(b, [&](int i, int k) {
     return std::min((first[i] + kEpsilon) / (in.statistics.d[k] + kEpsilon),
                     most);
@@ -31,17 +31,24 @@ std::vector<double> Stepwise(const WeightContext& in) {
 // min + (max - min) sigmoid(-slope A): less of the teacher where the group
 // advantage is high.
 std::vector<double> Gated(const WeightContext& in) {
-  const double low = *in.options.sod_gate_min, high = *in.options.sod_gate_max;
+  const SodOptions& sod = in.options.sod;
+  const double low = sod.gate_min, high = sod.gate_max;
   return WeighFilledTurns(in.batch, [&](int, int k) {
-    const double x = *in.options.sod_gate_slope * in.group_advantage[k];
+    const double x = sod.gate_slope * in.group_advantage[k];
     return low + (high - low) / (1 + std::exp(x));
   });
 }
 
 std::vector<double> Weigh(const WeightContext& in) {
-  if (in.options.sod_mode == "uniform")
-    return WeighFilledTurns(in.batch, [](int, int) { return 1.0; });
-  return in.options.sod_mode == "gated" ? Gated(in) : Stepwise(in);
+  switch (in.options.sod.mode) {
+    case SodOptions::Mode::kStepwise:
+      return Stepwise(in);
+    case SodOptions::Mode::kUniform:
+      return WeighFilledTurns(in.batch, [](int, int) { return 1.0; });
+    case SodOptions::Mode::kGated:
+      break;
+  }
+  return Gated(in);
 }
 
 }  // namespace

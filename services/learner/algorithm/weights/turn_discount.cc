@@ -9,7 +9,7 @@ namespace {
 
 std::vector<double> Weigh(const WeightContext& in) {
   return WeighFilledTurns(in.batch, [&](int, int k) {
-    return std::pow(in.options.weight_parameter, in.batch.turn_index[k]);
+    return std::pow(in.options.parameter, in.batch.turn_index[k]);
   });
 }
 

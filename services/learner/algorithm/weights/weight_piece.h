@@ -5,15 +5,27 @@
 
 #include "absl/types/span.h"
 #include "common/device/device.h"
-#include "services/learner/algorithm/options.h"
 #include "services/learner/algorithm/step_batch.h"
 
 namespace atod::learner {
 
+struct SodOptions {
+  enum class Mode { kStepwise, kUniform, kGated };
+  Mode mode = Mode::kStepwise;
+  double delta = 0.2;  // of the stepwise mode
+  double gate_min = 0, gate_max = 0, gate_slope = 0;
+};
+
+// What pieces take from the configuration.
+struct WeightOptions {
+  double parameter = 1;  // weight_parameter
+  SodOptions sod;
+};
+
 // What a weight piece may look at.
 struct WeightContext {
   const StepBatch& batch;
-  const AlgorithmOptions& options;
+  const WeightOptions& options;
   // d, h, their norms and T-DUR's own weights, [turns].
   const StatisticsOutput& statistics;
   absl::Span<const double> group_advantage;  // [turns]
