@@ -191,7 +191,7 @@ absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
     max_tokens = std::min(max_tokens, spec.max_prompt_tokens);
   }
   if (spec.chat) {
-    ATOD_RETURN_IF_ERROR(CheckChatTemplate(tokenizer.chat_template()));
+    ATOD_RETURN_IF_ERROR(tokenizer.template_status());
   }
   FittedPrompt out;
   out.tokens = Tokens(spec, RenderPrompt(spec, inputs), tokenizer);

@@ -47,7 +47,7 @@ struct FittedPrompt {
 //   kFirstTemplate  rendered with `first`; RESOURCE_EXHAUSTED when that is too
 //                   long as well
 // INVALID_ARGUMENT when the model's own chat template is not one that is known
-// (CheckChatTemplate).
+// (Tokenizer::template_status).
 absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
                                        const PromptInputs& inputs,
                                        const Tokenizer& tokenizer,

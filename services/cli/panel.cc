@@ -8,6 +8,7 @@
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
+#include "common/model/model_folder.h"
 #include "common/model/threads.h"
 #include "services/cli/command.h"
 #include "services/envs/alfworld/alfworld_environment.h"
@@ -148,14 +149,16 @@ absl::StatusOr<PanelPlayer> LoadPlayer(const std::string& model_dir,
                                        const PanelFlags& flags) {
   PanelPlayer player;
   const std::string folder = ModelFolder(model_dir);
-  ATOD_ASSIGN_OR_RETURN(player.tokenizer, Tokenizer::Load(folder));
+  ATOD_ASSIGN_OR_RETURN(model::ModelFolder opened,
+                        model::CheckModelFolder(folder, flags.max_context));
+  player.tokenizer = std::move(opened.tokenizer);
+  if (panel.env->description().prompt.chat)
+    ATOD_RETURN_IF_ERROR(player.tokenizer->template_status());
   rollout::EngineOptions options;
   options.model.device = flags.device;
   options.model.dtype = flags.dtype;
   options.model.max_slots = static_cast<int>(flags.slots);
   options.model.max_context = flags.max_context;
-  if (player.tokenizer->eos_id())
-    options.stop_tokens = {*player.tokenizer->eos_id()};
   ATOD_ASSIGN_OR_RETURN(player.engine, rollout::MakeEngine(folder, options));
   player.envs = std::make_unique<envs::LocalCaller>(
       envs::EnvironmentMap{{panel.options.env, panel.env}});

@@ -20,10 +20,10 @@
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/base/warn.h"
-#include "common/checkpoint/safetensors.h"
 #include "common/metrics/metrics.h"
-#include "common/model/model_config.h"
+#include "common/model/model_folder.h"
 #include "common/rpc/address.h"
+#include "common/tokenizer/difference.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/open_environment.h"
 #include "services/learner/recipe_of.h"
@@ -136,24 +136,19 @@ absl::Status CheckModelPath(const config::LoadedConfig& loaded,
                    : "; docs/models.md says where models come from"));
 }
 
-// Everything of a model but the values of its weights.
-absl::StatusOr<std::unique_ptr<Tokenizer>> OpenModel(const std::string& path) {
-  ATOD_RETURN_IF_ERROR(model::ReadModelConfig(path).status());
-  ATOD_RETURN_IF_ERROR(OpenSafetensorsDir(path).status());
-  return Tokenizer::Load(path);
-}
-
 absl::Status OpenModels(const v1::RunConfig& c) {
-  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> student,
-                        OpenModel(c.model().path()));
-  for (const v1::TeacherConfig& teacher : c.teachers()) {
-    ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
-                          OpenModel(teacher.path()));
-    if (tokenizer->hash() != student->hash())
-      return BadInput({.file = teacher.path(),
-                       .field = "tokenizer.json",
-                       .found = "another tokenizer",
-                       .expected = absl::StrCat("that of ", c.model().path())});
+  const int64_t context = c.model().max_context();
+  ATOD_ASSIGN_OR_RETURN(const model::ModelFolder student,
+                        model::CheckModelFolder(c.model().path(), context));
+  for (const v1::TeacherConfig& config : c.teachers()) {
+    ATOD_ASSIGN_OR_RETURN(const model::ModelFolder teacher,
+                          model::CheckModelFolder(config.path(), context));
+    const std::string difference =
+        TokenizerDifference(*teacher.tokenizer, *student.tokenizer);
+    if (!difference.empty())
+      return absl::InvalidArgumentError(
+          absl::StrCat(config.path(), "/tokenizer.json: ", difference,
+                       ", as in ", c.model().path()));
   }
   return absl::OkStatus();
 }
@@ -162,6 +157,11 @@ absl::Status OpenGames(const config::LoadedConfig& loaded) {
   const v1::RunConfig& c = loaded.config;
   ATOD_ASSIGN_OR_RETURN(const std::shared_ptr<const envs::Environment> env,
                         envs::OpenEnvironment(c.env()));
+  if (env->description().prompt.chat) {
+    ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                          Tokenizer::Load(c.model().path()));
+    ATOD_RETURN_IF_ERROR(tokenizer->template_status());
+  }
   std::map<std::string, envs::SplitInfo> splits;
   std::string names;
   for (const envs::SplitInfo& split : env->description().splits) {
@@ -257,7 +257,10 @@ absl::Status CheckInputs(const config::LoadedConfig& loaded) {
 absl::Status OpenInputs(const config::LoadedConfig& loaded) {
   ATOD_RETURN_IF_ERROR(OpenModels(loaded.config));
   const std::string& reference = loaded.config.algorithm().reference();
-  if (!reference.empty()) ATOD_RETURN_IF_ERROR(OpenModel(reference).status());
+  if (!reference.empty())
+    ATOD_RETURN_IF_ERROR(
+        model::CheckModelFolder(reference, loaded.config.model().max_context())
+            .status());
   return OpenGames(loaded);
 }
 

@@ -212,8 +212,6 @@ absl::StatusOr<int> RunReplay(const Flags& flags) {
                    .max_slots = 1,
                    .max_context = config.model().max_context(),
                    .deterministic = config.deterministic()};
-  if (tokenizer->eos_id().has_value())
-    options.stop_tokens = {*tokenizer->eos_id()};
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
                         rollout::MakeEngine(config.model().path(), options));
 

@@ -111,8 +111,7 @@ absl::StatusOr<std::vector<ChatMessage>> ReadMessages(const json& list) {
 
 absl::StatusOr<int> ChatTemplate(const std::string& model, bool thinking) {
   ATOD_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(model));
-  ATOD_RETURN_IF_ERROR(
-      WithFile(CheckChatTemplate(tokenizer->chat_template()), model));
+  ATOD_RETURN_IF_ERROR(tokenizer->template_status());
   // Values one after the other, each on one line or many.
   while (std::cin >> std::ws && std::cin.peek() != EOF) {
     json list;

@@ -115,9 +115,6 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
       .max_slots = static_cast<int>(config.rollout().slots()),
       .max_context = config.model().max_context(),
       .deterministic = config.deterministic()};
-  if (tokenizer->eos_id().has_value()) {
-    engine_options.stop_tokens = {*tokenizer->eos_id()};
-  }
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<ModelEngine> engine,
                         MakeEngine(config.model().path(), engine_options));
 
