@@ -134,9 +134,9 @@ TEST_F(SafetensorsTest, FaultsAreNamed) {
   EXPECT_THAT(
       Error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", eight),
       HasSubstr("data: found 8 bytes, expected 4"));
-  EXPECT_THAT(Error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
-                    eight, 1),
-              HasSubstr("expected a multiple of the size of F32"));
+  EXPECT_EQ(Error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+                  eight, 1),
+            "opened");  // not aligned
   EXPECT_THAT(Error(R"({"__metadata__":{"k":1}})", ""),
               HasSubstr("__metadata__"));
   ASSERT_TRUE(WriteFileAtomic(Path("short"), "1234").ok());
