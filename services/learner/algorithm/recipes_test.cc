@@ -379,7 +379,8 @@ TEST(Statistics, KlToTheReferenceLowersTheReward) {
   Settings options = Options("grpo");
   options["kl_reward_coef"] = .5;
   options["kl_estimator"] = "k1";
-  const auto without = ComputeAdvantages(batch, RecipeFor(options), 1, *MakeCpuDevice());
+  const auto without =
+      ComputeAdvantages(batch, RecipeFor(options), 1, *MakeCpuDevice());
   EXPECT_THAT(std::string(without.status().message()),
               HasSubstr("reference_logprob: found none"));
   batch.reference_logprob = {-2, -3, -1, -1};
