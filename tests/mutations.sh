@@ -22,7 +22,7 @@ mutations=(
   "clip whatever the sign|$pieces/surrogate.cc|if (clipped < plain) return|if (clipped != plain) return|algorithm_test"
   "dual clip of winners too|$pieces/surrogate.cc|options.dual_clip > 0 && advantage < 0 &&|options.dual_clip > 0 &&|algorithm_test"
   "entropy paid for, not earned|$pieces/update_loss.cc|out.entropy.push_back(-aux|out.entropy.push_back(aux|algorithm_test"
-  "turn ratio without its mean|$pieces/update_loss.cc|? mean : by_ratio[i]|? by_ratio[i] : by_ratio[i]|algorithm_test"
+  "a turn's gradient of its first token|$pieces/update_loss.cc|Mean(by_ratio, begin, end)|Mean(by_ratio, begin, begin + 1)|algorithm_test"
   "old policy's Delta in an update|$pieces/advantages.cc|if (!signal.current|if (signal.current|algorithm_test"
   "gradient of SDAR's gate, too|$pieces/aux_loss.cc|return {gate * gap, -gate, false};|return {gate * gap, -gate - beta * gap * gate * (1 - gate), false};|algorithm_test"
   "norm by torch's dispatch|services/learner/adamw.cc|square += SquareSum(g.numel(), g.data_ptr<float>())|square += std::pow(g.norm().item<double>(), 2)|policy_trainer_test"

@@ -38,6 +38,10 @@ TEST(Surrogate, LossAndGradientAreTheReferenceOnes) {
     EXPECT_NEAR(ClippedSurrogate(c.ratio, c.advantage, high).loss,
                 c.loss_high_28, 1e-15);
   }
+  // The dual clip is for losers alone.
+  SurrogateOptions wide = dual;
+  wide.clip_high = 100;
+  EXPECT_NEAR(ClippedSurrogate(4, 1, wide).gradient, -4, 1e-15);
   // On the boundary only the loss is defined.
   for (const SurrogateOptions& options : {plain, dual, high}) {
     EXPECT_NEAR(ClippedSurrogate(1.2, 2, options).loss, -2.4, 1e-15);
