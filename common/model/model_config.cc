@@ -65,7 +65,6 @@ class Reader {
   // An object of rope parameters must say plain RoPE, whichever of the keys of
   // several years it uses.
   void Rope(const std::string& field, const Json& rope, double& theta) {
-    constexpr const char* kPlain = "\"default\": rope scaling is not supported";
     if (!rope.is_object()) return Fail(field, JsonPreview(rope), "an object");
     if (rope.contains("full_attention")) {  // one object a kind of layer
       if (rope.size() > 1)
@@ -74,12 +73,16 @@ class Reader {
                     "supported");
       return Rope(field + ".full_attention", rope["full_attention"], theta);
     }
+    for (const char* key : {"rope_type", "type"}) {
+      const Json kind = rope.value(key, Json());
+      if (!kind.is_null() && kind != "default")
+        return Fail(absl::StrCat(field, ".", key), JsonPreview(kind),
+                    "\"default\": rope scaling is not supported");
+    }
     for (const auto& [key, value] : rope.items()) {
       const std::string path = absl::StrCat(field, ".", key);
-      if (value.is_null()) continue;
-      if (key == "rope_type" || key == "type") {
-        if (value != "default") return Fail(path, JsonPreview(value), kPlain);
-      } else if (key == "rope_theta") {
+      if (value.is_null() || key == "rope_type" || key == "type") continue;
+      if (key == "rope_theta") {
         if (!value.is_number() || !(value.get<double>() > 0))
           return Fail(path, JsonPreview(value), "a positive number");
         theta = value.get<double>();

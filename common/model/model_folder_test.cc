@@ -148,6 +148,12 @@ TEST_F(ModelFolderTest, RopeOfAnotherKindIsRefusedUnderAnySpelling) {
   }
 }
 
+TEST_F(ModelFolderTest, ARopeOfAnotherKindIsNamedBeforeItsNumbers) {
+  config_["rope_parameters"] = {{"factor", 4.0}, {"type", "yarn"}};
+  WriteConfig();
+  EXPECT_THAT(Error(), HasSubstr("rope_parameters.type: found \"yarn\""));
+}
+
 TEST_F(ModelFolderTest, ATiedHeadIsAnEqualCopyOrRefused) {
   values_["lm_head.weight"] = values_["model.embed_tokens.weight"];
   shapes_["lm_head.weight"] = {kTokens, 8};
