@@ -216,6 +216,8 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   result.rl_coef = recipe.rl.At(step);
   const std::vector<double> reward =
       ShapedRewards(batch, groups, recipe.reward);
+  // A KL may overflow in all of a group, which would then look flat.
+  ATOD_RETURN_IF_ERROR(CheckFinite("reward less penalties and KL", reward));
   result.shaped_reward = PerTrajectory(batch, recipe.reward.statistics, reward);
 
   StatisticsInput in;

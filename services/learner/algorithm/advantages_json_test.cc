@@ -264,8 +264,13 @@ TEST(AdvantagesJson, WhatOverflowsIsAnErrorAndNeverNull) {
   batch = WithLosses();
   batch["trajectories"][1]["turns"][0]["student_logprobs"][0] = -2000;
   EXPECT_THAT(Error(batch, kl),
-              AllOf(HasSubstr("advantage of trajectory t0, turn 0: found nan"),
+              AllOf(HasSubstr("reward less penalties and KL[1]: found -inf"),
                     HasSubstr("expected a finite number")));
+  // In every member alike, which would look like equal rewards.
+  batch = WithLosses();
+  for (json& trajectory : batch["trajectories"])
+    trajectory["turns"][0]["student_logprobs"][0] = -2000;
+  EXPECT_THAT(Error(batch, kl), HasSubstr("KL[0]: found -inf"));
   batch = json::parse(kBatch);
   for (json& x : batch["trajectories"][0]["turns"][2]["student_logprobs"])
     x = -1e308;
