@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -221,7 +222,8 @@ void AddRun(const RunData& run, const RunSummary& summary,
   const Table held_out = HeldOutTable(run);
   if (!held_out.rows.empty())
     page.Section(prefix + "held-out", "Held-out games" + of,
-                 ToHtml(held_out) + Note(HeldOutNote()));
+                 ToHtml(held_out) + Note(HeldOutNote(run)) +
+                     ToHtml(HeldOutCategories(run)));
 }
 
 void AddComparison(const std::vector<RunData>& runs, const Material& m,
@@ -311,9 +313,47 @@ std::string RenderReport(const std::vector<RunData>& runs,
   return Page(title, body);
 }
 
-std::string RenderMarkdown(const std::vector<RunData>& runs) {
+namespace {
+
+// What one run has beyond its row: the held-out games, where deploy/up.sh
+// played them, what the run took, and what the games are.
+std::string MarkdownOfOne(const RunData& run) {
+  std::string out;
+  if (const Table held_out = HeldOutTable(run); !held_out.rows.empty())
+    absl::StrAppend(&out, "\n## Held-out games\n\n", ToMarkdown(held_out), "\n",
+                    HeldOutNote(run), "\n\n",
+                    ToMarkdown(HeldOutCategories(run)));
+  double spent = 0;
+  int trained = 0;
+  for (const StepRow& row : run.steps) {
+    const double step = row.value("timing/step_seconds").value_or(0);
+    spent += step + row.value("timing/eval_seconds").value_or(0);
+    trained += step > 0;
+  }
+  if (run.cores > 0)
+    absl::StrAppendFormat(
+        &out,
+        "\nOn %.0f cores: %.0f s for games, demonstrations, tokenizer and SFT "
+        "of teacher and student (as measured when they were made), %.0f s for "
+        "%d steps of training and their evaluations (the learner's clock).\n",
+        run.cores, run.prepare_seconds, spent, trained);
+  if (!run.games.empty())
+    absl::StrAppend(&out, "\n## The games\n\n```\n",
+                    absl::StripTrailingAsciiWhitespace(run.games), "\n```\n");
+  return out;
+}
+
+}  // namespace
+
+std::string RenderMarkdown(const std::vector<RunData>& runs,
+                           const std::string& svg) {
   const Material m = MaterialOf(runs);
   std::string out;
+  if (runs.size() == 1)
+    out = absl::StrCat(
+        "# Run ", runs[0].name, "\n\nMade by `atod report ", runs[0].dir,
+        " --markdown` from the run's files.\n\n![learning curves](", svg,
+        ")\n\n");
   if (HasSeveralSeeds(m))
     out = absl::StrCat(ToMarkdown(SuccessTable(m, SuccessRows::kGroups)), "\n",
                        GroupNote(), "\n\n### Run by run\n\n");
@@ -328,11 +368,14 @@ std::string RenderMarkdown(const std::vector<RunData>& runs) {
       runs.size() > 1 && !held_out.rows.empty())
     absl::StrAppend(&out, "\n### Held-out games\n\n", ToMarkdown(held_out),
                     "\n", HeldOutComparisonNote(), "\n");
+  if (runs.size() == 1) absl::StrAppend(&out, MarkdownOfOne(runs[0]));
   return out;
 }
 
 std::string RenderSvg(const std::vector<RunData>& runs) {
-  return StandaloneSvg(CompareCurves(runs, GroupRuns(runs)).learning[0]);
+  return StandaloneSvg((runs.size() == 1 ? CurvesOf(runs[0])
+                                         : CompareCurves(runs, GroupRuns(runs)))
+                           .learning[0]);
 }
 
 }  // namespace atod::report

@@ -21,8 +21,11 @@ struct ReportOptions {
 std::string RenderReport(const std::vector<RunData>& runs,
                          const ReportOptions& options);
 
-// The table of the runs, and the differences between groups, in Markdown.
-std::string RenderMarkdown(const std::vector<RunData>& runs);
+// The table of the runs, and the differences between groups, in Markdown; of
+// one run a whole page, with `svg`, the name of the file beside it that
+// RenderSvg makes, and with what deploy/up.sh measured.
+std::string RenderMarkdown(const std::vector<RunData>& runs,
+                           const std::string& svg = "report.svg");
 
 // The success curves of the runs' groups as an SVG file.
 std::string RenderSvg(const std::vector<RunData>& runs);

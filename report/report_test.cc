@@ -521,14 +521,51 @@ TEST(RunData, SpreadKeepsBothEnds) {
 }
 
 TEST(RunData, FlattensListsAndQuotedText) {
-  const auto keys = FlattenConfig(
-      "a: 1\nb:\n  c: \"x y\"\n  d:\n    e: 2\nf:\n  - g: 3\n    h: 4\n  - g: "
-      "5\ni: 6\n");
-  EXPECT_EQ(keys.at("b.c"), "x y");
+  const auto flat = FlattenConfig(
+      "a: 1\nb:\n  c: \"x \\\"y: # z\"\n  d:\n    e: 2\nf:\n  - g: 3\n    h: "
+      "4\n  - g: 5\ni: 6\n",
+      "x.yaml");
+  ASSERT_TRUE(flat.ok()) << flat.status();
+  const std::map<std::string, std::string>& keys = *flat;
+  EXPECT_EQ(keys.at("b.c"), "x \"y: # z");
   EXPECT_EQ(keys.at("b.d.e"), "2");
   EXPECT_EQ(keys.at("f.0.h"), "4");
   EXPECT_EQ(keys.at("f.1.g"), "5");
   EXPECT_EQ(keys.at("i"), "6");
+  EXPECT_EQ(keys.size(), 7u);
+}
+
+TEST(RunData, NamesTheLineOfAConfigurationThatIsNoYaml) {
+  const auto flat = FlattenConfig("a: 1\nb: [\n", "x.yaml");
+  EXPECT_EQ(flat.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(flat.status().message()), HasSubstr("x.yaml:"));
+}
+
+TEST(Report, OneRunsPageHasHeldOutGamesTimesAndTheGames) {
+  RunFolder folder("page", "atod", 0);
+  folder.Metrics(2);
+  folder.HeldOut("teacher", 6);
+  folder.HeldOut("trained-last", 9);
+  folder.Write("timings.jsonl",
+               "{\"step\":1,\"timing/step_seconds\":2.5}\n"
+               "{\"step\":2,\"timing/step_seconds\":3.6,"
+               "\"timing/eval_seconds\":1}\n");
+  folder.Write("seconds.json", "{\"cores\": 2, \"prepare\": 98}");
+  folder.Write("games.txt", "games  10\n");
+  const std::string page = RenderMarkdown({folder.Read()}, "x.svg");
+  EXPECT_THAT(page, HasSubstr("# Run page\n"));
+  EXPECT_THAT(page, HasSubstr("![learning curves](x.svg)"));
+  EXPECT_THAT(page,
+              HasSubstr("| trained student, last checkpoint | 90.0 [59.6, "
+                        "98.2] | 7.0 | +30.0"));
+  EXPECT_THAT(page, HasSubstr("10 games a split and row."));
+  EXPECT_THAT(page,
+              HasSubstr("| success % by task type, unseen | teacher | "
+                        "trained-last |\n|---|---:|---:|\n| (none) | 60.0 "
+                        "| 90.0 |"));
+  EXPECT_THAT(page, HasSubstr("On 2 cores: 98 s for games"));
+  EXPECT_THAT(page, HasSubstr("7 s for 2 steps of training"));
+  EXPECT_THAT(page, HasSubstr("```\ngames  10\n```"));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <set>
 
@@ -12,7 +13,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/problem.h"
@@ -20,6 +20,7 @@
 #include "common/tokenizer/tokenizer.h"
 #include "services/learner/trajectory_store.h"
 #include "services/learner/work_id.h"
+#include "yaml-cpp/yaml.h"
 
 namespace atod::report {
 namespace {
@@ -163,6 +164,20 @@ absl::Status ReadDiagnoses(RunData& run) {
                           return absl::StartsWith(file.name, "before") ||
                                  absl::StartsWith(file.name, "untrained");
                         });
+  return absl::OkStatus();
+}
+
+absl::Status ReadPreparation(RunData& run) {
+  const std::string seconds = run.dir + "/seconds.json";
+  if (fs::exists(seconds)) {
+    ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(seconds));
+    ATOD_ASSIGN_OR_RETURN(const json object, ParseJson(text, seconds));
+    run.cores = Number(object, "cores");
+    run.prepare_seconds = Number(object, "prepare");
+  }
+  const std::string games = run.dir + "/games.txt";
+  if (!fs::exists(games)) return absl::OkStatus();
+  ATOD_ASSIGN_OR_RETURN(run.games, ReadFile(games));
   return absl::OkStatus();
 }
 
@@ -375,40 +390,29 @@ std::vector<std::pair<double, double>> RunData::series(
   return out;
 }
 
-std::map<std::string, std::string> FlattenConfig(const std::string& yaml) {
+absl::StatusOr<std::map<std::string, std::string>> FlattenConfig(
+    const std::string& yaml, const std::string& path) {
   std::map<std::string, std::string> out;
-  // Open sections: the indent of their keys and their dotted path.
-  struct Level {
-    size_t indent;
-    std::string prefix;
-    int next_item = 0;
-  };
-  std::vector<Level> levels = {{0, ""}};
-  for (absl::string_view line : absl::StrSplit(yaml, '\n')) {
-    size_t indent = line.find_first_not_of(' ');
-    if (indent == absl::string_view::npos || line[indent] == '#') continue;
-    absl::string_view rest = line.substr(indent);
-    while (levels.size() > 1 && levels.back().indent > indent)
-      levels.pop_back();
-    if (absl::ConsumePrefix(&rest, "- ")) {
-      Level& list = levels.back();
-      const std::string item = absl::StrCat(list.prefix, list.next_item++, ".");
-      indent += 2;
-      levels.push_back({indent, item});
-    }
-    const size_t colon = rest.find(':');
-    if (colon == absl::string_view::npos) continue;
-    const std::string path =
-        absl::StrCat(levels.back().prefix, rest.substr(0, colon));
-    absl::string_view value =
-        absl::StripAsciiWhitespace(rest.substr(colon + 1));
-    if (value.empty()) {
-      levels.push_back({indent + 2, path + "."});
-      continue;
-    }
-    if (value.size() >= 2 && value.front() == '"' && value.back() == '"')
-      value = value.substr(1, value.size() - 2);
-    out[path] = std::string(value);
+  const std::function<void(const YAML::Node&, const std::string&)> walk =
+      [&](const YAML::Node& node, const std::string& key) {
+        const std::string prefix = key.empty() ? "" : key + ".";
+        if (node.IsMap()) {
+          for (const auto& member : node)
+            walk(member.second, prefix + member.first.Scalar());
+        } else if (node.IsSequence()) {
+          for (size_t i = 0; i < node.size(); ++i)
+            walk(node[i], absl::StrCat(prefix, i));
+        } else {
+          out[key] = node.Scalar();
+        }
+      };
+  try {
+    walk(YAML::Load(yaml), "");
+  } catch (const YAML::Exception& e) {
+    return BadInput({.file = path,
+                     .line = e.mark.line + 1,
+                     .found = e.msg,
+                     .expected = "YAML"});
   }
   return out;
 }
@@ -437,7 +441,8 @@ absl::StatusOr<RunData> ReadRun(const std::string& dir) {
   if (fs::exists(run.dir + "/config.resolved.yaml")) {
     ATOD_ASSIGN_OR_RETURN(const std::string yaml,
                           ReadFile(run.dir + "/config.resolved.yaml"));
-    run.config = FlattenConfig(yaml);
+    ATOD_ASSIGN_OR_RETURN(
+        run.config, FlattenConfig(yaml, run.dir + "/config.resolved.yaml"));
     run.name = run.key("name", run.name);
   }
   ATOD_RETURN_IF_ERROR(ReadSteps(run));
@@ -448,6 +453,7 @@ absl::StatusOr<RunData> ReadRun(const std::string& dir) {
   }
   ATOD_RETURN_IF_ERROR(ReadEvals(run));
   ATOD_RETURN_IF_ERROR(ReadDiagnoses(run));
+  ATOD_RETURN_IF_ERROR(ReadPreparation(run));
   ATOD_RETURN_IF_ERROR(ReadTurns(run));
   return run;
 }

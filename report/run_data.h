@@ -108,6 +108,10 @@ struct RunData {
   std::vector<DiagnosisFile> diagnoses;  // before training first
   std::vector<ShownTrajectory> trajectories;
   std::string teacher_hash;  // of the scores that it trained with
+  // seconds.json and games.txt of deploy/up.sh: what the machine took to make
+  // games and models, and what the games are.
+  double cores = 0, prepare_seconds = 0;  // 0 where there is no such file
+  std::string games;
 
   // Whether any token that trained had a teacher's score.
   bool has_teacher() const;
@@ -124,9 +128,10 @@ inline constexpr size_t kMaxColumns = 60;
 // file in it that cannot be read.
 absl::StatusOr<RunData> ReadRun(const std::string& dir);
 
-// Dotted keys of YAML as config.resolved.yaml has it: nested maps by two
-// spaces, lists of maps, plain or double-quoted scalars.
-std::map<std::string, std::string> FlattenConfig(const std::string& yaml);
+// Dotted keys of YAML with their values as text; INVALID_ARGUMENT names `path`
+// and the line of what is no YAML.
+absl::StatusOr<std::map<std::string, std::string>> FlattenConfig(
+    const std::string& yaml, const std::string& path);
 
 // Up to `most` of `steps`, evenly spread, first and last among them.
 std::vector<uint32_t> Spread(const std::vector<uint32_t>& steps, size_t most);

@@ -185,6 +185,33 @@ std::vector<double> Wins(const std::vector<Game>& games) {
   return out;
 }
 
+// Games by "POLICY\nSPLIT", splits (unseen rooms first: the harder claim) and
+// policies in the order of a table.
+struct HeldOut {
+  explicit HeldOut(const RunData& run) {
+    std::set<std::string> split_set;
+    std::set<std::tuple<int, std::string, std::string>> ranked;
+    for (const NamedEval& eval : run.evals) {
+      by_place[eval.policy + "\n" + eval.split] = &eval.games;
+      split_set.insert(eval.split);
+      const bool warm = absl::EndsWith(eval.policy, kWarm);
+      const std::string plain(absl::StripSuffix(eval.policy, kWarm));
+      ranked.emplace(PolicyRank(plain), plain, warm ? kWarm : "");
+    }
+    splits.assign(split_set.rbegin(), split_set.rend());
+    for (const auto& [rank, plain, suffix] : ranked)
+      policies.push_back(plain + suffix);
+  }
+  // Null where the policy did not play the split.
+  const std::vector<Game>* Games(const std::string& policy,
+                                 const std::string& split) const {
+    const auto it = by_place.find(policy + "\n" + split);
+    return it == by_place.end() ? nullptr : it->second;
+  }
+  std::map<std::string, const std::vector<Game>*> by_place;
+  std::vector<std::string> splits, policies;
+};
+
 }  // namespace
 
 Material MaterialOf(const std::vector<RunData>& runs) {
@@ -332,38 +359,26 @@ Table PairedTable(const Material& m) {
 }
 
 Table HeldOutTable(const RunData& run) {
-  std::map<std::string, const std::vector<Game>*> by_place;
-  std::set<std::string> split_set;
-  std::set<std::tuple<int, std::string, std::string>> policies;
-  for (const NamedEval& eval : run.evals) {
-    by_place[eval.policy + "\n" + eval.split] = &eval.games;
-    split_set.insert(eval.split);
-    const bool warm = absl::EndsWith(eval.policy, kWarm);
-    const std::string plain(absl::StripSuffix(eval.policy, kWarm));
-    policies.emplace(PolicyRank(plain), plain, warm ? kWarm : "");
-  }
+  const HeldOut played(run);
   Table table;
-  if (policies.empty()) return table;
-  // Unseen rooms first: the harder claim.
-  const std::vector<std::string> splits(split_set.rbegin(), split_set.rend());
+  if (played.policies.empty()) return table;
   table.head = {Text("policy")};
-  for (const std::string& split : splits) {
+  for (const std::string& split : played.splits) {
     table.head.push_back(Number(split, "success %"));
     table.head.push_back(Number("turns"));
     table.head.push_back(Number("− teacher", "points, paired"));
   }
-  for (const auto& [rank, plain, suffix] : policies) {
-    const std::string policy = plain + suffix;
+  for (const std::string& policy : played.policies) {
     Table::Row row;
     row.cells.push_back(Text(PolicyName(policy)));
-    for (const std::string& split : splits) {
-      const auto it = by_place.find(policy + "\n" + split);
-      const auto teacher = by_place.find("teacher\n" + split);
-      if (it == by_place.end()) {
+    for (const std::string& split : played.splits) {
+      const std::vector<Game>* found = played.Games(policy, split);
+      const std::vector<Game>* teacher = played.Games("teacher", split);
+      if (found == nullptr) {
         row.cells.insert(row.cells.end(), {None(), None(), None()});
         continue;
       }
-      const std::vector<Game>& games = *it->second;
+      const std::vector<Game>& games = *found;
       double wins = 0, turns = 0;
       for (const Game& g : games) {
         wins += g.success;
@@ -373,12 +388,11 @@ Table HeldOutTable(const RunData& run) {
       const Estimate e = Wilson(wins, n);
       row.cells.push_back(Number(Percent(e.value), Interval(e)));
       row.cells.push_back(Number(absl::StrFormat("%.1f", turns / n)));
-      if (policy == "teacher" || teacher == by_place.end() ||
-          !SameGames(games, *teacher->second)) {
+      if (policy == "teacher" || teacher == nullptr ||
+          !SameGames(games, *teacher)) {
         row.cells.push_back(None());
       } else {
-        const Estimate gap =
-            PairedDifference({Wins(games)}, {Wins(*teacher->second)});
+        const Estimate gap = PairedDifference({Wins(games)}, {Wins(*teacher)});
         row.cells.push_back(Number(Points(gap), SignedInterval(gap)));
       }
     }
@@ -387,10 +401,51 @@ Table HeldOutTable(const RunData& run) {
   return table;
 }
 
-std::string HeldOutNote() {
-  return "Models play at T = 0.4 where the row names no other. [ ] are 95 % "
-         "intervals: Wilson; differences are to the teacher at T = 0.4, paired "
-         "by game (bootstrap).";
+std::string HeldOutNote(const RunData& run) {
+  std::set<size_t> counts;
+  for (const NamedEval& eval : run.evals) counts.insert(eval.games.size());
+  return absl::StrCat(
+      counts.size() == 1
+          ? absl::StrCat(*counts.begin(), " games a split and row. ")
+          : "",
+      "Models play at T = 0.4 where the row names no other. [ ] are 95 % "
+      "intervals: Wilson; differences are to the teacher at T = 0.4, paired by "
+      "game (bootstrap).");
+}
+
+Table HeldOutCategories(const RunData& run) {
+  const HeldOut played(run);
+  Table table;
+  if (played.policies.empty()) return table;
+  const std::string& split = played.splits[0];
+  table.head = {Text("success % by task type, " + split)};
+  struct Count {
+    double wins = 0, games = 0;
+  };
+  std::map<std::string, std::map<std::string, Count>> counts;
+  std::vector<std::string> columns;
+  for (const std::string& policy : played.policies) {
+    const std::vector<Game>* games = played.Games(policy, split);
+    if (games == nullptr) continue;
+    columns.push_back(policy);
+    table.head.push_back(Number(policy));
+    for (const Game& g : *games) {
+      Count& c = counts[g.category][policy];
+      c.wins += g.success;
+      ++c.games;
+    }
+  }
+  for (auto& [category, by_policy] : counts) {
+    Table::Row row;
+    row.cells.push_back(Text(category.empty() ? "(none)" : category));
+    for (const std::string& policy : columns) {
+      const Count& c = by_policy[policy];
+      row.cells.push_back(c.games == 0 ? None()
+                                       : Number(Percent(c.wins / c.games)));
+    }
+    table.rows.push_back(std::move(row));
+  }
+  return table;
 }
 
 std::string HeldOutComparisonNote() {

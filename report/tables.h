@@ -37,7 +37,9 @@ std::string PairedNote(const Material& material);
 // Games outside training: evals/POLICY-SPLIT.jsonl of deploy/up.sh, with the
 // paired difference to the teacher.
 Table HeldOutTable(const RunData& run);
-std::string HeldOutNote();
+std::string HeldOutNote(const RunData& run);
+// Success by task type of every policy, on the split whose rooms are unseen.
+Table HeldOutCategories(const RunData& run);
 
 // The same of several runs: the last checkpoint at T = 0.4 (trained-last) and
 // T = 1 (trained-last-t1) with the first run's untrained student and teacher.

@@ -44,8 +44,9 @@ absl::StatusOr<int> RunReport(const Flags& flags) {
   options.compare = flags.compare;
   ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig defaults,
                         config::LoadRunConfig({}));
-  options.defaults =
-      report::FlattenConfig(config::ResolvedYaml(defaults.config));
+  ATOD_ASSIGN_OR_RETURN(
+      options.defaults,
+      report::FlattenConfig(config::ResolvedYaml(defaults.config), "defaults"));
   const std::string out =
       flags.out.empty() ? runs[0].dir + "/report.html" : flags.out;
   const std::string html = report::RenderReport(runs, options);
@@ -53,10 +54,10 @@ absl::StatusOr<int> RunReport(const Flags& flags) {
   absl::PrintF("%s: %d runs, %.1f KiB\n", out, runs.size(),
                static_cast<double>(html.size()) / 1024);
   if (flags.markdown.empty()) return 0;
-  const std::string table = report::RenderMarkdown(runs);
-  ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.markdown, table));
   const std::filesystem::path svg =
       std::filesystem::path(flags.markdown).replace_extension(".svg");
+  const std::string table = report::RenderMarkdown(runs, svg.filename());
+  ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.markdown, table));
   ATOD_RETURN_IF_ERROR(WriteFileAtomic(svg.string(), report::RenderSvg(runs)));
   absl::PrintF("%s\n%s: learning curves\n", table, svg.string());
   return 0;
