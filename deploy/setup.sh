@@ -29,7 +29,7 @@ packages=(
   libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc
   libabsl-dev libyaml-cpp-dev nlohmann-json3-dev libsqlite3-dev
   libpcre2-dev libutf8proc-dev libxxhash-dev zlib1g-dev libspdlog-dev libcli11-dev
-  prometheus-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev gnuplot-nox
+  prometheus-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
 if [[ $tests ]]; then
   # make and python: what pip builds of TextWorld needs.

@@ -112,28 +112,16 @@ echo "{\"cores\": $(nproc), \"prepare\": $(<"$work/seconds")}" >"$run/seconds.js
 say "evaluating on 300 held-out games of each split"
 evals=$run/evals
 mkdir -p "$evals" "$work/evals"
-play() {  # play NAME SPLIT OUT ARGUMENTS…
-  local label=$1 split=$2 out=$3; shift 3
-  atod eval --games "$work/games" --split "$split" --count 300 --seed 7 \
-    --max-turns 20 --temperature "${temperature:-0.4}" --label "$label" --out "$out" "$@"
-}
-for split in valid_unseen valid_seen; do
-  # The same for every run: kept beside the models they belong to.
-  once "eval-random-$split" play random $split "$work/evals/random-$split.jsonl" --policy random
-  once "eval-untrained-$split" play untrained $split \
-    "$work/evals/untrained-$split.jsonl" --model "$work/student"
-  once "eval-teacher-$split" play teacher $split \
-    "$work/evals/teacher-$split.jsonl" --model "$work/teacher"
-  once "eval-planner-$split" play planner $split "$work/evals/planner-$split.jsonl" --policy planner
-  cp "$work"/evals/*-$split.jsonl "$evals/"
-  temperature=1 play trained-last-t1 $split "$evals/trained-last-t1-$split.jsonl" \
-    --model "$run/checkpoints/last/model"
-  for which in last best; do
-    play "trained-$which" $split "$evals/trained-$which-$split.jsonl" \
-      --model "$run/checkpoints/$which/model"
-  done
+# Of policies and first models the same for every run: kept beside them.
+held_out() { deploy/heldout.sh "$work/games" "$@"; }
+for policy in random planner; do held_out "$work/evals/$policy" 0.4 --policy "$policy"; done
+held_out "$work/evals/untrained" 0.4 --model "$work/student"
+held_out "$work/evals/teacher" 0.4 --model "$work/teacher"
+cp "$work"/evals/{random,planner,untrained,teacher}-valid_*.jsonl "$evals/"
+held_out "$evals/trained-last-t1" 1 --model "$run/checkpoints/last/model"
+for which in last best; do
+  held_out "$evals/trained-$which" 0.4 --model "$run/checkpoints/$which/model"
 done
 atod games stats "$work/games" >"$run/games.txt"
-deploy/report.py "$run"
-atod report "$run"
+atod report "$run" --markdown "$run/report.md"
 say "all done in $((SECONDS - started)) s; report in $run/report.html, the table also in $run/report.md"

@@ -58,22 +58,16 @@ if grep -q '^[^#].*env.episodes=@WORK@/episodes.jsonl' "$table" && [[ ! -e $work
   OMP_WAIT_POLICY=passive "$atod" collect --model "$work/teacher" --games "$work/games" --split train --out "$work/episodes.jsonl"
 fi
 
-# Held-out games, the same for all: play MODEL OUT writes
-# OUT-SPLIT.jsonl and, at T = 1, OUT-t1-SPLIT.jsonl.
-play() {
-  local model=$1 out=$2 split
-  for split in valid_unseen valid_seen; do
-    for t in 0.4: 1:-t1; do
-      local file=$out${t#*:}-$split.jsonl
-      if [[ -e $file ]]; then continue; fi
-      "$atod" eval --model "$model" --games "$work/games" --split "$split" --count 300 --seed 7 \
-        --temperature "${t%:*}" --threads 1 --out "$file" >/dev/null
-    done
-  done
+PATH=$(dirname "$(realpath "$atod")"):$PATH
+held_out() {  # held_out OUT MODEL: also OUT-t1, at T = 1
+  ATOD_THREADS=1 deploy/heldout.sh "$work/games" "$1" 0.4 --model "$2" >/dev/null
+  ATOD_THREADS=1 deploy/heldout.sh "$work/games" "$1-t1" 1 --model "$2" >/dev/null
 }
 mkdir -p "$work/evals"
-play "$work/student" "$work/evals/untrained"
-play "$work/teacher" "$work/evals/teacher"
+held_out "$work/evals/untrained" "$work/student"
+held_out "$work/evals/teacher" "$work/teacher"
+# Models that were made anew do not go with runs of those before.
+models=$(cat "$work"/{student,teacher}/*.safetensors | sha256sum | cut -c1-32)
 
 last() { grep -o "\"$1\":[0-9.e-]*" "$2/metrics.jsonl" | tail -n 1 | cut -d: -f2; }
 percent() { awk -v x="${1:-nan}" 'BEGIN { printf "%.1f", 100 * x }'; }
@@ -82,7 +76,13 @@ one() {  # one INDEX SEED SLOT
   local i=$1 seed=$2 p=$((port + 10 * $3)) name=$base-${names[$1]}-$2 started=$SECONDS
   local run=runs/$name again=() words=()
   for word in ${sets[i]}; do words+=(--set "${word//@WORK@/$work}"); done
-  if [[ -e $run/checkpoints/last ]]; then again=(--resume); else rm -rf "$run"; fi
+  if [[ -e $run/checkpoints/last ]]; then
+    again=(--resume)
+  else
+    rm -rf "$run"
+    mkdir -p "$run"
+    echo "$models" >"$run/models.sha256"
+  fi
   if ! "$atod" up --config deploy/configs/embedded.yaml "${again[@]}" --set "name=$name" --set "seed=$seed" \
     --set "model.path=$work/student" --set "teachers.0.path=$work/teacher" --set "env.data=$work/games" \
     --set threads.learner=1 --set "rpc.learner=127.0.0.1:$p" --set "rpc.teacher=127.0.0.1:$((p + 1))" \
@@ -92,7 +92,7 @@ one() {  # one INDEX SEED SLOT
     echo "$name: failed: $(grep '^error: ' "runs/$name.log" | tail -n 1) (runs/$name.log)"
     return 1
   fi
-  play "$run/checkpoints/last/model" "$run/evals/trained-last"
+  held_out "$run/evals/trained-last" "$run/checkpoints/last/model"
   cp "$work"/evals/{untrained,teacher}-*.jsonl "$run/evals/"
   touch "$run/done"
   echo "$name: done in $((SECONDS - started)) s, step $(last step "$run"), success best $(percent "$(last val/success_rate_best "$run")")," \
@@ -109,6 +109,15 @@ reap() {
   free+=("${slot_of[$pid]}")
   unset "slot_of[$pid]"
 }
+for job in "${queue[@]}"; do
+  read -r i seed <<<"$job"
+  run=runs/$base-${names[i]}-$seed
+  if [[ -e $run/checkpoints/last ]]; then
+    of=$(cat "$run/models.sha256" 2>/dev/null || echo nothing)
+    [[ $of == "$models" ]] ||
+      bad "$run/models.sha256: found $of, expected $models: the run began from another student or teacher; move it away"
+  fi
+done
 for job in "${queue[@]}"; do
   read -r i seed <<<"$job"
   if [[ -e runs/$base-${names[i]}-$seed/done ]]; then continue; fi
