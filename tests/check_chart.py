@@ -75,6 +75,10 @@ def check_pods(all_objects, what):
     check(len(templates) == 4, f"{what}: four workloads")
     for spec in templates:
         assert spec["securityContext"]["runAsNonRoot"] and not spec["automountServiceAccountToken"], spec
+        for container in spec["containers"]:
+            for name in ("startupProbe", "livenessProbe", "readinessProbe"):
+                # A stopped process takes TCP connections, but answers nothing.
+                assert container[name].keys() & {"grpc", "httpGet"}, (name, container)
         for container in spec["containers"] + spec.get("initContainers", []):
             context = container["securityContext"]
             assert context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"], container

@@ -42,9 +42,12 @@ for file in deploy/configs/paper/*.yaml; do
   size=$(basename "$file" | cut -d- -f2)
   teacher=()
   if grep -q '^teachers:' "$file"; then teacher=(--set "teachers.0.path=$work/4b"); fi
-  "$atod" train --config "$file" --set "model.path=$work/$size" "${teacher[@]}" \
+  # There is a shape of each model, but no weights: the plan comes first.
+  if "$atod" train --config "$file" --set "model.path=$work/$size" "${teacher[@]}" \
     --set "env.data=$work/games" --set "env.skills=$work/file" --set "env.episodes=$work/file" \
-    --dry-run >"$work/plan"
+    --dry-run >"$work/plan" 2>"$work/error"; then
+    echo "$file: a dry run with models that have no weights"; exit 1
+  fi
   for line in '128 episodes a step' 'updates: one for 256 turns, at most 25 a step' 'tokens a step, at most' \
     '  learner: [0-9.]* GiB = ' '  rollout: [0-9.]* GiB = '; do
     grep -q -- "$line" "$work/plan" || { echo "$file: no '$line' in the plan:"; cat "$work/plan"; exit 1; }
@@ -61,7 +64,7 @@ done
 # Without models the plan still comes, then one line that names the folder.
 if "$atod" train --config "$file" --dry-run >"$work/plan" 2>"$work/error" ||
   ! grep -q 'episodes a step' "$work/plan" ||
-  ! grep -q '^error: model.path: found models/' "$work/error"; then
+  ! grep -q 'model.path: found no folder models/' "$work/error"; then
   echo "$file: dry run without models"; cat "$work/plan" "$work/error"; exit 1
 fi
 echo "paper configurations: $files files, ok"

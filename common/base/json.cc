@@ -45,13 +45,18 @@ absl::Status CheckKeysOnce(std::string_view text, const std::string& file) {
       key = json::parse(quoted).get<std::string>();
     const auto [it, fresh] = open.back().emplace(std::move(key), begin);
     if (fresh) continue;
-    const size_t start = text.rfind('\n', begin) + 1;  // npos + 1 is 0
+    const auto column = [&](size_t at) {
+      return at - (text.rfind('\n', at) + 1) + 1;  // npos + 1 is 0
+    };
+    const int64_t line = LineAt(text, begin), first = LineAt(text, it->second);
     return BadInput(
         {.file = file,
          .field = OneLine(it->first),
-         .line = LineAt(text, begin),
-         .found = absl::StrCat("the key again in column ", begin - start + 1,
-                               ", first on line ", LineAt(text, it->second)),
+         .line = line,
+         .found = absl::StrCat(
+             "the key again in column ", column(begin), ", first ",
+             line == first ? absl::StrCat("in column ", column(it->second))
+                           : absl::StrCat("on line ", first)),
          .expected = "each key once"});
   }
   return absl::OkStatus();

@@ -1,3 +1,7 @@
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <future>
 #include <string>
 
@@ -6,6 +10,7 @@
 #include "common/base/problem.h"
 #include "common/rpc/address.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/health_client.h"
 #include "common/rpc/rpc_status.h"
 #include "common/rpc/server.h"
 #include "gmock/gmock.h"
@@ -148,6 +153,30 @@ TEST(RpcServer, HealthFollowsSetServing) {
   EXPECT_EQ(health(), "\x08\x02");  // NOT_SERVING
   (*server)->SetServing(true);
   EXPECT_EQ(health(), "\x08\x01");  // SERVING
+}
+
+TEST(Health, AServerThatServesPassesAndNoOtherDoes) {
+  FakeControl control;
+  const auto server = RpcServer::Start({"127.0.0.1:0", {&control}});
+  ASSERT_TRUE(server.ok());
+  const std::string address = (*server)->address();
+  EXPECT_TRUE(CheckHealth(address, absl::Seconds(20)).ok());
+  (*server)->SetServing(false);
+  EXPECT_TRUE(absl::IsUnavailable(CheckHealth(address, absl::Seconds(20))));
+  // As a stopped process: the system takes the connection, nobody answers.
+  const int silent = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in any{};
+  any.sin_family = AF_INET;
+  any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(any);
+  ASSERT_EQ(bind(silent, reinterpret_cast<sockaddr*>(&any), size), 0);
+  ASSERT_EQ(listen(silent, 4), 0);
+  getsockname(silent, reinterpret_cast<sockaddr*>(&any), &size);
+  const std::string stopped = absl::StrCat("127.0.0.1:", ntohs(any.sin_port));
+  EXPECT_FALSE(CheckHealth(stopped, absl::Milliseconds(200)).ok());
+  EXPECT_FALSE(CheckMetrics(stopped, absl::Milliseconds(200)).ok());
+  close(silent);
+  EXPECT_FALSE(CheckMetrics(stopped, absl::Milliseconds(200)).ok());
 }
 
 TEST(RpcServer, ReflectionListsItsServices) {

@@ -13,8 +13,11 @@
 #include "absl/strings/str_split.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
+#include "common/base/printable.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/config/config.h"
+#include "common/rpc/health_client.h"
 #include "services/cli/command.h"
 #include "services/learner/control_client.h"
 #include "services/learner/ledger_check.h"
@@ -55,15 +58,40 @@ absl::StatusOr<int> RunCheckLedger(const std::string& run_dir) {
                  report.forked_from);
   for (const auto& lines :
        {report.duplicates, report.gaps, report.digests, report.missing})
-    for (const std::string& line : lines) absl::PrintF("%s\n", line);
+    for (const std::string& line : lines) absl::PrintF("%s\n", OneLine(line));
   return report.ok() ? 0 : 1;
 }
 
 // --- status.
 
-absl::StatusOr<int> RunStatus(const std::string& address, bool insecure) {
+struct StatusFlags {
+  std::string run_dir;
+  std::vector<std::string> config;
+  std::vector<std::string> sets;
+  std::string learner;
+  bool insecure = false;
+};
+
+// Where the learner listens: as a flag says, else as the configuration that the
+// flags name or that the run wrote down, else the default.
+absl::StatusOr<v1::RpcConfig> LearnerAddress(const StatusFlags& flags) {
+  std::vector<std::string> files = flags.config;
+  if (!flags.run_dir.empty()) {
+    ATOD_RETURN_IF_ERROR(CheckRunDir(flags.run_dir));
+    files.push_back(flags.run_dir + "/config.resolved.yaml");
+  }
+  ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
+                        config::LoadRunConfig(files, flags.sets));
+  v1::RpcConfig rpc = loaded.config.rpc();
+  if (!flags.learner.empty()) rpc.set_learner(flags.learner);
+  if (flags.insecure) rpc.set_insecure(true);
+  return rpc;
+}
+
+absl::StatusOr<int> RunStatus(const StatusFlags& flags) {
+  ATOD_ASSIGN_OR_RETURN(const v1::RpcConfig rpc, LearnerAddress(flags));
   ATOD_ASSIGN_OR_RETURN(const v1::StatusReply s,
-                        learner::FetchStatus(address, insecure));
+                        learner::FetchStatus(rpc.learner(), rpc.insecure()));
   absl::PrintF("run %s, incarnation %d\n", s.run_id(), s.incarnation());
   absl::PrintF("step %d of %d, %s\n", s.step(), s.steps(), s.phase());
   absl::PrintF("weights %d (%s)\n", s.version().number(),
@@ -77,6 +105,16 @@ absl::StatusOr<int> RunStatus(const std::string& address, bool insecure) {
         w.worker(), w.leases(), w.free_slots(), w.held().number(),
         w.silent_seconds());
   if (s.workers().empty()) absl::PrintF("no workers\n");
+  return 0;
+}
+
+// --- health.
+
+absl::StatusOr<int> RunHealth(const std::string& address, bool metrics) {
+  constexpr absl::Duration kTimeout = absl::Seconds(10);
+  ATOD_RETURN_IF_ERROR(metrics ? rpc::CheckMetrics(address, kTimeout)
+                               : rpc::CheckHealth(address, kTimeout));
+  absl::PrintF("%s: serving\n", address);
   return 0;
 }
 
@@ -103,7 +141,7 @@ absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
               v1::DoneReason_Name(t.outcome().done_reason()), t.id().attempt(),
               t.worker());
         }));
-    for (const auto& [id, line] : lines) absl::PrintF("%s\n", line);
+    for (const auto& [id, line] : lines) absl::PrintF("%s\n", OneLine(line));
   }
   return 0;
 }
@@ -136,9 +174,9 @@ void PrintTurn(const v1::Turn& turn, const nlohmann::json* computed) {
   absl::PrintF("\n-- turn %d%s\n", turn.index(),
                turn.trainable() ? "" : " (replayed)");
   if (!turn.observation().empty())
-    absl::PrintF("observation: %s\n", turn.observation());
-  absl::PrintF("text: %s\n", turn.action_text());
-  absl::PrintF("action: %s%s%s\n", turn.executed_action(),
+    absl::PrintF("observation: %s\n", Printable(turn.observation()));
+  absl::PrintF("text: %s\n", Printable(turn.action_text()));
+  absl::PrintF("action: %s%s%s\n", OneLine(turn.executed_action()),
                turn.valid() ? "" : " (invalid)",
                turn.admissible() ? "" : " (not admissible)");
   if (computed == nullptr) return;
@@ -164,7 +202,8 @@ absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
   ATOD_ASSIGN_OR_RETURN(const nlohmann::json computed,
                         Advantages(learner::SpoolDir(run_dir), id));
   absl::PrintF("trajectory %s, task %s (%s), worker %s, attempt %d\n", name,
-               found.task().task_id(), found.task().category(), found.worker(),
+               OneLine(found.task().task_id()),
+               OneLine(found.task().category()), OneLine(found.worker()),
                found.id().attempt());
   absl::PrintF("reward %g, %s, %d turns, %s\n", found.outcome().reward(),
                found.outcome().success() ? "success" : "failure",
@@ -188,15 +227,26 @@ absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
 }  // namespace
 
 void AddRunCommands(CLI::App& app) {
-  auto address = std::make_shared<std::string>("127.0.0.1:7701");
-  auto insecure = std::make_shared<bool>(false);
+  auto flags = std::make_shared<StatusFlags>();
   CLI::App* status =
       AddCommand(app, "status", "what a running learner does right now",
-                 [=] { return RunStatus(*address, *insecure); });
-  status->add_option("--learner", *address, "address (rpc.learner)")
-      ->capture_default_str();
-  status->add_flag("--insecure", *insecure,
+                 [=] { return RunStatus(*flags); });
+  status->add_option("RUN_DIR", flags->run_dir,
+                     "folder of the run, which knows the learner's address");
+  AddConfigFlags(*status, flags->config, flags->sets);
+  status->add_option("--learner", flags->learner,
+                     "address, instead of rpc.learner");
+  status->add_flag("--insecure", flags->insecure,
                    "allow plaintext beyond loopback (rpc.insecure)");
+
+  auto address = std::make_shared<std::string>();
+  auto metrics = std::make_shared<bool>(false);
+  CLI::App* health =
+      AddCommand(app, "health", "whether a service answers; for probes",
+                 [=] { return RunHealth(*address, *metrics); });
+  health->add_option("HOST:PORT", *address, "of its gRPC server")->required();
+  health->add_flag("--metrics", *metrics,
+                   "ask /metrics instead: a rollout worker has no server");
 
   auto run_dir = std::make_shared<std::string>();
   auto step = std::make_shared<int64_t>(-1);

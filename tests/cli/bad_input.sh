@@ -107,6 +107,89 @@ for text in '[]' '{' '{"model_type": "llama"}' "$(sed 's/32/-3/' config.json)"; 
   refused 'config.json' "$atod" score --model broken --input spans.jsonl
 done
 
+# What a run would open.
+read -r -a port < <(python3 - <<'PYTHON'
+import socket
+sockets = [socket.socket() for _ in range(2)]
+for s in sockets: s.bind(("127.0.0.1", 0))
+print(*(s.getsockname()[1] for s in sockets))
+PYTHON
+)
+"$atod" games --out games --seed 1 --train 2 --valid-seen 2 --valid-unseen 2 >/dev/null
+cat >run.yaml <<YAML
+model: {path: model, max_context: 64}
+sampling: {train: {max_tokens: 8}}
+env: {data: games}
+eval: {panel_size: 2}
+algorithm: {recipe: grpo}
+rpc: {learner: "127.0.0.1:${port[0]}", envs: "127.0.0.1:${port[1]}"}
+metrics: {learner_port: 0, envs_port: 0, rollout_port: 0}
+YAML
+"$atod" up --config run.yaml --dry-run >/dev/null
+dry() {  # dry TEXT KEY=VALUE…: the run with these keys
+  local sets=(); for set in "${@:2}"; do sets+=(--set "$set"); done
+  refused "$1" "$atod" up --config run.yaml "${sets[@]}" --dry-run
+}
+dry '--set: model.path: found no folder Qwen/Qwen3-0.6B, expected the folder of a model; from the Hugging Face hub: hf download Qwen/Qwen3-0.6B' model.path=Qwen/Qwen3-0.6B
+dry 'found no folder /x/y, expected the folder of a model; docs/models.md' model.path=/x/y
+dry 'found a file, config.json' model.path=config.json
+dry 'teachers.0.path: found nothing' teachers.0.name=t
+mkdir -p empty; cp config.json empty
+dry 'empty' model.path=empty
+cp -r model teacher
+python3 - <<'PYTHON'
+import json
+t = json.load(open("teacher/tokenizer.json"))
+last = max(t["model"]["vocab"], key=t["model"]["vocab"].get)
+t["model"]["vocab"][last + "x"] = t["model"]["vocab"].pop(last)
+t["model"]["merges"] = t["model"]["merges"][:-1]
+json.dump(t, open("teacher/tokenizer.json", "w"))
+PYTHON
+dry 'tokenizer' teachers.0.path=teacher algorithm.recipe=opd
+dry 'env.data: found none' env.data=none
+dry 'env.train_split: found trains, expected a folder of games in games' env.train_split=trains
+dry 'eval.split: found x' eval.split=x
+dry 'env.episodes: found nothing' algorithm.recipe=tcod algorithm.tcod_mode=b2f teachers.0.path=model
+dry 'config.json:1: split: found nothing' algorithm.recipe=tcod algorithm.tcod_mode=b2f teachers.0.path=model env.episodes=config.json
+dry 'skills: found' algorithm.recipe=sdar teachers.0.path=model env.skills=config.json
+# Addresses.
+dry 'rpc.learner: found ""' rpc.learner=
+dry 'rpc.learner: found " "' 'rpc.learner= '
+dry 'rpc.envs: found ""' 'rpc.envs=127.0.0.1:1,'
+dry 'rpc.learner: found 127.0.0.1:0, expected a port from 1 to 65535' rpc.learner=127.0.0.1:0
+dry 'rpc.learner: found learner.example, expected a loopback address' rpc.learner=learner.example:7701
+dry 'rpc.learner: found "::1:7701"' rpc.learner=::1:7701
+dry "rpc.envs: found port ${port[0]} again, as rpc.learner" "rpc.envs=127.0.0.1:${port[0]}"
+dry "metrics.learner_port: found port ${port[0]} again, as rpc.learner" "metrics.learner_port=${port[0]}"
+dry 'metrics.rollout_port: found port 65536' metrics.rollout_port=65535 rollout.workers=2
+dry 'rpc.bind: found 192.0.2.1 (Cannot assign requested address)' rpc.bind=192.0.2.1 rpc.insecure=true
+dry 'rpc.bind: found "no name"' 'rpc.bind=no name'
+dry 'rpc.bind: found example.org' rpc.bind=example.org
+mkdir -p runs/known
+echo 'rpc: {learner: "no address"}' >runs/known/config.resolved.yaml
+refused '"no address"' "$atod" status runs/known
+refused '"nowhere"' "$atod" status --config run.yaml --set rpc.learner=nowhere
+
+# Output that does not arrive.
+full() {
+  local status=0
+  "$@" >/dev/full 2>error </dev/null || status=$?
+  [[ $status == 2 ]] && grep -q '^error: standard output: cannot write: No space left on device' error || {
+    echo "$* >/dev/full: status $status"; cat error; exit 1; }
+  cases=$((cases + 1))
+}
+full "$atod" --help
+full "$atod" up --help
+full "$atod" up --print-config
+full "$atod" games --out full --seed 1 --train 1 --valid-seen 1 --valid-unseen 1
+full "$atod" score --model model --input spans.jsonl
+full "$atod" verify-model model
+full "$(dirname "$atod")/atod-envs" --print-config
+full "$(dirname "$atod")/atod-envs" --help
+refused '/dev/full: cannot write: No space left on device' "$atod" eval \
+  --policy random --games games --count 1 --out /dev/full
+[[ -c /dev/full ]]
+
 # Lines of JSON.
 rows() {
   printf '{"token_ids": [1, 2, 3], "spans": [[1, 2]]}\n%s\n' "$2" >rows.jsonl
@@ -114,6 +197,9 @@ rows() {
 }
 rows 'found' '{'
 rows 'token_ids: found' '[1]'
+rows 'token_ids: found the key again in column 20, first in column 2' '{"token_ids": [1], "token_ids": [2], "spans": []}'
+rows 'found parse error at line 1, column 17: syntax error' '{"token_ids": [NaN], "spans": []}'
+rows 'found number overflow' '{"token_ids": [1e999], "spans": []}'
 rows 'token_ids: found' '{"token_ids": [1.5]}'
 rows 'tokens[1]: found 99999' '{"token_ids": [1, 99999], "spans": [[1, 1]]}'
 rows 'spans[0]: found' '{"token_ids": [1, 2], "spans": [[0, 1]]}'

@@ -89,8 +89,9 @@ spec:
         {{- include "atod.probe" (list $port) | nindent 8 }}
         periodSeconds: 5
         failureThreshold: 360
+      # Asks the process itself: a stopped one still takes connections.
       livenessProbe:
-        tcpSocket: {port: {{ if $port }}grpc{{ else }}metrics{{ end }}}
+        {{- include "atod.probe" (list $port) | nindent 8 }}
         periodSeconds: 20
         timeoutSeconds: 10
         failureThreshold: 6
