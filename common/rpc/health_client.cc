@@ -32,7 +32,8 @@ absl::Status CheckHealth(const std::string& address, absl::Duration timeout) {
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
   SetTimeout(context, timeout);
-  const grpc::ByteBuffer request;
+  const grpc::Slice nothing;  // HealthCheckRequest{}: the whole server
+  const grpc::ByteBuffer request(&nothing, 1);
   grpc::ByteBuffer reply;
   grpc::Status status;
   absl::Notification done;

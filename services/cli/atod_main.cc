@@ -52,6 +52,7 @@ std::string Explain(CLI::App& app, int argc, char** argv,
 }
 
 int Failed(const absl::Status& status) {
+  std::fflush(stdout);  // in a common log the error comes last
   std::fprintf(stderr, "error: %s\n",
                OneLine(std::string(status.message())).c_str());
   return 2;

@@ -150,7 +150,7 @@ dry 'env.data: found none' env.data=none
 dry 'env.train_split: found trains, expected a folder of games in games' env.train_split=trains
 dry 'eval.split: found x' eval.split=x
 dry 'env.episodes: found nothing' algorithm.recipe=tcod algorithm.tcod_mode=b2f teachers.0.path=model
-dry 'config.json:1: split: found nothing' algorithm.recipe=tcod algorithm.tcod_mode=b2f teachers.0.path=model env.episodes=config.json
+dry 'config.json:1: found' algorithm.recipe=tcod algorithm.tcod_mode=b2f teachers.0.path=model env.episodes=config.json
 dry 'skills: found' algorithm.recipe=sdar teachers.0.path=model env.skills=config.json
 # Addresses.
 dry 'rpc.learner: found ""' rpc.learner=
