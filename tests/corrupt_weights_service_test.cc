@@ -116,7 +116,7 @@ class CorruptLearner final : public grpc::CallbackGenericService {
       : weights_({1, 7, "", std::move(snapshot)}),
         fetch_fault_(std::move(fetch_fault)),
         manifest_fault_(std::move(manifest_fault)),
-        server_(rpc::RpcServer::Start(
+        server_(rpc::Listen(
                     {.address = "127.0.0.1:0", .services = {}, .generic = this})
                     .value()) {}
   const std::string& address() const { return server_->address(); }
@@ -215,7 +215,7 @@ class CorruptWeights : public testing::Test {
     Queue<std::string> refused;
     {
       weights::WeightsClient client(
-          rpc::MakeChannel(learner.address(), false).value(),
+          rpc::Connect(learner.address()).value(),
           {.holder = "rollout-0",
            .arch_hash = "",
            .retry_min = absl::Milliseconds(1),

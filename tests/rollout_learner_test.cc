@@ -75,10 +75,10 @@ class Learner {
         std::make_unique<learner::LearnerServiceImpl>(*coordinator_, *intake_);
     weights_service_ = std::make_unique<weights::WeightsServiceImpl>(versions_);
     fetch_ = std::make_unique<weights::WeightsFetchService>(versions_);
-    auto server = rpc::RpcServer::Start(
-        {.address = absl::StrCat("127.0.0.1:", port),
-         .services = {service_.get(), weights_service_.get()},
-         .generic = fetch_.get()});
+    auto server =
+        rpc::Listen({.address = absl::StrCat("127.0.0.1:", port),
+                     .services = {service_.get(), weights_service_.get()},
+                     .generic = fetch_.get()});
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
   }
@@ -168,8 +168,7 @@ class WorkerProcess {
     hello.set_worker(name);
     hello.set_slots(8);
     hello.mutable_model()->set_tokenizer_hash(tokenizer);
-    const auto channel =
-        *rpc::MakeChannel(absl::StrCat("127.0.0.1:", port), false);
+    const auto channel = *rpc::Connect(absl::StrCat("127.0.0.1:", port));
     client_ = std::make_unique<rollout::WorkerClient>(
         channel,
         rollout::WorkerClient::Options{.hello = hello,

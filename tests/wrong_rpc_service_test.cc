@@ -121,10 +121,9 @@ TEST(WrongRpc, TheEnvironmentServerStays) {
       absl::Seconds(60), &clock, &metrics);
   envs::EnvServiceImpl service(table, &metrics);
   const auto server =
-      rpc::RpcServer::Start({.address = "127.0.0.1:0", .services = {&service}})
-          .value();
+      rpc::Listen({.address = "127.0.0.1:0", .services = {&service}}).value();
   Abuse(*server, {v1::EnvReply::descriptor()->file()->service(0)});
-  const auto channel = rpc::MakeChannel(server->address(), false).value();
+  const auto channel = rpc::Connect(server->address()).value();
   v1::StepRequest step;
   step.set_episode_id("nobody");
   step.set_model_text("look");
@@ -146,10 +145,9 @@ TEST(WrongRpc, TheTeacherStays) {
   info.set_max_context(64);
   teacher::TeacherServiceImpl service(info, batcher, {}, registry);
   const auto server =
-      rpc::RpcServer::Start({.address = "127.0.0.1:0", .services = {&service}})
-          .value();
+      rpc::Listen({.address = "127.0.0.1:0", .services = {&service}}).value();
   Abuse(*server, {v1::ScoreReply::descriptor()->file()->service(0)});
-  const auto channel = rpc::MakeChannel(server->address(), false).value();
+  const auto channel = rpc::Connect(server->address()).value();
   v1::ScoreRequest cold;  // no temperature
   cold.add_items()->add_tokens(1);
   EXPECT_EQ(Send(*channel, "/atod.v1.TeacherService/Score",
@@ -174,14 +172,14 @@ TEST(WrongRpc, TheLearnerStays) {
                          learner::TrajectoryLimits{10, 100});
   learner::LearnerServiceImpl service(coordinator, intake);
   learner::ControlServiceImpl control("run", 1, state, coordinator, *ledger);
-  const auto server = rpc::RpcServer::Start({.address = "127.0.0.1:0",
-                                             .services = {&service, &control}})
-                          .value();
+  const auto server =
+      rpc::Listen({.address = "127.0.0.1:0", .services = {&service, &control}})
+          .value();
   const auto* file = v1::Hello::descriptor()->file();
   Abuse(*server, {file->FindServiceByName("LearnerService"),
                   file->FindServiceByName("ControlService")});
 
-  const auto channel = rpc::MakeChannel(server->address(), false).value();
+  const auto channel = rpc::Connect(server->address()).value();
   const auto work = [&](const v1::WorkerMessage& first) {
     return Send(*channel, "/atod.v1.LearnerService/Work",
                 Bytes(first.SerializeAsString()));

@@ -96,19 +96,4 @@ absl::StatusOr<std::string> ListenAddress(const std::string& bind,
   return out.ToString();
 }
 
-absl::Status CheckPeer(const Address& peer, bool insecure,
-                       const std::string& field) {
-  if (peer.port == 0)
-    return BadInput({"", field, 0, peer.ToString(), "a port from 1 to 65535"});
-  return CheckPlaintext(peer.host, insecure, field);
-}
-
-absl::Status CheckPlaintext(const std::string& host, bool insecure,
-                            const std::string& field) {
-  if (insecure || IsLoopback(host)) return absl::OkStatus();
-  return BadInput({"", field, 0, host,
-                   "a loopback address, or rpc.insecure: true in a network "
-                   "that you trust"});
-}
-
 }  // namespace atod::rpc

@@ -33,12 +33,4 @@ absl::StatusOr<std::string> ListenAddress(const std::string& bind,
                                           const std::string& address,
                                           const std::string& field);
 
-// Refuses a peer that cannot be called: port 0, or plaintext beyond loopback.
-absl::Status CheckPeer(const Address& peer, bool insecure,
-                       const std::string& field);
-
-// Refuses plaintext beyond loopback unless `insecure` (rpc.insecure).
-absl::Status CheckPlaintext(const std::string& host, bool insecure,
-                            const std::string& field);
-
 }  // namespace atod::rpc

@@ -1,16 +1,16 @@
 #include "common/rpc/channel.h"
 
+#include "common/base/problem.h"
 #include "common/base/status_macros.h"
-#include "common/rpc/address.h"
 #include "grpcpp/create_channel.h"
-#include "grpcpp/security/credentials.h"
 
 namespace atod::rpc {
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
-    const std::string& address, bool insecure, const std::string& field) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
+    const std::string& address, const Security& security,
+    const std::string& field) {
   ATOD_ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address, field));
-  ATOD_RETURN_IF_ERROR(CheckPeer(parsed, insecure, field));
+  ATOD_RETURN_IF_ERROR(CheckPeer(parsed, security, field));
   grpc::ChannelArguments args;
   args.SetMaxReceiveMessageSize(kMaxMessageBytes);
   args.SetMaxSendMessageSize(kMaxMessageBytes);
@@ -23,8 +23,14 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
   args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 60'000);
   args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  return grpc::CreateCustomChannel(parsed.ToString(),
-                                   grpc::InsecureChannelCredentials(), args);
+  return grpc::CreateCustomChannel(parsed.ToString(), security.client(), args);
+}
+
+absl::Status CheckPeer(const Address& peer, const Security& security,
+                       const std::string& field) {
+  if (peer.port == 0)
+    return BadInput({"", field, 0, peer.ToString(), "a port from 1 to 65535"});
+  return security.CheckHost(peer.host, field);
 }
 
 void SetTimeout(grpc::ClientContext& context, absl::Duration timeout) {

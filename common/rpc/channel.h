@@ -5,6 +5,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/rpc/address.h"
+#include "common/rpc/security.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
 
@@ -14,13 +16,17 @@ namespace atod::rpc {
 // trajectory with its log-probs is a few MiB.
 inline constexpr int kMaxMessageBytes = 256 << 20;
 
-// A channel to `address` ("HOST:PORT"), connected at the first call. Plaintext:
-// refused beyond loopback unless `insecure` (rpc.insecure). `field` names the
-// address in refusals. A peer that comes back is reached within about a second;
-// one that vanished without a word is noticed by keepalive in about 80 s.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
-    const std::string& address, bool insecure,
+// A channel to `address` ("HOST:PORT"), connected at the first call. What
+// CheckPeer refuses is an error; `field` names the address there. A peer that
+// comes back is reached within about a second; one that vanished without a word
+// is noticed by keepalive in about 80 s.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
+    const std::string& address, const Security& security = {},
     const std::string& field = "address");
+
+// Refuses a peer that cannot be called: port 0, or what `security` forbids.
+absl::Status CheckPeer(const Address& peer, const Security& security,
+                       const std::string& field);
 
 // Gives a call its deadline, `timeout` from now.
 void SetTimeout(grpc::ClientContext& context, absl::Duration timeout);

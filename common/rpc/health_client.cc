@@ -28,7 +28,7 @@ constexpr char kServing[] = "\x08\x01";
 absl::Status CheckHealth(const std::string& address, absl::Duration timeout) {
   // Nothing is told that plaintext could give away.
   ATOD_ASSIGN_OR_RETURN(const auto channel,
-                        MakeChannel(address, /*insecure=*/true));
+                        Connect(address, Security::Insecure()));
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
   SetTimeout(context, timeout);

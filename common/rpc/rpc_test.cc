@@ -69,12 +69,14 @@ TEST(Address, IsParsedAndBadOnesNameTheField) {
 }
 
 TEST(Address, APeerOnPort0OrInPlaintextBeyondLoopbackIsRefused) {
-  EXPECT_EQ(CheckPeer({"127.0.0.1", 0}, false, "rpc.envs").message(),
+  EXPECT_EQ(CheckPeer({"127.0.0.1", 0}, {}, "rpc.envs").message(),
             "rpc.envs: found 127.0.0.1:0, expected a port from 1 to 65535");
-  EXPECT_EQ(CheckPeer({"::1", 0}, true, "rpc.envs").message(),
+  EXPECT_EQ(CheckPeer({"::1", 0}, Security::Insecure(), "rpc.envs").message(),
             "rpc.envs: found [::1]:0, expected a port from 1 to 65535");
-  EXPECT_FALSE(CheckPeer({"learner.local", 7701}, false, "rpc.learner").ok());
-  EXPECT_TRUE(CheckPeer({"learner.local", 7701}, true, "rpc.learner").ok());
+  EXPECT_FALSE(CheckPeer({"learner.local", 7701}, {}, "rpc.learner").ok());
+  EXPECT_TRUE(
+      CheckPeer({"learner.local", 7701}, Security::Insecure(), "rpc.learner")
+          .ok());
 }
 
 TEST(Address, KnowsLoopback) {
@@ -100,7 +102,7 @@ class FakeControl : public v1::ControlService::CallbackService {
 };
 
 absl::StatusOr<std::string> CallStatus(const std::string& address) {
-  auto channel = MakeChannel(address, false);
+  auto channel = Connect(address);
   if (!channel.ok()) return channel.status();
   const auto stub = v1::ControlService::NewStub(*channel);
   grpc::ClientContext context;
@@ -115,7 +117,7 @@ absl::StatusOr<std::string> CallStatus(const std::string& address) {
 absl::StatusOr<std::string> CallRaw(const std::string& address,
                                     const std::string& method,
                                     const std::string& request) {
-  grpc::GenericStub stub(*MakeChannel(address, false));
+  grpc::GenericStub stub(*Connect(address));
   grpc::ClientContext context;
   SetTimeout(context, absl::Seconds(60));
   const grpc::Slice slice(request);
@@ -134,7 +136,7 @@ absl::StatusOr<std::string> CallRaw(const std::string& address,
 
 TEST(RpcServer, AnswersCallsAndCarriesProblems) {
   FakeControl control;
-  const auto server = RpcServer::Start({"127.0.0.1:0", {&control}});
+  const auto server = Listen({"127.0.0.1:0", {&control}});
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_NE((*server)->port(), 0);
   EXPECT_EQ(*CallStatus((*server)->address()), "run");
@@ -144,8 +146,8 @@ TEST(RpcServer, AnswersCallsAndCarriesProblems) {
 
 TEST(RpcServer, HealthFollowsSetServing) {
   FakeControl control;
-  const auto server =
-      RpcServer::Start({"127.0.0.1:0", {&control}, nullptr, false, false});
+  const auto server = Listen(
+      {.address = "127.0.0.1:0", .services = {&control}, .serving = false});
   ASSERT_TRUE(server.ok());
   const auto health = [&] {
     return *CallRaw((*server)->address(), "/grpc.health.v1.Health/Check", "");
@@ -157,7 +159,7 @@ TEST(RpcServer, HealthFollowsSetServing) {
 
 TEST(Health, AServerThatServesPassesAndNoOtherDoes) {
   FakeControl control;
-  const auto server = RpcServer::Start({"127.0.0.1:0", {&control}});
+  const auto server = Listen({"127.0.0.1:0", {&control}});
   ASSERT_TRUE(server.ok());
   const std::string address = (*server)->address();
   EXPECT_TRUE(CheckHealth(address, absl::Seconds(20)).ok());
@@ -181,7 +183,7 @@ TEST(Health, AServerThatServesPassesAndNoOtherDoes) {
 
 TEST(RpcServer, ReflectionListsItsServices) {
   FakeControl control;
-  const auto server = RpcServer::Start({"127.0.0.1:0", {&control}});
+  const auto server = Listen({"127.0.0.1:0", {&control}});
   ASSERT_TRUE(server.ok());
   // ServerReflectionRequest{list_services: ""}
   const auto reply =
@@ -194,21 +196,20 @@ TEST(RpcServer, ReflectionListsItsServices) {
 
 TEST(RpcServer, RefusesATakenPortAndPlaintextBeyondLoopback) {
   FakeControl a, b;
-  const auto first = RpcServer::Start({"127.0.0.1:0", {&a}});
+  const auto first = Listen({"127.0.0.1:0", {&a}});
   ASSERT_TRUE(first.ok());
-  const auto second = RpcServer::Start({(*first)->address(), {&b}});
+  const auto second = Listen({(*first)->address(), {&b}});
   EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status();
   EXPECT_THAT(std::string(second.status().message()),
               HasSubstr((*first)->address()));
-  const auto open = RpcServer::Start({"0.0.0.0:0", {&b}});
+  const auto open = Listen({"0.0.0.0:0", {&b}});
   EXPECT_EQ(ProblemOf(open.status()).field, "rpc.bind");
   ServerOptions insecure{"0.0.0.0:0", {&b}};
-  insecure.insecure = true;
-  EXPECT_TRUE(RpcServer::Start(insecure).ok());
-  EXPECT_EQ(
-      ProblemOf(MakeChannel("10.1.1.1:1", false, "rpc.teacher").status()).field,
-      "rpc.teacher");
-  EXPECT_TRUE(MakeChannel("10.1.1.1:1", true).ok());
+  insecure.security = Security::Insecure();
+  EXPECT_TRUE(Listen(insecure).ok());
+  EXPECT_EQ(ProblemOf(Connect("10.1.1.1:1", {}, "rpc.teacher").status()).field,
+            "rpc.teacher");
+  EXPECT_TRUE(Connect("10.1.1.1:1", Security::Insecure()).ok());
 }
 
 // Holds every call until told to go on.
@@ -228,7 +229,7 @@ class SlowControl : public v1::ControlService::CallbackService {
 
 TEST(RpcServer, ShutdownWaitsForCallsUnderWay) {
   SlowControl control;
-  const auto server = RpcServer::Start({"127.0.0.1:0", {&control}});
+  const auto server = Listen({"127.0.0.1:0", {&control}});
   ASSERT_TRUE(server.ok());
   const std::string address = (*server)->address();
   auto call = std::async(std::launch::async,

@@ -11,7 +11,6 @@
 #include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
-#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 
 namespace atod::rpc {
@@ -44,22 +43,21 @@ void InitGrpcOnce() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
+absl::StatusOr<std::unique_ptr<RpcServer>> Listen(
     const ServerOptions& options) {
   ATOD_ASSIGN_OR_RETURN(Address address,
                         ParseAddress(options.address, "listen address"));
-  ATOD_RETURN_IF_ERROR(
-      CheckPlaintext(address.host, options.insecure, "rpc.bind"));
+  ATOD_RETURN_IF_ERROR(options.security.CheckHost(address.host, "rpc.bind"));
   InitGrpcOnce();
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort(address.ToString(),
-                           grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(address.ToString(), options.security.server(),
+                           &port);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   // Two servers on one port would share its calls at random.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // Let clients ping as MakeChannel() does.
+  // Let clients ping as Connect() does.
   builder.AddChannelArgument(
       GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   for (grpc::Service* service : options.services) {

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/rpc/security.h"
 #include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/server.h"
 
@@ -20,8 +21,7 @@ struct ServerOptions {
   // Answers methods that no service has (weights' Fetch); may be null. Not
   // owned.
   grpc::CallbackGenericService* generic = nullptr;
-  // rpc.insecure: plaintext beyond loopback.
-  bool insecure = false;
+  Security security{};
   // What health checks say at first.
   bool serving = true;
 };
@@ -30,10 +30,6 @@ struct ServerOptions {
 // Thread-safe. The destructor shuts down at once.
 class RpcServer {
  public:
-  // Errors: a refused address (INVALID_ARGUMENT), a port that is taken
-  // (ALREADY_EXISTS).
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
-      const ServerOptions& options);
   ~RpcServer();
 
   uint16_t port() const { return port_; }
@@ -49,6 +45,8 @@ class RpcServer {
   void Shutdown(absl::Duration grace);
 
  private:
+  friend absl::StatusOr<std::unique_ptr<RpcServer>> Listen(
+      const ServerOptions& options);
   RpcServer(std::unique_ptr<grpc::Server> server, std::string address,
             uint16_t port);
 
@@ -56,5 +54,9 @@ class RpcServer {
   const uint16_t port_;
   const std::unique_ptr<grpc::Server> server_;
 };
+
+// Starts a server. Errors: a refused address (INVALID_ARGUMENT), a port that is
+// taken (ALREADY_EXISTS).
+absl::StatusOr<std::unique_ptr<RpcServer>> Listen(const ServerOptions& options);
 
 }  // namespace atod::rpc

@@ -108,7 +108,7 @@ absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
   std::unique_ptr<envs::EnvClient> client;
   if (!flags.server.empty()) {
     ATOD_ASSIGN_OR_RETURN(auto channel,
-                          rpc::MakeChannel(flags.server, false, "--server"));
+                          rpc::Connect(flags.server, {}, "--server"));
     client = std::make_unique<envs::EnvClient>(
         std::vector{channel},
         envs::EnvClientOptions{.timeout = kServerTimeout});

@@ -22,7 +22,7 @@
 #include "common/base/warn.h"
 #include "common/metrics/metrics.h"
 #include "common/model/model_folder.h"
-#include "common/rpc/address.h"
+#include "common/rpc/channel.h"
 #include "common/tokenizer/difference.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/open_environment.h"
@@ -59,7 +59,7 @@ absl::Status AddService(const config::LoadedConfig& loaded,
                         rpc::ParseAddresses(text, field));
   for (const rpc::Address& a : addresses) {
     ATOD_RETURN_IF_ERROR(
-        rpc::CheckPeer(a, loaded.config.rpc().insecure(), field));
+        rpc::CheckPeer(a, rpc::Security(loaded.config.rpc()), field));
     out.push_back({field, a.port});
   }
   return absl::OkStatus();
@@ -205,7 +205,7 @@ absl::Status CheckPorts(const config::LoadedConfig& loaded, bool learner_only) {
       rpc::ListenAddress(bind, loaded.config.rpc().learner(), "rpc.learner")
           .status());
   ATOD_RETURN_IF_ERROR(
-      rpc::CheckPlaintext(bind, loaded.config.rpc().insecure(), "rpc.bind"));
+      rpc::Security(loaded.config.rpc()).CheckHost(bind, "rpc.bind"));
   std::map<uint32_t, std::string> users;
   for (const auto& [field, port] : listeners) {
     if (port > 65535)

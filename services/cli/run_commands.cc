@@ -90,8 +90,9 @@ absl::StatusOr<v1::RpcConfig> LearnerAddress(const StatusFlags& flags) {
 
 absl::StatusOr<int> RunStatus(const StatusFlags& flags) {
   ATOD_ASSIGN_OR_RETURN(const v1::RpcConfig rpc, LearnerAddress(flags));
-  ATOD_ASSIGN_OR_RETURN(const v1::StatusReply s,
-                        learner::FetchStatus(rpc.learner(), rpc.insecure()));
+  ATOD_ASSIGN_OR_RETURN(
+      const v1::StatusReply s,
+      learner::FetchStatus(rpc.learner(), rpc::Security(rpc)));
   absl::PrintF("run %s, incarnation %d\n", s.run_id(), s.incarnation());
   absl::PrintF("step %d of %d, %s\n", s.step(), s.steps(), s.phase());
   absl::PrintF("weights %d (%s)\n", s.version().number(),

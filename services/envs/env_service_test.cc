@@ -27,7 +27,7 @@ struct Server {
   explicit Server(uint16_t port = 0, const std::string& hash = "hash")
       : table(Fakes(hash), absl::Seconds(60), &clock, &metrics),
         service(table, &metrics) {
-    auto started = rpc::RpcServer::Start(
+    auto started = rpc::Listen(
         {.address = absl::StrCat("127.0.0.1:", port), .services = {&service}});
     EXPECT_TRUE(started.ok()) << started.status();
     rpc = *std::move(started);
@@ -37,7 +37,7 @@ struct Server {
     rpc->Shutdown(absl::ZeroDuration());
   }
   std::shared_ptr<grpc::Channel> Channel() const {
-    return *rpc::MakeChannel(rpc->address(), false);
+    return *rpc::Connect(rpc->address());
   }
 
   FakeClock clock;

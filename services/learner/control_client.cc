@@ -8,9 +8,9 @@
 namespace atod::learner {
 
 absl::StatusOr<v1::StatusReply> FetchStatus(const std::string& address,
-                                            bool insecure) {
+                                            const rpc::Security& security) {
   ATOD_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
-                        rpc::MakeChannel(address, insecure, "--learner"));
+                        rpc::Connect(address, security, "--learner"));
   grpc::ClientContext context;
   rpc::SetTimeout(context, absl::Seconds(10));
   v1::StatusReply reply;

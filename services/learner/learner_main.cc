@@ -249,11 +249,11 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
                          "rpc.learner"));
   ATOD_ASSIGN_OR_RETURN(
       const std::unique_ptr<rpc::RpcServer> server,
-      rpc::RpcServer::Start(
+      rpc::Listen(
           {.address = address,
            .services = {&learner_service, &control_service, &weights_service},
            .generic = &fetch_service,
-           .insecure = config.rpc().insecure()}));
+           .security = rpc::Security(config.rpc())}));
   spdlog::info("run {}, incarnation {}, listening on {}", config.name(),
                incarnation, server->address());
   if (!checkpoint_dir.empty())

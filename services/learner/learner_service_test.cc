@@ -36,11 +36,10 @@ class LearnerServiceTest : public testing::Test {
     service_ = std::make_unique<LearnerServiceImpl>(*coordinator_, *intake_);
     control_ = std::make_unique<ControlServiceImpl>("run", 1, state_,
                                                     *coordinator_, *ledger_);
-    server_ =
-        rpc::RpcServer::Start({.address = "127.0.0.1:0",
-                               .services = {service_.get(), control_.get()}})
-            .value();
-    channel_ = rpc::MakeChannel(server_->address(), false).value();
+    server_ = rpc::Listen({.address = "127.0.0.1:0",
+                           .services = {service_.get(), control_.get()}})
+                  .value();
+    channel_ = rpc::Connect(server_->address()).value();
     stub_ = v1::LearnerService::NewStub(channel_);
     control_stub_ = v1::ControlService::NewStub(channel_);
   }

@@ -73,7 +73,7 @@ absl::StatusOr<std::unique_ptr<EnvPeers>> EnvPeers::Connect(
     const std::string text = address.ToString();
     ATOD_ASSIGN_OR_RETURN(
         const std::shared_ptr<grpc::Channel> channel,
-        rpc::MakeChannel(text, config.rpc().insecure(), "rpc.envs"));
+        rpc::Connect(text, rpc::Security(config.rpc()), "rpc.envs"));
     peers->stubs_.push_back(v1::EnvService::NewStub(channel));
     peers->addresses_.push_back(text);
     v1::DescribeRequest request;
@@ -137,7 +137,7 @@ absl::StatusOr<std::map<std::string, std::string>> CheckTeacher(
   const std::string& address = config.rpc().teacher();
   ATOD_ASSIGN_OR_RETURN(
       const std::shared_ptr<grpc::Channel> channel,
-      rpc::MakeChannel(address, config.rpc().insecure(), "rpc.teacher"));
+      rpc::Connect(address, rpc::Security(config.rpc()), "rpc.teacher"));
   const auto stub = v1::TeacherService::NewStub(channel);
   v1::ListModelsReply reply;
   ATOD_RETURN_IF_ERROR(Ask(

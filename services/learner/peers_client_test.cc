@@ -58,8 +58,7 @@ class FakeTeacherService final : public v1::TeacherService::CallbackService {
 };
 
 std::unique_ptr<rpc::RpcServer> Start(grpc::Service& service) {
-  return rpc::RpcServer::Start(
-             {.address = "127.0.0.1:0", .services = {&service}})
+  return rpc::Listen({.address = "127.0.0.1:0", .services = {&service}})
       .value();
 }
 

@@ -70,7 +70,7 @@ absl::StatusOr<std::unique_ptr<envs::EnvClient>> ConnectEnvs(
   for (const rpc::Address& address : addresses) {
     ATOD_ASSIGN_OR_RETURN(
         channels.emplace_back(),
-        rpc::MakeChannel(address.ToString(), rpc.insecure(), "rpc.envs"));
+        rpc::Connect(address.ToString(), rpc::Security(rpc), "rpc.envs"));
   }
   return std::make_unique<envs::EnvClient>(
       std::move(channels),
@@ -121,7 +121,7 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
   const v1::RpcConfig& rpc = config.rpc();
   ATOD_ASSIGN_OR_RETURN(
       const auto learner,
-      rpc::MakeChannel(rpc.learner(), rpc.insecure(), "rpc.learner"));
+      rpc::Connect(rpc.learner(), rpc::Security(rpc), "rpc.learner"));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<envs::EnvClient> envs,
                         ConnectEnvs(rpc));
   if (args.dry_run) return absl::OkStatus();
@@ -139,7 +139,7 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
   if (!config.teachers().empty()) {
     ATOD_ASSIGN_OR_RETURN(
         const auto channel,
-        rpc::MakeChannel(rpc.teacher(), rpc.insecure(), "rpc.teacher"));
+        rpc::Connect(rpc.teacher(), rpc::Security(rpc), "rpc.teacher"));
     teachers = std::make_unique<teacher::TeacherClient>(
         channel,
         teacher::TeacherClient::Options{

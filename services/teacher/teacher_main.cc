@@ -68,11 +68,10 @@ absl::Status Serve(const config::ProgramArgs& args,
       metrics::MetricsServer::Start(
           config.rpc().bind(),
           static_cast<uint16_t>(config.metrics().teacher_port()), registry));
-  ATOD_ASSIGN_OR_RETURN(
-      const std::unique_ptr<rpc::RpcServer> server,
-      rpc::RpcServer::Start({.address = listen,
-                             .services = {&service},
-                             .insecure = config.rpc().insecure()}));
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::RpcServer> server,
+                        rpc::Listen({.address = listen,
+                                     .services = {&service},
+                                     .security = rpc::Security(config.rpc())}));
   spdlog::info("serving {} ({}) on {}", info.name(), info.weights_hash(),
                server->address());
   signals.Wait();

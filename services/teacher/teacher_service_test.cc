@@ -49,8 +49,7 @@ class Teacher {
         TeacherServiceImpl::Options{
             .max_items = 100, .max_tokens = 1000, .stream_requests = 4},
         *registry_);
-    auto server =
-        rpc::RpcServer::Start({.address = absl::StrCat("127.0.0.1:", port_),
+    auto server = rpc::Listen({.address = absl::StrCat("127.0.0.1:", port_),
                                .services = {service_.get()}});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -67,7 +66,7 @@ class Teacher {
     batcher_.reset();
   }
   std::shared_ptr<grpc::Channel> Connect() const {
-    return *rpc::MakeChannel(absl::StrCat("127.0.0.1:", port_), false);
+    return *rpc::Connect(absl::StrCat("127.0.0.1:", port_));
   }
 
   FakeScorerState state;
