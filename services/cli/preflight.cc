@@ -55,8 +55,12 @@ absl::Status Refuse(const config::LoadedConfig& loaded,
 absl::Status AddService(const config::LoadedConfig& loaded,
                         const std::string& field, const std::string& text,
                         std::vector<Listener>& out) {
-  ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
-                        rpc::ParseAddresses(text, field));
+  std::vector<rpc::Address> addresses(1);
+  if (field == "rpc.envs") {  // the one that may name several
+    ATOD_ASSIGN_OR_RETURN(addresses, rpc::ParseAddresses(text, field));
+  } else {
+    ATOD_ASSIGN_OR_RETURN(addresses[0], rpc::ParseAddress(text, field));
+  }
   for (const rpc::Address& a : addresses) {
     ATOD_RETURN_IF_ERROR(
         rpc::CheckPeer(a, rpc::Security(loaded.config.rpc()), field));

@@ -155,6 +155,7 @@ dry 'skills: found' algorithm.recipe=sdar teachers.0.path=model env.skills=confi
 # Addresses.
 dry 'rpc.learner: found ""' rpc.learner=
 dry 'rpc.learner: found " "' 'rpc.learner= '
+dry 'rpc.learner: found "127.0.0.1:1,127.0.0.1:2"' rpc.learner=127.0.0.1:1,127.0.0.1:2
 dry 'rpc.envs: found ""' 'rpc.envs=127.0.0.1:1,'
 dry 'rpc.learner: found 127.0.0.1:0, expected a port from 1 to 65535' rpc.learner=127.0.0.1:0
 dry 'rpc.learner: found learner.example, expected a loopback address' rpc.learner=learner.example:7701
