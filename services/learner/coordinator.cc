@@ -7,6 +7,8 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
+#include "common/base/warn.h"
+#include "services/learner/trajectory_check.h"
 
 namespace atod::learner {
 namespace {
@@ -135,6 +137,7 @@ void Coordinator::Beat(SessionId id, const v1::Beat& beat) {
 
 void Coordinator::Return(SessionId id, const v1::ReturnLease& message) {
   Wakes wakes;
+  std::string warning;
   {
     absl::MutexLock lock(&mutex_);
     const auto it = sessions_.find(id);
@@ -144,9 +147,21 @@ void Coordinator::Return(SessionId id, const v1::ReturnLease& message) {
     if (lease == leases_.end() || lease->second.session != id) return;
     spdlog::warn("worker {} gave back lease {}: {}", it->second.hello.worker(),
                  message.lease_id(), message.reason());
+    int returns = 0;
+    for (const uint32_t sample : lease->second.samples) {
+      WorkId work = lease->second.first;
+      work.sample = sample;
+      returns = std::max(returns, ++Find(work)->returns);
+    }
+    if (returns >= options_.max_tries && told_.insert(message.reason()).second)
+      warning =
+          absl::StrCat("work was given back ", returns,
+                       " times, and is given out again: ", message.reason(),
+                       " (worker ", it->second.hello.worker(), ")");
     GiveBack(message.lease_id(), /*back_off=*/true);
     Pump(wakes);
   }
+  if (!warning.empty()) LogWarning(warning);
   Call(wakes);
 }
 
@@ -235,6 +250,7 @@ Admission Coordinator::Admit(const v1::Trajectory& t) {
   out.order =
       orders_.at({out.id.purpose, out.id.step}).groups[out.id.group].order;
   out.verdict = v1::SubmitReply::ACCEPTED;
+  out.keep = !EndedInError(t) || !PlayAgain(*sample, t.outcome().error());
   Detach(out.id, *sample);
   sample->state = State::kReserved;
   return out;
@@ -246,14 +262,27 @@ void Coordinator::Accept(const WorkId& id, v1::Trajectory trajectory) {
     absl::MutexLock lock(&mutex_);
     Sample* sample = Find(id);
     if (sample == nullptr || sample->state != State::kReserved) return;
-    sample->state = State::kDone;
-    sample->result = std::make_unique<v1::Trajectory>(std::move(trajectory));
-    Order& order = orders_.at({id.purpose, id.step});
-    --order.open;
-    const std::vector<Sample>& group = order.groups[id.group].samples;
-    if (std::all_of(group.begin(), group.end(),
-                    [](const Sample& s) { return s.state == State::kDone; })) {
-      KillPoint(KillLabel::kGroupComplete);
+    if (!EndedInError(trajectory)) {
+      sample->state = State::kDone;
+      sample->result = std::make_unique<v1::Trajectory>(std::move(trajectory));
+      Order& order = orders_.at({id.purpose, id.step});
+      --order.open;
+      const std::vector<Sample>& group = order.groups[id.group].samples;
+      if (std::all_of(group.begin(), group.end(), [](const Sample& s) {
+            return s.state == State::kDone;
+          })) {
+        KillPoint(KillLabel::kGroupComplete);
+      }
+    } else {
+      const v1::EpisodeError& error = trajectory.outcome().error();
+      const bool again = PlayAgain(*sample, error);
+      ++sample->failures;
+      if (again) {
+        MakePending(*sample, /*back_off=*/true);
+      } else {
+        Drop(id, *sample, absl::StrCat(error.kind(), ": ", error.message()),
+             error.kind());
+      }
     }
     Pump(wakes);  // the worker has a free slot
   }
@@ -267,10 +296,8 @@ void Coordinator::Reject(const WorkId& id, const std::string& reason) {
     Sample* sample = Find(id);
     if (sample == nullptr || sample->state != State::kReserved) return;
     ++totals_.rejected;
-    if (++sample->rejections >= options_.max_rejections) {
-      sample->state = State::kDropped;
-      sample->dropped_because = reason;
-      --orders_.at({id.purpose, id.step}).open;
+    if (++sample->failures >= options_.max_tries) {
+      Drop(id, *sample, reason);
     } else {
       MakePending(*sample, /*back_off=*/true);
     }
@@ -355,7 +382,8 @@ absl::StatusOr<OrderResult> Coordinator::Wait(v1::Purpose purpose,
       } else {
         result.dropped.push_back({{purpose, step, static_cast<uint32_t>(g),
                                    static_cast<uint32_t>(s)},
-                                  sample.dropped_because});
+                                  sample.dropped_because,
+                                  sample.dropped_error});
       }
     }
     group.order.reset();
@@ -570,6 +598,22 @@ void Coordinator::MakePending(Sample& sample, bool back_off) {
                               options_.max_backoff)
                : absl::InfinitePast();
   ++sample.attempt;
+}
+
+void Coordinator::Drop(const WorkId& id, Sample& sample, std::string reason,
+                       std::string error) {
+  sample.state = State::kDropped;
+  sample.dropped_because = std::move(reason);
+  sample.dropped_error = std::move(error);
+  --orders_.at({id.purpose, id.step}).open;
+}
+
+bool Coordinator::PlayAgain(const Sample& sample,
+                            const v1::EpisodeError& error) const {
+  // The same prompt is rendered again, and fits no better.
+  const bool final = !error.transient() &&
+                     (error.kind() == "prompt" || error.kind() == "template");
+  return !final && sample.failures + 1 < options_.max_tries;
 }
 
 Coordinator::Sample* Coordinator::Find(const WorkId& id) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,8 +37,9 @@ struct CoordinatorOptions {
   // from `backoff` to `max_backoff` with each attempt.
   absl::Duration backoff = absl::Milliseconds(100);
   absl::Duration max_backoff = absl::Seconds(5);
-  // A sample whose trajectories were malformed so often is dropped.
-  int max_rejections = 3;
+  // A sample that failed so often, because its episodes ended in errors or its
+  // trajectories were malformed, is dropped.
+  int max_tries = 3;
 };
 
 // One group of an order: `base` has every field of the lease but lease_id,
@@ -48,10 +50,17 @@ struct GroupOrder {
   uint32_t samples = 1;
 };
 
+// A sample that was given up.
+struct DroppedSample {
+  WorkId id;
+  std::string reason;  // "KIND: MESSAGE" of an error
+  std::string error;   // its kind; empty when the trajectory was malformed
+};
+
 // What became of an order.
 struct OrderResult {
-  std::vector<v1::Trajectory> trajectories;             // canonical order
-  std::vector<std::pair<WorkId, std::string>> dropped;  // id, reason
+  std::vector<v1::Trajectory> trajectories;  // canonical order
+  std::vector<DroppedSample> dropped;
 };
 
 // What to do with a submitted trajectory.
@@ -61,6 +70,9 @@ struct Admission {
   // Set when ACCEPTED: the sample is reserved until Accept, Reject or Release.
   WorkId id;
   std::shared_ptr<const GroupOrder> order;
+  // It is kept: a result, or the error that its sample is dropped with. False
+  // for an error after which the sample is played again.
+  bool keep = true;
 };
 
 // Hands the work of open orders to rollout workers and collects it: the state
@@ -88,6 +100,8 @@ class Coordinator {
   // What the worker works on. A lease that it named before, or took over, and
   // names no more is given out again.
   void Beat(SessionId session, const v1::Beat& beat);
+  // The worker leaves, or cannot reach something; a person is told once of a
+  // reason for which work goes back and forth.
   void Return(SessionId session, const v1::ReturnLease& message);
   // The stream broke; leases come back after the grace.
   void Disconnect(SessionId session);
@@ -102,6 +116,8 @@ class Coordinator {
   // --- Trajectories. Admit reserves the sample when it says ACCEPTED; the
   // caller stores the trajectory and then calls exactly one of the others.
   Admission Admit(const v1::Trajectory& trajectory);
+  // A result; an error makes the sample pending again or, with the last try,
+  // dropped.
   void Accept(const WorkId& id, v1::Trajectory trajectory);
   // It was malformed: the work is given out again, in the end dropped.
   void Reject(const WorkId& id, const std::string& reason);
@@ -144,8 +160,10 @@ class Coordinator {
     uint32_t attempt = 0;
     uint64_t lease = 0;     // when leased
     absl::Time not_before;  // when pending
-    int rejections = 0;
+    int failures = 0;
+    int returns = 0;  // by workers that could not play it
     std::string dropped_because;
+    std::string dropped_error;  // kind
     std::unique_ptr<v1::Trajectory> result;
   };
   struct Group {
@@ -197,6 +215,10 @@ class Coordinator {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakePending(Sample& sample, bool back_off)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Drop(const WorkId& id, Sample& sample, std::string reason,
+            std::string error = "") ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether a sample that ended in `error` now is played again.
+  bool PlayAgain(const Sample& sample, const v1::EpisodeError& error) const;
   Sample* Find(const WorkId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CoordinatorOptions options_;
@@ -212,6 +234,7 @@ class Coordinator {
   SessionId next_session_ ABSL_GUARDED_BY(mutex_) = 1;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::set<std::string> told_ ABSL_GUARDED_BY(mutex_);  // reasons of Return
   Totals totals_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -13,6 +13,7 @@
 #include "common/base/rng.h"
 #include "gtest/gtest.h"
 #include "services/learner/coordinator.h"
+#include "services/learner/trajectory_check.h"
 
 namespace atod::learner {
 namespace {
@@ -33,7 +34,7 @@ struct Model {
     SessionId session = 0;
     bool named = false;  // the worker knows of the lease
     absl::Time not_before = absl::InfinitePast();
-    int rejections = 0;
+    int failures = 0;
     int accepted = 0;
     bool taken = false;  // by Wait
   };
@@ -133,6 +134,10 @@ struct Model {
     }
     GiveBack([&](const Sample& s) { return gone.contains(s.session); }, false);
     for (const SessionId id : gone) sessions.erase(id);
+  }
+  // Whether an error of this kind is the sample's end.
+  bool LastTry(const Sample& s, const std::string& kind) const {
+    return kind == "prompt" || s.failures + 1 >= options.max_tries;
   }
   SubmitReply::Verdict Verdict(const v1::Trajectory& t, const WorkId& id) {
     if (t.id().run_id() != options.run_id) return SubmitReply::REJECTED;
@@ -369,7 +374,11 @@ class History {
     Check(admission.verdict == expected,
           absl::StrCat("expected ", SubmitReply::Verdict_Name(expected)));
     if (ok_ && expected == SubmitReply::ACCEPTED) {
-      model_.Find(id)->state = Model::kReserved;
+      Model::Sample& s = *model_.Find(id);
+      s.state = Model::kReserved;
+      Check(admission.keep == (!EndedInError(t) ||
+                               model_.LastTry(s, t.outcome().error().kind())),
+            "keeps what is played again, or forgets what is not");
       storing_.push_back(t);
     }
     Sync();
@@ -388,13 +397,21 @@ class History {
     Model::Sample& s = *model_.Find(id);
     if (fate == 0) {
       coordinator_->Reject(id, "malformed");
-      if (++s.rejections == model_.options.max_rejections)
+      if (++s.failures == model_.options.max_tries)
         s.state = Model::kDropped;
       else
         model_.MakePending(s, true);
     } else if (fate == 1) {
       coordinator_->Release(id);
       model_.MakePending(s, true);
+    } else if (EndedInError(t)) {
+      coordinator_->Accept(id, t);
+      const bool last = model_.LastTry(s, t.outcome().error().kind());
+      ++s.failures;
+      if (last)
+        s.state = Model::kDropped;
+      else
+        model_.MakePending(s, true);
     } else {
       coordinator_->Accept(id, t);
       s.state = Model::kDone;
@@ -525,7 +542,12 @@ class History {
     std::advance(it, rng_.Below(w.leases.size()));
     v1::Lease& lease = it->second;
     const size_t i = rng_.Below(lease.samples_size());
-    const v1::Trajectory t = Played(lease, lease.samples(i));
+    v1::Trajectory t = Played(lease, lease.samples(i));
+    if (rng_.Below(6) == 0) {
+      t.mutable_outcome()->set_done_reason(v1::ERROR);
+      t.mutable_outcome()->mutable_error()->set_kind(rng_.Below(3) ? "task"
+                                                                   : "prompt");
+    }
     lease.mutable_samples()->erase(lease.samples().begin() + i);
     if (lease.samples().empty()) w.leases.erase(it);
     history_.push_back(t);

@@ -208,7 +208,7 @@ TEST_F(CoordinatorTest, OtherRunsLivesAndUnknownWorkAreRefused) {
 TEST_F(CoordinatorTest, MalformedTrajectoriesAreRetriedAndThenDropped) {
   const SessionId w = Join("w", 8);
   ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
-  for (int i = 0; i < options_.max_rejections; ++i) {
+  for (int i = 0; i < options_.max_tries; ++i) {
     const std::vector<v1::Lease> grants = Grants(w);
     ASSERT_EQ(grants.size(), 1u) << i;
     const Admission a = coordinator_->Admit(Played(grants[0], 0));
@@ -220,7 +220,88 @@ TEST_F(CoordinatorTest, MalformedTrajectoriesAreRetriedAndThenDropped) {
   const auto result = coordinator_->Wait(v1::TRAIN, 1);
   ASSERT_TRUE(result.ok());
   ASSERT_EQ(result->dropped.size(), 1u);
-  EXPECT_THAT(result->dropped[0].second, HasSubstr("log-prob of 3"));
+  EXPECT_THAT(result->dropped[0].reason, HasSubstr("log-prob of 3"));
+}
+
+v1::Trajectory Failed(const v1::Lease& lease, uint32_t sample,
+                      const std::string& kind, bool transient = false) {
+  v1::Trajectory t = Played(lease, sample);
+  t.mutable_outcome()->set_done_reason(v1::ERROR);
+  v1::EpisodeError& error = *t.mutable_outcome()->mutable_error();
+  error.set_kind(kind);
+  error.set_message("g/t1/game.tw-pddl:3: found a second goal");
+  error.set_transient(transient);
+  return t;
+}
+
+TEST_F(CoordinatorTest, AnErrorIsPlayedAgainAndThenDroppedWithItsWords) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 2)).ok());
+  const v1::Lease first = Grants(w).at(0);
+  const uint32_t other = 1 - first.samples(0);
+  for (int i = 0; i < options_.max_tries; ++i) {
+    v1::Lease lease = first;
+    lease.set_attempt(i);
+    const v1::Trajectory t = Failed(lease, first.samples(0), "task");
+    const Admission a = coordinator_->Admit(t);
+    ASSERT_EQ(a.verdict, v1::SubmitReply::ACCEPTED) << i;
+    EXPECT_EQ(a.keep, i + 1 == options_.max_tries);
+    coordinator_->Accept(a.id, t);
+    clock_.Advance(options_.max_backoff);
+    coordinator_->Tick();
+  }
+  // The others of its group stand.
+  v1::Lease lease = first;
+  if (first.samples_size() == 1) lease.set_attempt(0);
+  EXPECT_EQ(Submit(Played(lease, other)), v1::SubmitReply::ACCEPTED);
+  const auto result = coordinator_->Wait(v1::TRAIN, 1);
+  ASSERT_TRUE(result.ok());
+  EXPECT_EQ(result->trajectories.size(), 1u);
+  ASSERT_EQ(result->dropped.size(), 1u);
+  EXPECT_EQ(result->dropped[0].error, "task");
+  EXPECT_EQ(result->dropped[0].reason,
+            "task: g/t1/game.tw-pddl:3: found a second goal");
+}
+
+TEST_F(CoordinatorTest, APromptThatDoesNotFitIsNotPlayedAgain) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
+  const v1::Trajectory t = Failed(Grants(w).at(0), 0, "prompt");
+  EXPECT_TRUE(coordinator_->Admit(t).keep);
+  coordinator_->Accept({v1::TRAIN, 1, 0, 0}, t);
+  EXPECT_EQ(coordinator_->Wait(v1::TRAIN, 1)->dropped.size(), 1u);
+}
+
+TEST_F(CoordinatorTest, ATransientErrorIsPlayedAgainWhateverItsKind) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
+  EXPECT_EQ(Submit(Failed(Grants(w).at(0), 0, "prompt", /*transient=*/true)),
+            v1::SubmitReply::ACCEPTED);
+  clock_.Advance(options_.max_backoff);
+  coordinator_->Tick();
+  EXPECT_EQ(Submit(Played(Grants(w).at(0), 0)), v1::SubmitReply::ACCEPTED);
+  EXPECT_EQ(coordinator_->Wait(v1::TRAIN, 1)->trajectories.size(), 1u);
+}
+
+TEST_F(CoordinatorTest, ReturnsAreNoFailuresOfTheSample) {
+  const SessionId w = Join("w", 8);
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 3 * options_.max_tries; ++i) {
+    v1::ReturnLease back;
+    back.set_lease_id(Grants(w).at(0).lease_id());
+    back.set_reason("teacher 127.0.0.1:1: cannot be reached");
+    coordinator_->Return(w, back);
+    clock_.Advance(options_.max_backoff);
+    coordinator_->Tick();
+  }
+  const std::string log = testing::internal::GetCapturedStderr();
+  const size_t warning = log.find("warning: work was given back");
+  EXPECT_NE(warning, std::string::npos) << log;
+  EXPECT_EQ(log.find("warning: work was given back", warning + 1),
+            std::string::npos)
+      << "said once";
+  EXPECT_EQ(Submit(Played(Grants(w).at(0), 0)), v1::SubmitReply::ACCEPTED);
 }
 
 TEST_F(CoordinatorTest, AWorkerWithAnotherTokenizerIsRefused) {

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "services/learner/trajectory_check.h"
 
 namespace atod::learner {
 namespace {
@@ -73,37 +74,68 @@ std::map<std::string, double> EpisodeMetrics(
   return out;
 }
 
+std::map<std::string, double> DroppedMetrics(
+    const std::vector<DroppedSample>& dropped, const std::string& prefix) {
+  std::map<std::string, double> by_kind;
+  for (const char* kind : kErrorKinds) by_kind[kind] = 0;
+  double errors = 0;
+  for (const DroppedSample& d : dropped) {
+    if (d.error.empty()) continue;
+    ++errors;
+    ++by_kind[d.error];
+  }
+  std::map<std::string, double> out = {
+      {prefix + "/errors", errors},
+      {prefix + "/dropped", static_cast<double>(dropped.size())}};
+  if (prefix == "episode")
+    for (const auto& [kind, count] : by_kind)
+      out["episode/errors_" + kind] = count;
+  return out;
+}
+
 std::map<std::string, double> PanelMetrics(
     const std::vector<v1::Trajectory>& trajectories) {
   std::map<std::string, double> out;
   PutOutcomes(trajectories, "val", out);
+  out["val/tasks"] = static_cast<double>(trajectories.size());
   return out;
 }
 
 std::string PanelResults(const std::vector<v1::Trajectory>& trajectories,
+                         const std::vector<DroppedSample>& dropped,
+                         const std::vector<v1::Task>& tasks,
                          const std::string& panel_hash) {
-  std::vector<const v1::Trajectory*> sorted;
-  for (const v1::Trajectory& t : trajectories) sorted.push_back(&t);
-  std::sort(sorted.begin(), sorted.end(),
-            [](const v1::Trajectory* a, const v1::Trajectory* b) {
-              return a->id().group() < b->id().group();
-            });
-  std::string out;
-  for (const v1::Trajectory* t : sorted) {
+  std::map<uint32_t, std::string> lines;  // by place in the panel
+  const auto begin = [](uint32_t step, uint32_t index, const v1::Task& task) {
     nlohmann::ordered_json line;
-    line["step"] = t->id().step();
-    line["index"] = t->id().group();
-    line["task"] = t->task().task_id();
-    line["category"] = t->task().category();
-    line["success"] = t->outcome().success();
-    line["reward"] = t->outcome().reward();
-    line["score"] = t->outcome().score();
-    line["turns"] = t->outcome().length();
-    line["done"] = v1::DoneReason_Name(t->outcome().done_reason());
+    line["step"] = step;
+    line["index"] = index;
+    line["task"] = task.task_id();
+    line["category"] = task.category();
+    return line;
+  };
+  for (const v1::Trajectory& t : trajectories) {
+    auto line = begin(t.id().step(), t.id().group(), t.task());
+    line["success"] = t.outcome().success();
+    line["reward"] = t.outcome().reward();
+    line["score"] = t.outcome().score();
+    line["turns"] = t.outcome().length();
+    line["done"] = v1::DoneReason_Name(t.outcome().done_reason());
     line["panel"] = panel_hash;
-    line["temperature"] = t->sampling().temperature();
-    absl::StrAppend(&out, line.dump(), "\n");
+    line["temperature"] = t.sampling().temperature();
+    lines[t.id().group()] = line.dump();
   }
+  for (const DroppedSample& d : dropped) {
+    auto line = begin(d.id.step, d.id.group, tasks[d.id.group]);
+    line["done"] = v1::DoneReason_Name(v1::ERROR);
+    line["error"] = d.reason;
+    line["panel"] = panel_hash;
+    // A reason is a peer's text: it may be no UTF-8.
+    lines[d.id.group] =
+        line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  }
+  std::string out;
+  for (const auto& [index, line] : lines) absl::StrAppend(&out, line, "\n");
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "atod/v1/trajectory.pb.h"
+#include "services/learner/coordinator.h"
 
 namespace atod::learner {
 
@@ -14,12 +15,22 @@ namespace atod::learner {
 std::map<std::string, double> EpisodeMetrics(
     const std::vector<v1::Trajectory>& trajectories);
 
-// val/success_rate (and by category), val/reward, val/length of one evaluation.
+// PREFIX/errors, PREFIX/dropped and, of training (prefix "episode"), the errors
+// by kind: what no other number of these episodes is over.
+std::map<std::string, double> DroppedMetrics(
+    const std::vector<DroppedSample>& dropped, const std::string& prefix);
+
+// val/success_rate (and by category), val/reward, val/length and val/tasks of
+// one evaluation: of the tasks that were played.
 std::map<std::string, double> PanelMetrics(
     const std::vector<v1::Trajectory>& trajectories);
 
-// One JSON object a line: what became of every panel task, in panel order.
+// One JSON object a line: what became of every panel task, in panel order. A
+// task that was left out has `error` in place of the numbers. `tasks` are those
+// of the panel.
 std::string PanelResults(const std::vector<v1::Trajectory>& trajectories,
+                         const std::vector<DroppedSample>& dropped,
+                         const std::vector<v1::Task>& tasks,
                          const std::string& panel_hash);
 
 // Evaluations of a run so far: best, and mean of the last n. Part of a

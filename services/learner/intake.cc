@@ -1,8 +1,10 @@
 #include "services/learner/intake.h"
 
+#include "absl/strings/str_cat.h"
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
+#include "common/base/warn.h"
 
 namespace atod::learner {
 namespace {
@@ -84,6 +86,20 @@ void Intake::Handle(std::vector<Item> items) {
       item.done(Reply(v1::SubmitReply::REJECTED, ProblemOf(good)));
       continue;
     }
+    if (EndedInError(item.trajectory)) {
+      const v1::EpisodeError& error = item.trajectory.outcome().error();
+      spdlog::error("trajectory {} of worker {} ended in an error{}: {}: {}",
+                    FormatId(admission.id), item.trajectory.worker(),
+                    admission.keep ? "" : ", and is played again", error.kind(),
+                    error.message());
+      // What was sampled before the error was not checked.
+      item.trajectory.clear_sequences();
+    }
+    if (!admission.keep) {
+      coordinator_->Accept(admission.id, std::move(item.trajectory));
+      item.done(Reply(v1::SubmitReply::ACCEPTED));
+      continue;
+    }
     // Category and source come from the owner of the task order.
     *item.trajectory.mutable_task() = admission.order->task;
     const absl::Status stored = store_->Append(item.trajectory);
@@ -112,9 +128,23 @@ void Intake::Handle(std::vector<Item> items) {
       k.item.done(entered);
       continue;
     }
+    if (EndedInError(k.item.trajectory)) Tell(k.item.trajectory);
     coordinator_->Accept(k.id, std::move(k.item.trajectory));
     k.item.done(Reply(v1::SubmitReply::ACCEPTED));
   }
+}
+
+void Intake::Tell(const v1::Trajectory& failed) {
+  const v1::EpisodeError& error = failed.outcome().error();
+  const bool task = error.kind() == "task";
+  if (!told_.insert(task ? "task " + failed.task().task_id() : error.kind())
+           .second) {
+    return;
+  }
+  LogWarning(task ? absl::StrCat("task ", failed.task().task_id(),
+                                 " is set aside: ", error.message())
+                  : absl::StrCat("episodes are left out (the first of kind ",
+                                 error.kind(), "): ", error.message()));
 }
 
 }  // namespace atod::learner

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <functional>
+#include <set>
+#include <string>
 #include <thread>
 
 #include "atod/v1/learner.pb.h"
@@ -13,9 +15,10 @@
 namespace atod::learner {
 
 // The way of a submitted trajectory: admitted, checked, stored, entered in the
-// ledger, and only then counted and acknowledged. One thread does it, and takes
-// what waits together, so that many submissions share one transaction.
-// Parts are not owned. Thread-safe.
+// ledger, and only then counted and acknowledged. An error after which the
+// sample is played again is not stored; the last one is, and warned of. One
+// thread does it, and takes what waits together, so that many submissions share
+// one transaction. Parts are not owned. Thread-safe.
 class Intake {
  public:
   Intake(Coordinator* coordinator, Ledger* ledger, TrajectoryStore* store,
@@ -35,12 +38,16 @@ class Intake {
   };
   void Loop();
   void Handle(std::vector<Item> items);
+  // A sample is left out with this error: a person should see the first of each
+  // kind, and each task.
+  void Tell(const v1::Trajectory& failed);
 
   Coordinator* const coordinator_;
   Ledger* const ledger_;
   TrajectoryStore* const store_;
   const TrajectoryLimits limits_;
   Queue<Item> queue_{4096};
+  std::set<std::string> told_;  // of the thread
   std::thread thread_;
 };
 

@@ -127,6 +127,33 @@ TEST_F(IntakeTest, AnAcceptedTrajectoryIsOnDiskAndInTheLedger) {
             std::vector<uint32_t>{1});
 }
 
+TEST_F(IntakeTest, OnlyTheLastErrorOfASampleIsKeptAndWarnedOf) {
+  testing::internal::CaptureStderr();
+  v1::Trajectory t = Good(lease_, lease_.samples(0));
+  t.mutable_outcome()->set_done_reason(v1::ERROR);
+  t.mutable_outcome()->mutable_error()->set_kind("task");
+  t.mutable_outcome()->mutable_error()->set_message("g/t1:3: two goals");
+  // Nobody looks at what was sampled before an error.
+  t.mutable_sequences(0)->mutable_spans(0)->clear_rollout_logprobs();
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    EXPECT_EQ(ledger_->Count()->submitted, 0u);
+    t.mutable_id()->set_attempt(attempt);
+    EXPECT_EQ(Submit(t).verdict(), v1::SubmitReply::ACCEPTED);
+    EXPECT_EQ(Submit(t).verdict(), v1::SubmitReply::SUPERSEDED) << "again";
+    clock_.Advance(absl::Seconds(10));
+    coordinator_->Tick();
+  }
+  EXPECT_EQ(ledger_->Count()->submitted, 1u);
+  std::vector<v1::Trajectory> stored;
+  ASSERT_TRUE(ReadTrajectories(TrajectoryFile(dir_ + "/spool", v1::TRAIN, 1),
+                               [&](v1::Trajectory x) { stored.push_back(x); })
+                  .ok());
+  ASSERT_EQ(stored.size(), 1u);
+  EXPECT_EQ(stored[0].outcome().error().message(), "g/t1:3: two goals");
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, HasSubstr("warning: task t1 is set aside: g/t1:3: two"));
+}
+
 TEST_F(IntakeTest, ATornTailIsIgnoredAndACorruptFrameIsNamed) {
   Submit(Good(lease_, lease_.samples(0)));
   const std::string path = TrajectoryFile(dir_ + "/spool", v1::TRAIN, 1);
@@ -279,6 +306,27 @@ INSTANTIATE_TEST_SUITE_P(
         Malformation{
             "turns[0].index",
             [](v1::Trajectory& t) { t.mutable_turns(0)->set_index(1); }},
+        Malformation{"outcome.error",
+                     [](v1::Trajectory& t) {
+                       t.mutable_outcome()->set_done_reason(v1::ERROR);
+                     }},
+        Malformation{"outcome.error",
+                     [](v1::Trajectory& t) {
+                       t.mutable_outcome()->set_done_reason(v1::WON);
+                       t.mutable_outcome()->mutable_error()->set_kind("task");
+                     }},
+        Malformation{
+            "outcome.error.kind",
+            [](v1::Trajectory& t) {
+              t.mutable_outcome()->set_done_reason(v1::ERROR);
+              t.mutable_outcome()->mutable_error()->set_kind("weather");
+              t.mutable_outcome()->mutable_error()->set_message("rain");
+            }},
+        Malformation{"outcome.error.message",
+                     [](v1::Trajectory& t) {
+                       t.mutable_outcome()->set_done_reason(v1::ERROR);
+                       t.mutable_outcome()->mutable_error()->set_kind("task");
+                     }},
         Malformation{"outcome", [](v1::Trajectory& t) {
                        t.mutable_outcome()->set_reward(
                            std::numeric_limits<float>::infinity());

@@ -218,6 +218,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   options.beat_seconds = static_cast<float>(config.rollout().beat_seconds());
   options.grace = absl::Seconds(config.rollout().grace_seconds());
   options.silent = absl::Seconds(config.rollout().silent_seconds());
+  options.max_tries = static_cast<int>(config.env().max_tries());
   Coordinator coordinator(options, &clock);
   Intake intake(
       &coordinator, ledger.get(), store.get(),

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
 #include "common/model/model_folder.h"
 #include "common/weights/snapshot_file.h"
 #include "services/learner/lr_schedule.h"
@@ -27,6 +29,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Steps in a row whose every update was skipped, after which a run ends.
+constexpr uint32_t kMaxSkippedSteps = 3;
 constexpr uint64_t kEvalNoiseStream = 0x65766e6f;
 constexpr uint64_t kEvalEnvStream = 0x6576656e;
 
@@ -82,6 +86,12 @@ absl::Status LearnerRun::Prepare() {
     panel_ = MakePanel(config_.eval().panel_seed(), panel_split_.size(),
                        config_.eval().panel_size());
     panel_hash = PanelHash(panel_split_.content_hash(), panel_);
+    if (panel_.size() < config_.eval().panel_size()) {
+      LogWarning(absl::StrCat("eval.panel_size: found ",
+                              config_.eval().panel_size(), ", but split ",
+                              panel_split_.name(), " has ", panel_split_.size(),
+                              " tasks: evaluations are over ", panel_.size()));
+    }
   }
   // Another set of games, panel, tokenizer or teacher is another run.
   const auto same = [](const std::string& field, const std::string& found,
@@ -239,8 +249,8 @@ v1::Lease LearnerRun::BaseLease(const v1::Split& split,
   return lease;
 }
 
-absl::StatusOr<std::vector<v1::Trajectory>> LearnerRun::Play(
-    v1::Purpose purpose, uint32_t step, std::vector<GroupOrder> groups) {
+absl::StatusOr<OrderResult> LearnerRun::Play(v1::Purpose purpose, uint32_t step,
+                                             std::vector<GroupOrder> groups) {
   std::vector<WorkId> work;
   for (uint32_t g = 0; g < groups.size(); ++g)
     for (uint32_t s = 0; s < groups[g].samples; ++s)
@@ -250,17 +260,39 @@ absl::StatusOr<std::vector<v1::Trajectory>> LearnerRun::Play(
       parts_.coordinator->Open(purpose, step, std::move(groups)));
   ATOD_ASSIGN_OR_RETURN(OrderResult result,
                         parts_.coordinator->Wait(purpose, step));
-  for (const auto& [id, reason] : result.dropped) {
-    spdlog::error("trajectory {} dropped: {}", FormatId(id), reason);
-    ATOD_RETURN_IF_ERROR(parts_.ledger->Drop(id, reason));
+  for (const DroppedSample& d : result.dropped) {
+    spdlog::error("trajectory {} dropped: {}", FormatId(d.id), d.reason);
+    ATOD_RETURN_IF_ERROR(parts_.ledger->Drop(d.id, d.reason));
   }
-  if (result.trajectories.empty()) {
-    return absl::InternalError(
-        absl::StrCat("step ", step,
-                     ": every trajectory was malformed and dropped, see "
-                     "the log for the first reasons"));
+  const double share = config_.env().max_error_share();
+  const size_t failed = result.dropped.size();
+  // A single one does not end a run, whatever its share.
+  if (result.trajectories.empty() ||
+      (failed > 1 && failed > share * work.size())) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        purpose == v1::EVAL ? "evaluation after step " : "step ", step, ": ",
+        failed, " of ", work.size(), " episodes failed and were left out, ",
+        "expected at most the share env.max_error_share = ", share,
+        "; the first: ", result.dropped[0].reason));
   }
-  return std::move(result.trajectories);
+  return result;
+}
+
+absl::Status LearnerRun::CheckSkipped(uint32_t step, double skipped,
+                                      size_t updates) {
+  if (skipped > 0) {
+    spdlog::error("step {}: {} updates skipped, their gradient was not finite",
+                  step, skipped);
+  }
+  skipped_steps_ = skipped > 0 && skipped >= updates ? skipped_steps_ + 1 : 0;
+  if (skipped_steps_ < std::min(kMaxSkippedSteps, config_.steps()))
+    return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "step ", step,
+      ": gradient: found not finite in every update of the last ",
+      skipped_steps_,
+      " steps, expected finite: nothing is learned any more (weights, "
+      "optimizer.lr)"));
 }
 
 absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
@@ -282,8 +314,9 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   }
   parts_.state->SetPhase("rollout");
   const Stopwatch rollout(parts_.clock);
-  ATOD_ASSIGN_OR_RETURN(const std::vector<v1::Trajectory> trajectories,
+  ATOD_ASSIGN_OR_RETURN(const OrderResult played,
                         Play(v1::TRAIN, step, std::move(groups)));
+  const std::vector<v1::Trajectory>& trajectories = played.trajectories;
   const double rollout_seconds = rollout.Seconds();
 
   parts_.state->SetPhase("update");
@@ -307,11 +340,12 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
 
   Scalars scalars = trained.metrics;
   if (const auto skipped = scalars.find("actor/skipped_updates");
-      skipped != scalars.end() && skipped->second > 0) {
-    spdlog::error("step {}: {} updates skipped, their gradient was not finite",
-                  step, skipped->second);
+      skipped != scalars.end()) {
+    ATOD_RETURN_IF_ERROR(
+        CheckSkipped(step, skipped->second, trained.updates.size()));
   }
   scalars.merge(EpisodeMetrics(trajectories));
+  scalars.merge(DroppedMetrics(played.dropped, "episode"));
   PutStaleness(trajectories, checkpoint_.version, scalars);
   dead_signals_.Observe(scalars);
 
@@ -349,11 +383,13 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
   const Stopwatch watch(parts_.clock);
   const uint64_t seed = config_.eval().panel_seed();
   std::vector<GroupOrder> groups(panel_.size());
+  std::vector<v1::Task> tasks;
   for (size_t i = 0; i < panel_.size(); ++i) {
     absl::StatusOr<v1::Task> task =
         parts_.tasks->GetTask(panel_split_.name(), panel_[i]);
     if (absl::IsCancelled(task.status())) return false;
     ATOD_RETURN_IF_ERROR(task.status());
+    tasks.push_back(*task);
     groups[i].task = *task;
     groups[i].base = BaseLease(panel_split_, *task);
     groups[i].base.set_env_seed(MixSeed(seed, kEvalEnvStream, panel_[i]));
@@ -361,18 +397,20 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
     groups[i].base.mutable_sampling()->set_temperature(
         static_cast<float>(config_.sampling().eval_temperature()));
   }
-  const auto trajectories = Play(v1::EVAL, step, std::move(groups));
-  if (absl::IsCancelled(trajectories.status())) return false;
-  ATOD_RETURN_IF_ERROR(trajectories.status());
+  const auto played = Play(v1::EVAL, step, std::move(groups));
+  if (absl::IsCancelled(played.status())) return false;
+  ATOD_RETURN_IF_ERROR(played.status());
   std::vector<WorkId> ids;
-  for (const v1::Trajectory& t : *trajectories) ids.push_back(IdOf(t));
+  for (const v1::Trajectory& t : played->trajectories) ids.push_back(IdOf(t));
   ATOD_RETURN_IF_ERROR(parts_.ledger->Consume(step, {ids}));
   const std::string folder = parts_.run_dir + "/evals";
   ATOD_RETURN_IF_ERROR(MakeDirs(folder));
   ATOD_RETURN_IF_ERROR(
       WriteFileAtomic(absl::StrFormat("%s/panel-%06u.jsonl", folder, step),
-                      PanelResults(*trajectories, checkpoint_.panel_hash)));
-  scalars.merge(PanelMetrics(*trajectories));
+                      PanelResults(played->trajectories, played->dropped, tasks,
+                                   checkpoint_.panel_hash)));
+  scalars.merge(PanelMetrics(played->trajectories));
+  scalars.merge(DroppedMetrics(played->dropped, "val"));
   // Best, last and mean are of what was trained.
   if (step > 0) {
     *best = evals_.Add(scalars);
@@ -381,7 +419,13 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
   }
   scalars["timing/eval_seconds"] = watch.Seconds();
   spdlog::info("evaluation after step {}: success {:.1f} % of {} tasks", step,
-               100 * scalars["val/success_rate"], trajectories->size());
+               100 * scalars["val/success_rate"], played->trajectories.size());
+  if (!played->dropped.empty()) {
+    LogWarning(absl::StrCat(
+        "evaluation after step ", step, ": ", played->dropped.size(), " of ",
+        panel_.size(), " panel tasks are left out of its means; the first: ",
+        played->dropped[0].reason));
+  }
   return true;
 }
 

@@ -77,9 +77,12 @@ class LearnerRun {
   absl::Status SaveCheckpoint(bool best);
   absl::Status WriteAdvantages(uint32_t step, const StepData& data,
                                const TrainedStep& trained) const;
-  // Enters the work in the ledger, opens it and waits for all of it.
-  absl::StatusOr<std::vector<v1::Trajectory>> Play(
-      v1::Purpose purpose, uint32_t step, std::vector<GroupOrder> groups);
+  // Enters the work in the ledger, opens it and waits for all of it. An error
+  // when more was dropped than env.max_error_share allows, or everything.
+  absl::StatusOr<OrderResult> Play(v1::Purpose purpose, uint32_t step,
+                                   std::vector<GroupOrder> groups);
+  // Ends a run that has stopped learning: whole steps of skipped updates.
+  absl::Status CheckSkipped(uint32_t step, double skipped, size_t updates);
   v1::Lease BaseLease(const v1::Split& split, const v1::Task& task) const;
   // What a training lease has beside that: curriculum and context.
   absl::Status ShapeTrainingLease(uint32_t step, const v1::Task& task,
@@ -99,6 +102,7 @@ class LearnerRun {
   std::optional<StoredEpisodes> episodes_;  // prefixes of B2F
   std::optional<SkillBank> skills_;         // contexts of SDAR
   v1::WeightVersion version_;
+  uint32_t skipped_steps_ = 0;  // in a row, with every update skipped
   double checkpoint_seconds_ = 0;
   bool saved_ = true;  // checkpoint_ is on disk
 };

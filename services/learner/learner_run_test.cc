@@ -179,6 +179,7 @@ class Life {
     CoordinatorOptions coordinator;
     coordinator.run_id = config.name();
     coordinator.incarnation = incarnation_;
+    coordinator.backoff = absl::ZeroDuration();
     coordinator_ = std::make_unique<Coordinator>(coordinator, &clock_);
     intake_ =
         std::make_unique<Intake>(coordinator_.get(), ledger_.get(),
@@ -186,6 +187,8 @@ class Life {
   }
 
   std::string teacher_hash = "weights of the teacher";
+  // Done to each trajectory before it is handed in.
+  std::function<void(v1::Trajectory&)> spoil = [](v1::Trajectory&) {};
 
   // Stops the run when `stop_at` work is granted ("train 4", "eval 2"). With
   // `shuffle` whole steps arrive together, in another order.
@@ -213,8 +216,10 @@ class Life {
             coordinator_->Close();
             continue;
           }
-          for (const uint32_t s : lease.samples())
+          for (const uint32_t s : lease.samples()) {
             held.push_back(Play(lease, s, config_.name(), incarnation_));
+            spoil(held.back());
+          }
           const size_t whole = lease.purpose() == v1::EVAL
                                    ? config_.eval().panel_size()
                                    : config_.algorithm().tasks_per_step() *
@@ -291,6 +296,9 @@ class LearnerRunTest : public testing::Test {
 steps: 6
 model:
   max_context: 64
+sampling:
+  train:
+    max_tokens: 8
 teachers:
   - name: teacher
 algorithm:
@@ -398,6 +406,103 @@ TEST_F(LearnerRunTest, TheOrderOfArrivalChangesNoBit) {
                 HashHex(ReadFile(root_ + "/in-order/" + file).value()))
           << file;
   }
+}
+
+void Fail(v1::Trajectory& t) {
+  t.mutable_outcome()->set_done_reason(v1::ERROR);
+  t.mutable_outcome()->mutable_error()->set_kind("task");
+  t.mutable_outcome()->mutable_error()->set_message(
+      absl::StrCat(t.task().task_id(), ": found half a game"));
+}
+
+TEST_F(LearnerRunTest, AnErrorIsLeftOutOpenlyAndTheOthersStand) {
+  Life life(Config("holes"), "");
+  life.spoil = [](v1::Trajectory& t) {
+    if (t.purpose() == v1::TRAIN ? t.id().group() == 1 && t.id().sample() == 2
+                                 : t.id().group() == 3)
+      Fail(t);
+  };
+  ASSERT_TRUE(life.Run().ok());
+  for (const std::string& line : Lines("holes")) {
+    const auto step = nlohmann::json::parse(line);
+    if (step["step"] > 0) {
+      EXPECT_EQ(step["episode/errors"], 1) << line;
+      EXPECT_EQ(step["episode/errors_task"], 1) << line;
+      EXPECT_EQ(step["episode/errors_prompt"], 0) << line;
+      EXPECT_EQ(step["episode/dropped"], 1) << line;
+      const double rate = step["episode/success_rate"];
+      EXPECT_NEAR(rate * 11, std::round(rate * 11), 1e-9) << "of 11";
+    }
+    if (!step.contains("val/success_rate")) continue;
+    EXPECT_EQ(step["val/tasks"], 4) << line;
+    EXPECT_EQ(step["val/errors"], 1) << line;
+    const double rate = step["val/success_rate"];
+    EXPECT_NEAR(rate * 4, std::round(rate * 4), 1e-9) << "of 4";
+  }
+  const LedgerReport report = CheckRun(root_ + "/holes").value();
+  EXPECT_TRUE(report.ok());
+  EXPECT_EQ(report.counts.dropped, 6u);
+  EXPECT_EQ(report.counts.consumed, 66u);
+  const std::vector<std::string> panel =
+      absl::StrSplit(*ReadFile(root_ + "/holes/evals/panel-000004.jsonl"), '\n',
+                     absl::SkipEmpty());
+  ASSERT_EQ(panel.size(), 5u);
+  const auto left_out = nlohmann::json::parse(panel[3]);
+  EXPECT_FALSE(left_out.contains("success"));
+  EXPECT_THAT(left_out["error"].get<std::string>(),
+              testing::HasSubstr("found half a game"));
+  const v1::Trajectory kept =
+      FindTrajectory(root_ + "/holes", {v1::TRAIN, 1, 1, 2}).value();
+  EXPECT_EQ(kept.outcome().error().kind(), "task");
+  EXPECT_EQ(kept.id().attempt(), 2u) << "three tries";
+}
+
+TEST_F(LearnerRunTest, AnErrorThatPassesChangesNoNumber) {
+  ASSERT_TRUE(Life(Config("smooth"), "").Run().ok());
+  Life rough(Config("rough"), "");
+  rough.spoil = [](v1::Trajectory& t) {
+    if (t.id().attempt() == 0 && t.id().sample() == 1) Fail(t);
+  };
+  ASSERT_TRUE(rough.Run().ok());
+  EXPECT_EQ(Lines("rough"), Lines("smooth"));
+}
+
+TEST_F(LearnerRunTest, TooManyErrorsEndTheRunInTheirWords) {
+  Life life(Config("broken"), "");
+  life.spoil = [](v1::Trajectory& t) {
+    if (t.purpose() == v1::TRAIN && t.id().step() == 2 && t.id().sample() > 1)
+      Fail(t);
+  };
+  const absl::Status status = life.Run();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()),
+              testing::AllOf(testing::HasSubstr("step 2: 6 of 12 episodes"),
+                             testing::HasSubstr("env.max_error_share = 0.25"),
+                             testing::HasSubstr("found half a game")));
+  const LedgerReport report = CheckRun(root_ + "/broken").value();
+  EXPECT_TRUE(report.ok());
+  EXPECT_EQ(report.counts.dropped, 6u);
+}
+
+TEST_F(LearnerRunTest, AnEvaluationOfErrorsEndsTheRun) {
+  Life life(Config("blind"), "");
+  life.spoil = [](v1::Trajectory& t) {
+    if (t.purpose() == v1::EVAL) Fail(t);
+  };
+  EXPECT_THAT(std::string(life.Run().message()),
+              testing::HasSubstr("evaluation after step 0: 5 of 5"));
+}
+
+TEST_F(LearnerRunTest, ARunThatLearnsNothingEndsWithAnError) {
+  Life life(Config("overflow"), "");
+  life.spoil = [](v1::Trajectory& t) {
+    for (v1::Sequence& sequence : *t.mutable_sequences())
+      for (v1::Span& span : *sequence.mutable_spans())
+        for (v1::TeacherScores& scores : *span.mutable_teacher())
+          for (float& logprob : *scores.mutable_logprobs()) logprob = -3e38f;
+  };
+  EXPECT_THAT(std::string(life.Run().message()),
+              testing::HasSubstr("step 3: gradient: found not finite"));
 }
 
 TEST_F(LearnerRunTest, TcodLimitsTheTurnsOfTrainingByTheStep) {

@@ -1,9 +1,11 @@
 #include "services/learner/trajectory_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "services/learner/algorithm/step_batch.h"
@@ -149,6 +151,27 @@ absl::Status CheckSequence(const std::string& field, const v1::Sequence& seq,
   return absl::OkStatus();
 }
 
+absl::Status CheckError(const v1::Outcome& outcome) {
+  const bool ended_so = outcome.done_reason() == v1::ERROR;
+  if (outcome.has_error() != ended_so) {
+    return Bad("outcome.error", outcome.has_error() ? "an error" : "nothing",
+               ended_so
+                   ? "why it ended in ERROR"
+                   : absl::StrCat("nothing, as it ended in ",
+                                  v1::DoneReason_Name(outcome.done_reason())));
+  }
+  if (!ended_so) return absl::OkStatus();
+  const v1::EpisodeError& error = outcome.error();
+  if (std::find(std::begin(kErrorKinds), std::end(kErrorKinds), error.kind()) ==
+      std::end(kErrorKinds)) {
+    return Bad("outcome.error.kind", absl::StrCat("'", error.kind(), "'"),
+               absl::StrCat("one of: ", absl::StrJoin(kErrorKinds, ", ")));
+  }
+  return error.message().empty()
+             ? Bad("outcome.error.message", "nothing", "what went wrong")
+             : absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckTrajectory(const v1::Trajectory& t, const v1::Lease& lease,
@@ -173,6 +196,8 @@ absl::Status CheckTrajectory(const v1::Trajectory& t, const v1::Lease& lease,
                  absl::StrCat(t.turns(k).index()), absl::StrCat(k));
     }
   }
+  ATOD_RETURN_IF_ERROR(CheckError(t.outcome()));
+  if (EndedInError(t)) return absl::OkStatus();
   for (int s = 0; s < t.sequences_size(); ++s) {
     ATOD_RETURN_IF_ERROR(CheckSequence(absl::StrCat("sequences[", s, "]"),
                                        t.sequences(s), t, lease, limits));
