@@ -1,10 +1,13 @@
+#include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/config/config.h"
 #include "common/config/schema.h"
+#include "common/config/values.h"
 
 namespace atod::config {
 namespace {
@@ -108,7 +111,80 @@ void Print(const Message& message, const std::string& indent, std::string first,
   }
 }
 
+void AddValues(const Message& message, const std::string& prefix, Values& out) {
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  const google::protobuf::Descriptor& descriptor = *message.GetDescriptor();
+  for (int i = 0; i < descriptor.field_count(); ++i) {
+    const FieldDescriptor& field = *descriptor.field(i);
+    const std::string path = absl::StrCat(prefix, field.name());
+    if (field.is_repeated()) {
+      for (int n = 0; n < reflection.FieldSize(message, &field); ++n) {
+        AddValues(reflection.GetRepeatedMessage(message, &field, n),
+                  absl::StrCat(path, ".", n, "."), out);
+      }
+    } else if (!reflection.HasField(message, &field)) {
+      continue;
+    } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      AddValues(reflection.GetMessage(message, &field), path + ".", out);
+    } else {
+      out.emplace_back(path, Scalar(message, field));
+    }
+  }
+}
+
+// Keys or sections.
+constexpr const char* kPlaySettings[] = {"name",
+                                         "device",
+                                         "deterministic",
+                                         "model.dtype",
+                                         "model.max_context",
+                                         "env.name",
+                                         "env.prompt_set",
+                                         "env.max_turns",
+                                         "env.history_length",
+                                         "env.success_reward",
+                                         "sampling"};
+
+bool IsPlaySetting(const std::string& key) {
+  return std::any_of(std::begin(kPlaySettings), std::end(kPlaySettings),
+                     [&](const std::string& name) {
+                       return key == name || key.starts_with(name + ".");
+                     });
+}
+
 }  // namespace
+
+Values ValuesOf(const v1::RunConfig& config) {
+  Values out;
+  AddValues(config, "", out);
+  return out;
+}
+
+Values PlaySettings(const v1::RunConfig& config) {
+  Values out = ValuesOf(config);
+  std::erase_if(out, [](const auto& v) { return !IsPlaySetting(v.first); });
+  return out;
+}
+
+std::string Difference::ToString() const {
+  return absl::StrCat(key, ": ", before, " before, ", after, " now");
+}
+
+std::vector<Difference> Differences(const v1::RunConfig& before,
+                                    const v1::RunConfig& after) {
+  const Values b = ValuesOf(before), a = ValuesOf(after);
+  const std::map<std::string, std::string> was(b.begin(), b.end());
+  const std::map<std::string, std::string> is(a.begin(), a.end());
+  std::vector<Difference> out;
+  for (const auto& [key, value] : a) {
+    const auto old = was.find(key);
+    if (old == was.end() || old->second != value)
+      out.push_back({key, old == was.end() ? "unset" : old->second, value});
+  }
+  for (const auto& [key, value] : b)
+    if (!is.contains(key)) out.push_back({key, value, "unset"});
+  return out;
+}
 
 std::string PrintConfig(const LoadedConfig& loaded) {
   std::string out;

@@ -18,7 +18,17 @@ void Call(const std::vector<std::function<void()>>& wakes) {
 }
 
 // Hashes that are empty on one side are not compared.
-absl::Status Compatible(const v1::ModelInfo& worker, const v1::ModelInfo& run) {
+absl::Status Compatible(const v1::Hello& hello,
+                        const CoordinatorOptions& options) {
+  const v1::ModelInfo &worker = hello.model(), &run = options.model;
+  for (const auto& [key, expected] : options.settings) {
+    const auto found = hello.settings().find(key);
+    if (found != hello.settings().end() && found->second == expected) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "worker ", hello.worker(), ": ", key, ": found ",
+        found == hello.settings().end() ? "nothing" : found->second,
+        ", expected ", expected, " as in the learner's run ", options.run_id));
+  }
   const auto check = [](const char* field, const std::string& found,
                         const std::string& expected) {
     if (found.empty() || expected.empty() || found == expected)
@@ -48,7 +58,7 @@ absl::StatusOr<Coordinator::SessionId> Coordinator::Connect(
                      .found = "nothing",
                      .expected = "a name and at least one slot"});
   }
-  absl::Status fits = Compatible(hello.model(), options_.model);
+  absl::Status fits = Compatible(hello, options_);
   if (!fits.ok()) return fits;
   Wakes wakes;
   SessionId id = 0;

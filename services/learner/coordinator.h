@@ -28,6 +28,8 @@ struct CoordinatorOptions {
   std::string config_yaml;  // config.resolved.yaml
   // What workers must agree on; empty hashes are not compared.
   v1::ModelInfo model;
+  // PlaySettings of the run; none: not compared.
+  std::vector<std::pair<std::string, std::string>> settings;
   float beat_seconds = 2;
   // A broken stream gives its leases back after `grace`, a worker that says
   // nothing after `silent`.
@@ -93,8 +95,8 @@ class Coordinator {
   // --- Workers.
   // A worker's stream begins. A session of the same name ends, and its leases
   // pass to the new one; nothing is granted before the first Beat has said
-  // which of them the worker still plays. FAILED_PRECONDITION when the worker's
-  // model does not fit the run's.
+  // which of them the worker still plays. FAILED_PRECONDITION, naming the first
+  // difference, when the worker's settings or model are not the run's.
   absl::StatusOr<SessionId> Connect(const v1::Hello& hello,
                                     std::function<void()> wake);
   // What the worker works on. A lease that it named before, or took over, and

@@ -314,6 +314,24 @@ TEST_F(CoordinatorTest, AWorkerWithAnotherTokenizerIsRefused) {
   EXPECT_THAT(id.status().message(), HasSubstr("tokenizer_hash"));
 }
 
+TEST_F(CoordinatorTest, AWorkerOfAnotherConfigurationIsRefused) {
+  options_.settings = {{"name", "a"}, {"model.max_context", "512"}};
+  Coordinator coordinator(options_, &clock_);
+  const auto refusal = [&](const std::string& name, const std::string& most) {
+    v1::Hello hello = MakeHello("w", 1);
+    (*hello.mutable_settings())["name"] = name;
+    if (!most.empty()) (*hello.mutable_settings())["model.max_context"] = most;
+    const auto id = coordinator.Connect(hello, [] {});
+    EXPECT_TRUE(id.ok() || absl::IsFailedPrecondition(id.status()));
+    return std::string(id.status().message());
+  };
+  EXPECT_EQ(refusal("a", "512"), "");
+  EXPECT_THAT(refusal("a", "170"),
+              HasSubstr("w: model.max_context: found 170, expected 512"));
+  EXPECT_THAT(refusal("b", "170"), HasSubstr("w: name: found b, expected a"));
+  EXPECT_THAT(refusal("a", ""), HasSubstr("max_context: found nothing"));
+}
+
 TEST_F(CoordinatorTest, CloseEndsAWaitAndDrainTellsEveryWorker) {
   const SessionId w = Join("w", 8);
   ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());

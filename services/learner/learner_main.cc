@@ -12,9 +12,11 @@
 #include "common/base/log.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
 #include "common/collective/communicator.h"
 #include "common/config/config.h"
 #include "common/config/program_args.h"
+#include "common/config/values.h"
 #include "common/device/device.h"
 #include "common/metrics/metrics.h"
 #include "common/metrics/step_recorder.h"
@@ -31,12 +33,14 @@
 #include "services/learner/learner_run.h"
 #include "services/learner/learner_service.h"
 #include "services/learner/ledger.h"
+#include "services/learner/ledger_check.h"
 #include "services/learner/peers_client.h"
 #include "services/learner/policy_trainer.h"
 #include "services/learner/recipe_of.h"
 #include "services/learner/run_checkpoint.h"
 #include "services/learner/run_fork.h"
 #include "services/learner/run_state.h"
+#include "services/learner/step_settings.h"
 #include "services/learner/trajectory_store.h"
 
 namespace atod::learner {
@@ -95,14 +99,51 @@ PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c,
 absl::Status CheckFolder(const std::string& run_dir,
                          const std::string& resume) {
   if (!resume.empty()) return absl::OkStatus();
-  for (const char* file : {"ledger.db", "metrics.jsonl"}) {
-    if (fs::exists(run_dir + "/" + file)) {
-      return BadInput({.file = run_dir,
-                       .field = "name",
-                       .found = absl::StrCat("a run (", file, ")"),
-                       .expected = "a new name, or --resume latest to go on"});
-    }
+  const std::string ledger = run_dir + "/ledger.db";
+  std::string found;
+  if (fs::exists(ledger)) {
+    // A start that was refused before it gave out work left an empty one.
+    ATOD_ASSIGN_OR_RETURN(const bool used, HasWork(ledger));
+    if (used) found = "ledger.db";
   }
+  std::error_code ec;
+  const auto size = fs::file_size(run_dir + "/metrics.jsonl", ec);
+  if (!ec && size > 0) found = "metrics.jsonl";
+  return found.empty()
+             ? absl::OkStatus()
+             : BadInput(
+                   {.file = run_dir,
+                    .field = "name",
+                    .found = absl::StrCat("a run (", found, ")"),
+                    .expected = "a new name, or --resume latest to go on"});
+}
+
+// Says what has changed since the checkpoint that a run goes on from.
+absl::Status TellChanges(const std::string& checkpoint_dir,
+                         const RunCheckpoint& checkpoint,
+                         const v1::RunConfig& config) {
+  if (config.steps() < checkpoint.step) {
+    return BadInput(
+        {.file = "configuration",
+         .field = "steps",
+         .found = absl::StrCat(config.steps()),
+         .expected = absl::StrCat("at least ", checkpoint.step,
+                                  ", the steps done in ", checkpoint_dir)});
+  }
+  if (checkpoint.config_hash == HashHex(config::ResolvedYaml(config)))
+    return absl::OkStatus();
+  absl::StatusOr<config::LoadedConfig> before =
+      config::LoadRunConfig({checkpoint_dir + "/config.resolved.yaml"});
+  if (!before.ok()) {
+    LogWarning(
+        absl::StrCat("the configuration is not that of ", checkpoint_dir,
+                     ", which cannot be read: ", before.status().message()));
+    return absl::OkStatus();
+  }
+  ATOD_ASSIGN_OR_RETURN(
+      const std::vector<std::string> changes,
+      DescribeChanges(before->config, config, checkpoint.step));
+  for (const std::string& change : changes) LogWarning(change);
   return absl::OkStatus();
 }
 
@@ -131,19 +172,19 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   }
 
   // Where to go on from.
-  std::string checkpoint_dir;
-  RunCheckpoint start;
+  FoundCheckpoint found;
   if (!args.resume.empty()) {
-    ATOD_ASSIGN_OR_RETURN(checkpoint_dir, FindCheckpoint(run_dir, args.resume));
+    ATOD_ASSIGN_OR_RETURN(found, OpenCheckpoint(run_dir, args.resume));
   }
-  if (!args.fork.empty() && checkpoint_dir.empty() && !args.dry_run) {
+  if (!args.fork.empty() && found.dir.empty() && !args.dry_run) {
     ATOD_RETURN_IF_ERROR(ForkRun(args.fork, config.runs_dir(), run_dir));
-    ATOD_ASSIGN_OR_RETURN(checkpoint_dir, FindCheckpoint(run_dir, "latest"));
+    ATOD_ASSIGN_OR_RETURN(found, OpenCheckpoint(run_dir, "latest"));
   }
   ATOD_ASSIGN_OR_RETURN(const ForkOrigin origin, ReadForkOrigin(run_dir));
-  if (!checkpoint_dir.empty()) {
-    ATOD_ASSIGN_OR_RETURN(start, LoadCheckpoint(checkpoint_dir));
-  }
+  const std::string checkpoint_dir = found.dir;
+  RunCheckpoint start = std::move(found.state);
+  if (!checkpoint_dir.empty())
+    ATOD_RETURN_IF_ERROR(TellChanges(checkpoint_dir, start, config));
   ATOD_ASSIGN_OR_RETURN(const Recipe recipe, RecipeOf(config.algorithm()));
   model::SetComputeThreads(config.threads().learner());
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBackend> device,
@@ -215,6 +256,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   options.config_yaml = yaml;
   options.model.set_arch_hash(trainer->arch_hash());
   options.model.set_tokenizer_hash(tokenizer->hash());
+  options.settings = config::PlaySettings(config);
   options.beat_seconds = static_cast<float>(config.rollout().beat_seconds());
   options.grace = absl::Seconds(config.rollout().grace_seconds());
   options.silent = absl::Seconds(config.rollout().silent_seconds());

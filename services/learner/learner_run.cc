@@ -16,11 +16,12 @@
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
 #include "common/base/warn.h"
+#include "common/config/config.h"
 #include "common/model/model_folder.h"
 #include "common/weights/snapshot_file.h"
-#include "services/learner/lr_schedule.h"
 #include "services/learner/recipe_of.h"
 #include "services/learner/step_builder.h"
+#include "services/learner/step_settings.h"
 #include "services/learner/trajectory_store.h"
 #include "services/learner/work_id.h"
 
@@ -29,8 +30,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Steps in a row whose every update was skipped, after which a run ends.
-constexpr uint32_t kMaxSkippedSteps = 3;
 constexpr uint64_t kEvalNoiseStream = 0x65766e6f;
 constexpr uint64_t kEvalEnvStream = 0x6576656e;
 
@@ -74,7 +73,8 @@ LearnerRun::LearnerRun(RunParts parts, RunCheckpoint start)
     : parts_(std::move(parts)),
       config_(*parts_.config),
       checkpoint_(std::move(start)),
-      evals_(config_.eval().mean_last(), checkpoint_.evals) {}
+      evals_(config_.eval().mean_last(), checkpoint_.evals),
+      skip_watch_(config_.steps()) {}
 
 absl::Status LearnerRun::Prepare() {
   ATOD_ASSIGN_OR_RETURN(train_,
@@ -115,9 +115,6 @@ absl::Status LearnerRun::Prepare() {
       ATOD_RETURN_IF_ERROR(same(absl::StrCat("weights_hash of teacher ", name),
                                 hash, before->second));
     }
-  }
-  if (checkpoint_.step > 0 && checkpoint_.config_hash != parts_.config_hash) {
-    spdlog::warn("the configuration differs from the checkpoint's");
   }
   if (checkpoint_.world_size != parts_.world_size) {
     spdlog::warn(
@@ -278,23 +275,6 @@ absl::StatusOr<OrderResult> LearnerRun::Play(v1::Purpose purpose, uint32_t step,
   return result;
 }
 
-absl::Status LearnerRun::CheckSkipped(uint32_t step, double skipped,
-                                      size_t updates) {
-  if (skipped > 0) {
-    spdlog::error("step {}: {} updates skipped, their gradient was not finite",
-                  step, skipped);
-  }
-  skipped_steps_ = skipped > 0 && skipped >= updates ? skipped_steps_ + 1 : 0;
-  if (skipped_steps_ < std::min(kMaxSkippedSteps, config_.steps()))
-    return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      "step ", step,
-      ": gradient: found not finite in every update of the last ",
-      skipped_steps_,
-      " steps, expected finite: nothing is learned any more (weights, "
-      "optimizer.lr)"));
-}
-
 absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   const Stopwatch whole(parts_.clock);
   const TaskSource source(config_.seed(), train_.size(),
@@ -321,9 +301,9 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
 
   parts_.state->SetPhase("update");
   ATOD_ASSIGN_OR_RETURN(StepData data, BuildStepData(trajectories, teacher_));
-  const double lr = LearningRate(config_.optimizer(), config_.steps(), step);
+  ATOD_ASSIGN_OR_RETURN(const StepSettings settings, SettingsAt(config_, step));
   ATOD_ASSIGN_OR_RETURN(const TrainedStep trained,
-                        parts_.trainer->TrainStep(step, lr, data));
+                        parts_.trainer->TrainStep(step, settings.lr, data));
   KillPoint(KillLabel::kUpdateDone);
   std::vector<std::vector<WorkId>> updates;
   for (const std::vector<int32_t>& update : trained.updates) {
@@ -341,8 +321,14 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   Scalars scalars = trained.metrics;
   if (const auto skipped = scalars.find("actor/skipped_updates");
       skipped != scalars.end()) {
+    if (skipped->second > 0) {
+      spdlog::error(
+          "step {}: {} updates skipped, their gradient was not "
+          "finite",
+          step, skipped->second);
+    }
     ATOD_RETURN_IF_ERROR(
-        CheckSkipped(step, skipped->second, trained.updates.size()));
+        skip_watch_.Add(step, skipped->second, trained.updates.size()));
   }
   scalars.merge(EpisodeMetrics(trajectories));
   scalars.merge(DroppedMetrics(played.dropped, "episode"));
@@ -516,6 +502,8 @@ absl::Status LearnerRun::SaveCheckpoint(bool best) {
         ATOD_RETURN_IF_ERROR(parts_.trainer->SaveModel(dir + "/model"));
         ATOD_RETURN_IF_ERROR(
             model::CopyTokenizerFiles(config_.model().path(), dir + "/model"));
+        ATOD_RETURN_IF_ERROR(WriteFileAtomic(dir + "/config.resolved.yaml",
+                                             config::ResolvedYaml(config_)));
         ATOD_RETURN_IF_ERROR(
             parts_.trainer->SaveOptimizer(dir + "/optimizer.safetensors"));
         return parts_.ledger->SnapshotTo(dir + "/ledger.db");

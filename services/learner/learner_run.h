@@ -21,6 +21,7 @@
 #include "services/learner/run_checkpoint.h"
 #include "services/learner/run_state.h"
 #include "services/learner/skill_bank.h"
+#include "services/learner/skip_watch.h"
 #include "services/learner/stored_episodes.h"
 #include "services/learner/task_directory.h"
 #include "services/learner/task_source.h"
@@ -81,8 +82,6 @@ class LearnerRun {
   // when more was dropped than env.max_error_share allows, or everything.
   absl::StatusOr<OrderResult> Play(v1::Purpose purpose, uint32_t step,
                                    std::vector<GroupOrder> groups);
-  // Ends a run that has stopped learning: whole steps of skipped updates.
-  absl::Status CheckSkipped(uint32_t step, double skipped, size_t updates);
   v1::Lease BaseLease(const v1::Split& split, const v1::Task& task) const;
   // What a training lease has beside that: curriculum and context.
   absl::Status ShapeTrainingLease(uint32_t step, const v1::Task& task,
@@ -94,6 +93,7 @@ class LearnerRun {
   const v1::RunConfig& config_;
   RunCheckpoint checkpoint_;  // of the last finished step
   EvalTracker evals_;
+  SkipWatch skip_watch_;
   DeadSignalTracker dead_signals_;
   v1::Split train_, panel_split_;
   std::vector<uint32_t> panel_;
@@ -102,7 +102,6 @@ class LearnerRun {
   std::optional<StoredEpisodes> episodes_;  // prefixes of B2F
   std::optional<SkillBank> skills_;         // contexts of SDAR
   v1::WeightVersion version_;
-  uint32_t skipped_steps_ = 0;  // in a row, with every update skipped
   double checkpoint_seconds_ = 0;
   bool saved_ = true;  // checkpoint_ is on disk
 };

@@ -493,16 +493,17 @@ TEST_F(LearnerRunTest, AnEvaluationOfErrorsEndsTheRun) {
               testing::HasSubstr("evaluation after step 0: 5 of 5"));
 }
 
-TEST_F(LearnerRunTest, ARunThatLearnsNothingEndsWithAnError) {
-  Life life(Config("overflow"), "");
-  life.spoil = [](v1::Trajectory& t) {
-    for (v1::Sequence& sequence : *t.mutable_sequences())
-      for (v1::Span& span : *sequence.mutable_spans())
-        for (v1::TeacherScores& scores : *span.mutable_teacher())
-          for (float& logprob : *scores.mutable_logprobs()) logprob = -3e38f;
-  };
-  EXPECT_THAT(std::string(life.Run().message()),
-              testing::HasSubstr("step 3: gradient: found not finite"));
+TEST(SkipWatchTest, ARunThatLearnsNothingEndsWithAnError) {
+  SkipWatch watch(6);
+  EXPECT_TRUE(watch.Add(1, 2, 2).ok()) << "one step may be chance";
+  EXPECT_TRUE(watch.Add(2, 2, 2).ok());
+  EXPECT_TRUE(watch.Add(3, 1, 2).ok()) << "something was learned";
+  EXPECT_TRUE(watch.Add(4, 2, 2).ok());
+  EXPECT_TRUE(watch.Add(5, 2, 2).ok());
+  EXPECT_THAT(std::string(watch.Add(6, 2, 2).message()),
+              testing::HasSubstr("step 6: gradient: found not finite in every "
+                                 "update of 3 steps"));
+  EXPECT_FALSE(SkipWatch(1).Add(1, 1, 1).ok()) << "all of a short run";
 }
 
 TEST_F(LearnerRunTest, TcodLimitsTheTurnsOfTrainingByTheStep) {
@@ -654,6 +655,46 @@ TEST_F(LearnerRunTest, ACheckpointWhoseReplacementDiedIsPutBack) {
   EXPECT_EQ(FindCheckpoint(root_ + "/moved", "latest").value(),
             folder + "/step-6");
   EXPECT_FALSE(fs::exists(folder + "/.step-6.part"));
+}
+
+TEST_F(LearnerRunTest, LatestPassesOverADamagedCheckpointAndAFolderDoesNot) {
+  v1::RunConfig config = Config("hurt");
+  config.mutable_checkpoint()->set_keep(3);
+  config.mutable_checkpoint()->set_every(1);
+  ASSERT_TRUE(Life(config, "").Run().ok());
+  const std::string run = root_ + "/hurt", folder = run + "/checkpoints";
+  const auto latest = [&] { return OpenCheckpoint(run, "latest"); };
+  EXPECT_EQ(latest()->state.step, 6u);
+  // Cut short, a bit flipped, a file gone: each time the one before it is used.
+  fs::resize_file(folder + "/step-6/optimizer.safetensors", 100);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(latest()->state.step, 5u);
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, testing::HasSubstr("step-6"));
+  EXPECT_THAT(log, testing::HasSubstr("optimizer.safetensors"));
+  EXPECT_THAT(log, testing::HasSubstr("going on after step 5"));
+  std::string state = ReadFile(folder + "/step-5/state.json").value();
+  state[state.size() / 2] ^= 1;
+  ASSERT_TRUE(WriteFileAtomic(folder + "/step-5/state.json", state).ok());
+  EXPECT_EQ(latest()->state.step, 4u);
+  const absl::Status chosen = OpenCheckpoint(run, folder + "/step-5").status();
+  EXPECT_TRUE(absl::IsInvalidArgument(chosen));
+  EXPECT_THAT(std::string(chosen.message()),
+              testing::AllOf(testing::HasSubstr("step-5/state.json"),
+                             testing::HasSubstr("--resume latest")));
+  // What was trained after the whole one is superseded, and trained again.
+  const std::vector<std::string> lines = Lines("hurt");
+  ASSERT_TRUE(Life(config, folder + "/step-4").Run().ok());
+  EXPECT_EQ(Lines("hurt"), lines);
+  EXPECT_TRUE(CheckRun(run)->ok());
+  EXPECT_EQ(latest()->state.step, 6u);
+  for (const std::string& name : Checkpoints("hurt"))
+    if (name.starts_with("step-"))
+      fs::remove(folder + "/" + name + "/model/model.safetensors");
+  EXPECT_TRUE(absl::IsInvalidArgument(latest().status()))
+      << "never from the beginning";
+  fs::remove_all(folder);
+  EXPECT_EQ(latest()->dir, "") << "nothing to go on from";
 }
 
 TEST_F(LearnerRunTest, ADamagedCheckpointIsRefusedByFile) {

@@ -4,7 +4,9 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/log.h"
+#include "common/base/warn.h"
 #include "common/rpc/rpc_status.h"
 
 namespace atod::learner {
@@ -93,8 +95,8 @@ class LearnerServiceImpl::WorkStream final
       auto connected = service_.coordinator_.Connect(
           in_.hello(), [gate = gate_] { gate->Wake(); });
       if (!connected.ok()) {
-        spdlog::error("worker {} refused: {}", in_.hello().worker(),
-                      std::string(connected.status().message()));
+        service_.TellOnce(
+            absl::StrCat("refused: ", connected.status().message()));
         return connected.status();
       }
       spdlog::info("worker {} joined with {} slots", in_.hello().worker(),
@@ -158,6 +160,14 @@ LearnerServiceImpl::LearnerServiceImpl(Coordinator& coordinator, Intake& intake,
       intake_(intake),
       observers_(std::move(observers)),
       ticker_([this] { TickLoop(); }) {}
+
+void LearnerServiceImpl::TellOnce(const std::string& warning) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!told_.insert(warning).second) return;
+  }
+  LogWarning(warning);
+}
 
 LearnerServiceImpl::~LearnerServiceImpl() {
   stopping_.Notify();

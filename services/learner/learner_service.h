@@ -1,6 +1,8 @@
 #pragma once
 
 #include <functional>
+#include <set>
+#include <string>
 #include <thread>
 #include <unordered_set>
 
@@ -38,12 +40,15 @@ class LearnerServiceImpl final : public v1::LearnerService::CallbackService {
  private:
   class WorkStream;
   void TickLoop();
+  // A worker that is refused asks again.
+  void TellOnce(const std::string& warning);
 
   Coordinator& coordinator_;
   Intake& intake_;
   const Observers observers_;
   absl::Mutex mutex_;
   std::unordered_set<WorkStream*> streams_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> told_ ABSL_GUARDED_BY(mutex_);
   absl::Notification stopping_;
   std::thread ticker_;  // last: uses the above
 };

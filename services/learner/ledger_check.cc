@@ -91,6 +91,12 @@ class Reader {
   }
   ~Reader() { sqlite3_close(db_); }
 
+  absl::StatusOr<bool> HasWork() {
+    ATOD_ASSIGN_OR_RETURN(
+        const int64_t issued,
+        ScalarQuery(db_, "SELECT count(*) FROM issued", path_));
+    return issued > 0;
+  }
   absl::StatusOr<LedgerReport> Check();
   const std::vector<Submitted>& submitted() const { return submitted_; }
 
@@ -299,6 +305,11 @@ absl::StatusOr<Ledger::Counts> CountLedger(sqlite3* db,
           c.issued += sqlite3_column_int64(row, 2);
       }));
   return c;
+}
+
+absl::StatusOr<bool> HasWork(const std::string& path) {
+  ATOD_ASSIGN_OR_RETURN(const auto reader, Reader::Open(path));
+  return reader->HasWork();
 }
 
 absl::StatusOr<LedgerReport> CheckLedger(const std::string& path) {

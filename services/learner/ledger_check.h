@@ -10,6 +10,9 @@ struct sqlite3;
 
 namespace atod::learner {
 
+// Whether a ledger's file has any work in it, of whatever life.
+absl::StatusOr<bool> HasWork(const std::string& path);
+
 // What a run's files say when everything is counted anew.
 struct LedgerReport {
   Ledger::Counts counts;     // training work

@@ -60,6 +60,28 @@ absl::Status SameSplit(const std::string& address,
   return absl::OkStatus();
 }
 
+// A server that was started with another configuration plays another
+// environment.
+absl::Status SameSettings(const std::string& address,
+                          const v1::EnvDescription& found,
+                          const v1::EnvConfig& expected) {
+  const auto check = [&](const char* key, const auto& theirs,
+                         const auto& ours) {
+    if (theirs == ours) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrCat("environment server ", address, ": ", key, ": found ",
+                     theirs, ", expected ", ours, " as in this run"));
+  };
+  ATOD_RETURN_IF_ERROR(
+      check("env.prompt_set", found.prompt().name(), expected.prompt_set()));
+  // The compact prompts show no history, whatever is configured.
+  if (expected.prompt_set() != "compact")
+    ATOD_RETURN_IF_ERROR(check("env.history_length", found.prompt().window(),
+                               expected.history_length()));
+  return check("env.max_turns", found.default_max_turns(),
+               expected.max_turns());
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<EnvPeers>> EnvPeers::Connect(
@@ -92,6 +114,7 @@ absl::StatusOr<std::unique_ptr<EnvPeers>> EnvPeers::Connect(
           absl::StrCat("environment server ", text, ": env.name: found no '",
                        peers->env_, "', expected it to be served"));
     }
+    ATOD_RETURN_IF_ERROR(SameSettings(text, *env, config.env()));
     if (peers->stubs_.size() == 1) {
       peers->description_ = *env;
     } else {

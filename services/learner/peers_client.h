@@ -23,8 +23,8 @@ using KeepTrying = std::function<bool()>;
 class EnvPeers final : public TaskDirectory {
  public:
   // Waits for every server of rpc.envs and checks that all hold the same
-  // tasks. FAILED_PRECONDITION names the server that differs; CANCELLED when
-  // `keep_trying` gives up.
+  // tasks and show them as this run's configuration says. FAILED_PRECONDITION
+  // names the server that differs; CANCELLED when `keep_trying` gives up.
   static absl::StatusOr<std::unique_ptr<EnvPeers>> Connect(
       const v1::RunConfig& config, KeepTrying keep_trying);
 

@@ -21,6 +21,9 @@ class FakeEnvService final : public v1::EnvService::CallbackService {
                                      v1::DescribeReply* reply) override {
     v1::EnvDescription& env = *reply->add_envs();
     env.set_name("alfworld");
+    env.mutable_prompt()->set_name(prompt_set);
+    env.mutable_prompt()->set_window(2);
+    env.set_default_max_turns(50);
     v1::Split& split = *env.add_splits();
     split.set_name("train");
     split.set_size(3);
@@ -39,6 +42,7 @@ class FakeEnvService final : public v1::EnvService::CallbackService {
     return reactor;
   }
   std::atomic<int> asked = 0;
+  std::string prompt_set = "paper";
 
  private:
   const std::string hash_;
@@ -95,6 +99,17 @@ TEST(EnvPeersTest, ServersWithOtherTasksAreRefusedByAddress) {
       Never);
   EXPECT_EQ(peers.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(peers.status().message(), HasSubstr(server_b->address()));
+}
+
+TEST(EnvPeersTest, AServerOfAnotherConfigurationIsRefusedWithTheDifference) {
+  FakeEnvService service("h");
+  service.prompt_set = "compact";
+  const auto server = Start(service);
+  const auto peers =
+      EnvPeers::Connect(Config(server->address(), "127.0.0.1:1"), Never);
+  EXPECT_EQ(peers.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(peers.status().message(),
+              HasSubstr("env.prompt_set: found compact, expected paper"));
 }
 
 TEST(EnvPeersTest, AServerThatIsAwayIsWaitedForUntilToldToGiveUp) {

@@ -14,6 +14,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
 #include "common/checkpoint/manifest.h"
 
 namespace atod::learner {
@@ -183,7 +184,9 @@ absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
 }
 
 absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
-  ATOD_RETURN_IF_ERROR(VerifyManifest(dir).status());
+  // Damage is no passing trouble: a restart finds it again.
+  if (const absl::Status whole = VerifyManifest(dir).status(); !whole.ok())
+    return absl::InvalidArgumentError(whole.message());
   const std::string path = dir + "/state.json";
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   ATOD_ASSIGN_OR_RETURN(const json j, ParseJson(text, path));
@@ -213,6 +216,49 @@ absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
                      .expected = "what a learner writes"});
   }
   return s;
+}
+
+absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const std::string& run_dir,
+                                               const std::string& resume) {
+  FoundCheckpoint found;
+  const std::string folder = Folder(run_dir);
+  const std::map<uint32_t, std::string> all = List(folder);
+  if (resume != "latest") {
+    ATOD_ASSIGN_OR_RETURN(found.dir, FindCheckpoint(run_dir, resume));
+    absl::StatusOr<RunCheckpoint> state = LoadCheckpoint(found.dir);
+    if (!state.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          state.status().message(), "; `--resume latest` goes on from the ",
+          "newest checkpoint that is whole"));
+    }
+    found.state = *std::move(state);
+    return found;
+  }
+  // `last` first: what is newer is of a life that was given up, and a folder
+  // without its manifest is damaged when `last` points at it.
+  std::vector<std::string> candidates;
+  const std::string last = Target(folder, "last");
+  if (!last.empty()) candidates.push_back(last);
+  for (auto it = all.rbegin(); it != all.rend(); ++it)
+    if (it->second != last) candidates.push_back(it->second);
+  absl::Status damage;
+  for (const std::string& name : candidates) {
+    const std::string dir = absl::StrCat(folder, "/", name);
+    absl::StatusOr<RunCheckpoint> state = LoadCheckpoint(dir);
+    if (state.ok()) {
+      if (!damage.ok()) {
+        LogWarning(
+            absl::StrCat("damaged checkpoint passed over: ", damage.message(),
+                         "; going on after step ", state->step, " from ", dir));
+      }
+      return FoundCheckpoint{dir, *std::move(state)};
+    }
+    if (damage.ok()) damage = state.status();
+  }
+  if (damage.ok()) return found;
+  return absl::InvalidArgumentError(
+      absl::StrCat(damage.message(), "; no other checkpoint in ", folder,
+                   " is whole: restore one, or start under another name"));
 }
 
 absl::StatusOr<std::string> CheckpointOfStep(const std::string& run_dir,

@@ -38,9 +38,10 @@ struct RunCheckpoint {
 };
 
 // RUN_DIR/checkpoints/step-N/{model/, optimizer.safetensors, state.json,
-// ledger.db, MANIFEST.json}, the manifest last; `last` and `best` are links.
-// `write` fills the folder with everything but state.json and the manifest.
-// Of the others the newest `keep` stay, and what the links point at.
+// config.resolved.yaml, ledger.db, MANIFEST.json}, the manifest last; `last`
+// and `best` are links. `write` fills the folder with everything but state.json
+// and the manifest. Of the others the newest `keep` stay, and what the links
+// point at.
 absl::Status SaveCheckpoint(
     const std::string& run_dir, const RunCheckpoint& state, bool best,
     uint32_t keep,
@@ -57,8 +58,19 @@ void TidyCheckpoints(const std::string& run_dir);
 absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
                                            const std::string& resume);
 
-// Verifies every file and reads state.json.
+// Verifies every file and reads state.json. INVALID_ARGUMENT names the file
+// that is damaged or missing.
 absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir);
+
+// What `resume` means, loaded. A damaged checkpoint is passed over by "latest",
+// with a warning, for the newest one before it that is whole; asked for by its
+// folder, or with none left, it is refused. No folder: there is no checkpoint.
+struct FoundCheckpoint {
+  std::string dir;
+  RunCheckpoint state;
+};
+absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const std::string& run_dir,
+                                               const std::string& resume);
 
 // The run's complete checkpoint of `step`; an error lists those that there are.
 absl::StatusOr<std::string> CheckpointOfStep(const std::string& run_dir,

@@ -15,6 +15,7 @@
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/config/program_args.h"
+#include "common/config/values.h"
 #include "common/metrics/metrics.h"
 #include "common/model/model_config.h"
 #include "common/model/threads.h"
@@ -84,6 +85,8 @@ v1::Hello MakeHello(const v1::RunConfig& config, const std::string& name,
   hello.set_slots(config.rollout().slots());
   hello.add_envs(config.env().name());
   hello.add_layouts("windowed");
+  for (const auto& [key, value] : config::PlaySettings(config))
+    (*hello.mutable_settings())[key] = value;
   v1::ModelInfo& model = *hello.mutable_model();
   model.set_name(config.model().path());
   model.set_arch_hash(model::ArchHash(engine.config()));
