@@ -134,7 +134,6 @@ void AddValues(const Message& message, const std::string& prefix, Values& out) {
 
 // Keys or sections.
 constexpr const char* kPlaySettings[] = {"name",
-                                         "device",
                                          "deterministic",
                                          "model.dtype",
                                          "model.max_context",

@@ -142,7 +142,7 @@ inline constexpr ServiceMetric kRolloutEpisodes{
     "purpose"};
 inline constexpr ServiceMetric kRolloutErrors{
     "atod_rollout_errors_total", Kind::kCounter,
-    "Leases returned after an error", "cause"};
+    "Episodes that ended in an error, and leases returned", "cause"};
 inline constexpr ServiceMetric kRolloutSlots{"atod_rollout_slots", Kind::kGauge,
                                              "Episodes it can play at once"};
 inline constexpr ServiceMetric kRolloutSlotsBusy{

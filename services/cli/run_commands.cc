@@ -121,6 +121,19 @@ absl::StatusOr<int> RunHealth(const std::string& address, bool metrics) {
 
 // --- trajectories.
 
+const char* Verdict(const v1::Outcome& outcome) {
+  if (outcome.done_reason() == v1::ERROR) return "left out";
+  return outcome.success() ? "success" : "failure";
+}
+
+// "LIMIT", "ERROR (task: …)"
+std::string EndOf(const v1::Outcome& outcome) {
+  const std::string& reason = v1::DoneReason_Name(outcome.done_reason());
+  if (!outcome.has_error()) return reason;
+  return absl::StrCat(reason, " (", outcome.error().kind(), ": ",
+                      OneLine(outcome.error().message()), ")");
+}
+
 absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
                                      bool eval) {
   ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
@@ -136,10 +149,8 @@ absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
           lines[learner::IdOf(t)] = absl::StrFormat(
               "%s %s %s reward %g %s, %d turns, %s, attempt %d, %s",
               learner::FormatId(learner::IdOf(t)), t.task().task_id(),
-              t.task().category(), t.outcome().reward(),
-              t.outcome().success() ? "success" : "failure",
-              t.outcome().length(),
-              v1::DoneReason_Name(t.outcome().done_reason()), t.id().attempt(),
+              t.task().category(), t.outcome().reward(), Verdict(t.outcome()),
+              t.outcome().length(), EndOf(t.outcome()), t.id().attempt(),
               t.worker());
         }));
     for (const auto& [id, line] : lines) absl::PrintF("%s\n", OneLine(line));
@@ -207,9 +218,8 @@ absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
                OneLine(found.task().category()), OneLine(found.worker()),
                found.id().attempt());
   absl::PrintF("reward %g, %s, %d turns, %s\n", found.outcome().reward(),
-               found.outcome().success() ? "success" : "failure",
-               found.outcome().length(),
-               v1::DoneReason_Name(found.outcome().done_reason()));
+               Verdict(found.outcome()), found.outcome().length(),
+               EndOf(found.outcome()));
   std::map<double, nlohmann::json> by_turn;
   if (computed.is_object()) {
     absl::PrintF("GRPO advantage %.4f, update %.0f\n",

@@ -1,5 +1,6 @@
 #include "services/learner/step_settings.h"
 
+#include "absl/strings/str_cat.h"
 #include "common/config/config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -40,12 +41,12 @@ TEST(DescribeChangesTest, NameEachKeyWithBothValuesAndEachScheduleThatJumps) {
   after.set_steps(12);
   EXPECT_THAT(*DescribeChanges(before, after, 6),
               ElementsAre(HasSubstr("steps: 6 before, 12 now"),
-                          HasSubstr("the learning rate jumps: ")));
+                          HasSubstr("the schedule of the learning rate jumps: ")));
   after.set_steps(6);
   after.mutable_algorithm()->set_kl_coef_init(3);
   EXPECT_THAT(*DescribeChanges(before, after, 3),
               ElementsAre(HasSubstr("algorithm.kl_coef_init: 1 before, 3 now"),
-                          HasSubstr("the kl coefficient jumps: ")));
+                          HasSubstr("the schedule of the kl coefficient jumps: ")));
   after = before;
   after.mutable_rpc()->clear_teacher();
   EXPECT_THAT(*DescribeChanges(before, after, 3),

@@ -27,6 +27,12 @@ bool IsFinal(const absl::Status& status) {
   }
 }
 
+// The kind of error of a prompt that could not be made.
+const char* PromptError(const absl::Status& status) {
+  return status.ok() || absl::IsResourceExhausted(status) ? "prompt"
+                                                          : "template";
+}
+
 std::string Name(const EpisodeSpec& spec) {
   return absl::StrCat("episode ", spec.step, "/", spec.group, "/", spec.sample,
                       ".", spec.attempt);
@@ -215,7 +221,7 @@ void AgentLoop::OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply) {
     return;
   }
   if (!reply.ok()) {
-    if (IsFinal(reply.status())) return Fail(*e, reply.status());
+    if (IsFinal(reply.status())) return Fail(*e, "task", reply.status());
     spdlog::warn("{}: reset failed, will be repeated: {}", Name(e->record.spec),
                  reply.status().ToString());
     Post(Backoff(e->failures++), [id](AgentLoop& loop) {
@@ -227,13 +233,14 @@ void AgentLoop::OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply) {
   e->env_episode = std::move(reply->episode_id);
   if (e->stepping) {  // rebuilt: the response waits
     const absl::Status same = CheckRebuilt(*e, *reply);
-    if (!same.ok()) return Fail(*e, same);
+    if (!same.ok()) return Fail(*e, "environment", same);
     return SendStep(*e);
   }
   if (reply->replayed.size() != e->record.spec.replay_actions.size()) {
-    return Fail(*e, absl::InternalError(absl::StrCat(
-                        "reset replayed ", reply->replayed.size(), " of ",
-                        e->record.spec.replay_actions.size(), " actions")));
+    return Fail(*e, "task",
+                absl::InternalError(absl::StrCat(
+                    "reset replayed ", reply->replayed.size(), " of ",
+                    e->record.spec.replay_actions.size(), " actions")));
   }
   e->observation = std::move(reply->first);
   e->record.category = e->observation.category;
@@ -297,10 +304,10 @@ void AgentLoop::StartTurn(Episode& e) {
       FitPrompt(e.env->prompt, inputs, tokenizer_,
                 options_.max_context - spec.sampling.max_tokens);
   if (!prompt.ok() || prompt->tokens.empty()) {
-    spdlog::warn("{} ends at turn {}: prompt: {}", Name(spec), turn.index,
-                 prompt.ok() ? "no tokens" : prompt.status().ToString());
-    e.observation.done_reason = envs::DoneReason::kError;
-    return FinishPlay(e);
+    return EndInError(
+        e, PromptError(prompt.status()),
+        absl::StrCat("turn ", turn.index, ": prompt: ",
+                     prompt.ok() ? "no tokens" : prompt.status().message()));
   }
   SequenceRecord sequence;
   if (!spec.context.empty()) {
@@ -309,10 +316,10 @@ void AgentLoop::StartTurn(Episode& e) {
                          options_.max_context - spec.sampling.max_tokens);
     // Not a failure: the next worker would find the same.
     if (!context.ok()) {
-      spdlog::warn("{} ends at turn {}: prompt of the alternative context: {}",
-                   Name(spec), turn.index, context.status().ToString());
-      e.observation.done_reason = envs::DoneReason::kError;
-      return FinishPlay(e);
+      return EndInError(e, PromptError(context.status()),
+                        absl::StrCat("turn ", turn.index,
+                                     ": prompt of the alternative context: ",
+                                     context.status().message()));
     }
     sequence.context_tokens = std::move(context->tokens);
   }
@@ -328,7 +335,7 @@ void AgentLoop::StartTurn(Episode& e) {
                    .sample = spec.sample,
                    .turn = turn.index};
   const absl::Status queued = engine_.Enqueue(std::move(request));
-  if (!queued.ok()) return Fail(e, queued);
+  if (!queued.ok()) return Fail(e, "engine", queued);
   ++generating_;
   prompt_tokens_.Increment(turn.prompt_tokens);
   sequence.turn = turn.index;
@@ -346,7 +353,8 @@ void AgentLoop::OnGenerated(EngineResult result) {
   if (e == nullptr) return;  // cancelled meanwhile
   if (result.finish == FinishReason::kCancelled || result.tokens.empty() ||
       result.logprobs.size() != result.tokens.size()) {
-    return Fail(*e, absl::AbortedError("the engine gave up the request"));
+    return Fail(*e, "engine",
+                absl::AbortedError("the engine gave up the request"));
   }
   SequenceRecord& sequence = e->record.sequences.back();
   sequence.length = static_cast<uint32_t>(result.tokens.size());
@@ -388,7 +396,7 @@ void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
       // The server forgot the episode or is at another turn: rebuild it.
       ++e->resets;
     } else if (IsFinal(status)) {
-      return Fail(*e, status);
+      return Fail(*e, "environment", status);
     }
     spdlog::warn("{}: turn {} will be repeated: {}", Name(e->record.spec),
                  e->history.size(), status.ToString());
@@ -447,7 +455,7 @@ void AgentLoop::OnScore(uint64_t id, size_t sequence, size_t teacher,
         " log-probs, expected ", to.length));
   }
   if (!reply.ok()) {
-    if (IsFinal(reply.status())) return Fail(*e, reply.status());
+    if (IsFinal(reply.status())) return Fail(*e, "teacher", reply.status());
     spdlog::warn("{}: scoring will be repeated: {}", Name(e->record.spec),
                  reply.status().ToString());
     Post(options_.retry_max, [id, sequence, teacher](AgentLoop& loop) {
@@ -473,11 +481,27 @@ void AgentLoop::FinishPlay(Episode& e) {
   record.success = e.observation.success;
   record.score = e.observation.task_score;
   record.done_reason = e.observation.done_reason;
+  if (record.done_reason == envs::DoneReason::kError && record.error.empty()) {
+    record.error = "environment";
+    record.error_message = "the environment ended the episode with an error";
+  }
   record.ended = clock_.Now();
   MaybeComplete(e);
 }
 
-void AgentLoop::Fail(Episode& e, absl::Status status) {
+void AgentLoop::EndInError(Episode& e, const std::string& kind,
+                           const std::string& message) {
+  spdlog::warn("{} ends: {}: {}", Name(e.record.spec), kind, message);
+  e.observation.done_reason = envs::DoneReason::kError;
+  e.record.error = kind;
+  e.record.error_message = message;
+  FinishPlay(e);
+}
+
+void AgentLoop::Fail(Episode& e, const std::string& kind, absl::Status status) {
+  e.record.done_reason = envs::DoneReason::kError;
+  e.record.error = kind;
+  e.record.error_message = std::string(status.message());
   spdlog::error("{} failed: {}", Name(e.record.spec), status.ToString());
   if (e.playing) {
     --playing_;

@@ -103,7 +103,10 @@ class AgentLoop {
   void OnScore(uint64_t id, size_t sequence, size_t teacher, absl::Time sent,
                absl::StatusOr<TeacherReply> reply);
   void FinishPlay(Episode& episode);
-  void Fail(Episode& episode, absl::Status status);
+  // The agent cannot go on: the episode ends in an error.
+  void EndInError(Episode& episode, const std::string& kind,
+                  const std::string& message);
+  void Fail(Episode& episode, const std::string& kind, absl::Status status);
   // Moves the record out when nothing is outstanding.
   void MaybeComplete(Episode& episode);
 

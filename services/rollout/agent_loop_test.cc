@@ -314,6 +314,9 @@ TEST_F(GoLoopTest, TeacherThatFailsForGoodFailsTheEpisodeOnly) {
   teacher_.ReleaseOne(rng_, absl::FailedPreconditionError("tokenizer"));
   const auto records = Finish(2);
   EXPECT_EQ(records[0].status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(records[0].error, "teacher");
+  EXPECT_EQ(records[0].error_message, "tokenizer");
+  EXPECT_EQ(records[1].error, "");
   EXPECT_TRUE(records[1].status.ok());
   EXPECT_EQ(loop_->free_slots(), 16);
 }
@@ -352,6 +355,7 @@ TEST_F(GoLoopTest, UnknownTaskFailsTheEpisodeOnly) {
   Add(Spec(1));
   const auto records = Finish(2);
   EXPECT_EQ(records[0].status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(records[0].error, "task");
   EXPECT_TRUE(records[1].status.ok());
 }
 
@@ -365,6 +369,7 @@ TEST_F(GoLoopTest, PromptOverTheLimitEndsTheEpisodeWithAnError) {
   // "go,go|at go+go>" does not.
   EXPECT_TRUE(record.status.ok());
   EXPECT_EQ(record.done_reason, envs::DoneReason::kError);
+  EXPECT_EQ(record.error, "prompt");
   EXPECT_THAT(record.turns, SizeIs(2));
   EXPECT_THAT(record.sequences, SizeIs(2));
   EXPECT_FALSE(record.success);

@@ -78,6 +78,9 @@ struct EpisodeRecord {
   // OK when the record is complete; otherwise the episode could not be played
   // and the rest must not be used.
   absl::Status status;
+  // When it ended in an error, with whatever status (proto: EpisodeError).
+  std::string error;  // kind; empty otherwise
+  std::string error_message;
   std::string category;
   std::vector<SequenceRecord> sequences;
   std::vector<TurnRecord> turns;

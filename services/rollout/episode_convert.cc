@@ -174,6 +174,12 @@ v1::Trajectory ToTrajectory(const EpisodeRecord& record,
   outcome.set_score(record.score);
   outcome.set_length(static_cast<uint32_t>(record.turns.size()));
   outcome.set_done_reason(ToProto(record.done_reason));
+  if (!record.error.empty()) {
+    outcome.mutable_error()->set_kind(record.error);
+    outcome.mutable_error()->set_message(record.error_message.empty()
+                                             ? "no reason given"
+                                             : record.error_message);
+  }
   out.set_worker(context.worker);
   out.set_started_us(absl::ToUnixMicros(record.started));
   out.set_ended_us(absl::ToUnixMicros(record.ended));

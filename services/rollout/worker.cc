@@ -214,12 +214,18 @@ void Worker::StartEpisodes() {
         retry_starts_ = clock_.Now() + kRetryStarts;
         break;
       }
-      if (!status.ok()) {
-        Fail(held, "spec", status.ToString());
-        settled.push_back(id);
-        break;
+      const int sample = held.next++;
+      if (!status.ok()) {  // asking again changes nothing
+        EpisodeRecord failed;
+        failed.spec = SpecFromLease(held.lease, held.lease.samples(sample),
+                                    run_id_, held_);
+        failed.status = status;
+        failed.started = failed.ended = clock_.Now();
+        failed.done_reason = envs::DoneReason::kError;
+        failed.error = "task";
+        failed.error_message = std::string(status.message());
+        HandleRecord(std::move(failed));
       }
-      ++held.next;
     }
     if (loop_.free_slots() == 0 || retry_starts_ != absl::InfinitePast()) {
       break;
@@ -232,15 +238,16 @@ void Worker::HandleRecord(EpisodeRecord record) {
   const uint64_t lease_id = record.spec.lease_id;
   const auto it = leases_.find(lease_id);
   if (it == leases_.end()) return;
-  if (!record.status.ok()) {
-    --it->second.open;
-    Fail(it->second, "episode", record.status.ToString());
-    return Settle(lease_id);
+  // An error is handed in like a result: the learner decides what follows.
+  if (!record.error.empty()) {
+    registry_.Counter(metrics::kRolloutErrors, {{"cause", record.error}})
+        .Increment();
+  } else {
+    registry_
+        .Counter(metrics::kRolloutEpisodes,
+                 {{"purpose", PurposeName(record.spec.purpose)}})
+        .Increment();
   }
-  registry_
-      .Counter(metrics::kRolloutEpisodes,
-               {{"purpose", PurposeName(record.spec.purpose)}})
-      .Increment();
   client_->Submit(ToTrajectory(record, {.incarnation = incarnation_,
                                         .worker = options_.name,
                                         .config_hash = config_hash_}),
