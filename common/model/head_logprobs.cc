@@ -36,8 +36,9 @@ class HeadFunction : public torch::autograd::Function<HeadFunction> {
       const torch::Tensor sum = logits.logsumexp(1);
       lse.narrow(0, i, n).copy_(sum);
       logprobs.narrow(0, i, n).copy_(
-          logits.gather(1, targets.narrow(0, i, n).unsqueeze(1)).squeeze(1) -
-          sum);
+          (logits.gather(1, targets.narrow(0, i, n).unsqueeze(1)).squeeze(1) -
+           sum)
+              .clamp_max(0));  // rounding may put a sure token above 0
       if (want_entropy) {
         logits.sub_(sum.unsqueeze(1));
         entropy.narrow(0, i, n).copy_(-(logits.exp().mul_(logits)).sum(1));

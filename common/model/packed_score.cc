@@ -121,7 +121,9 @@ void ScoreForward(const CpuDecoder& decoder, Plan& plan, float temperature,
         for (int64_t r = 0; r < rows; ++r) {
           const float* row = &logits[r * vocab];
           const float lse = LogSumExp(vocab, row, inv);
-          logprobs[chunk.first + i + r] = row[chunk.targets[i + r]] * inv - lse;
+          // Rounding may put the log-prob of a sure token above 0.
+          logprobs[chunk.first + i + r] =
+              std::min(row[chunk.targets[i + r]] * inv - lse, 0.0f);
           if (keep) chunk.lse[i + r] = lse;
           if (entropy != nullptr)
             entropy[chunk.first + i + r] = Entropy(vocab, row, inv, lse);

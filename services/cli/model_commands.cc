@@ -78,9 +78,10 @@ struct ScoreFlags {
 };
 
 absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
-  if (!(flags.temperature > 0))
+  if (!(flags.temperature >= rollout::kMinTemperature))
     return BadInput({"score", "--temperature", 0,
-                     absl::StrCat(flags.temperature), "a number above 0"});
+                     absl::StrCat(flags.temperature),
+                     absl::StrCat("at least ", rollout::kMinTemperature)});
   model::SetComputeThreads(flags.threads);
   teacher::ScorerOptions options;
   options.dtype = DtypeOf(flags.dtype);

@@ -115,9 +115,10 @@ class SlotEngine : public ModelEngine {
         return bad("prompt", absl::StrCat("token id ", id),
                    absl::StrCat("0 to ", config().vocab_size - 1));
     const SamplingParams& s = r.sampling;
-    if (!(s.temperature >= 0) || !std::isfinite(s.temperature))
+    if (!(s.temperature == 0 || s.temperature >= kMinTemperature) ||
+        !std::isfinite(s.temperature))
       return bad("temperature", absl::StrCat(s.temperature),
-                 "a finite number, at least 0");
+                 absl::StrCat("0 (greedy), or at least ", kMinTemperature));
     if (!(s.top_p > 0 && s.top_p <= 1))
       return bad("top_p", absl::StrCat(s.top_p), "above 0, at most 1");
     if (s.max_tokens == 0) return bad("max_tokens", "0", "at least 1");

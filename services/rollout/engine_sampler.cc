@@ -13,7 +13,9 @@ SampledToken Sampler::Sample(const float* logits, int64_t vocab_size,
   const float inv = params.temperature > 0 ? 1.0f / params.temperature : 1.0f;
   const float lse = model::LogSumExp(vocab_size, logits, inv);
   const auto result = [&](int64_t token) -> SampledToken {
-    return {static_cast<int32_t>(token), logits[token] * inv - lse};
+    // Rounding may put the log-prob of a sure token above 0.
+    return {static_cast<int32_t>(token),
+            std::min(logits[token] * inv - lse, 0.0f)};
   };
   if (params.temperature == 0)
     return result(std::max_element(logits, logits + vocab_size) - logits);

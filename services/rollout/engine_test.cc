@@ -293,6 +293,9 @@ TEST(Engine, RefusesBadRequestsByField) {
               HasSubstr("127"));
   EXPECT_THAT(refused([](auto& r) { r.prompt = {90}; }), HasSubstr("id 90"));
   EXPECT_THAT(refused([](auto& r) { r.prompt = {-1}; }), HasSubstr("id -1"));
+  EXPECT_THAT(refused([](auto& r) { r.sampling.temperature = 0.009f; }),
+              HasSubstr("temperature: found 0.009, expected 0 (greedy), or at "
+                        "least 0.01"));
   EXPECT_THAT(refused([](auto& r) { r.sampling.temperature = NAN; }),
               HasSubstr("temperature"));
   EXPECT_THAT(refused([](auto& r) { r.sampling.top_p = 0; }),
@@ -364,6 +367,20 @@ TEST(Sampler, MasksKeepTheLikeliestAndLogProbsIgnoreMasks) {
   EXPECT_EQ(seen(0.9f, 0), (std::vector<bool>{1, 1, 1, 0}));
   // Of the two that top-k leaves, the first alone holds 0.73.
   EXPECT_EQ(seen(0.7f, 2), (std::vector<bool>{0, 0, 1, 0}));
+}
+
+TEST(Sampler, LogProbsOfSureTokensAreNeverAboveZero) {
+  SamplingParams params;
+  params.temperature = kMinTemperature;
+  Sampler sampler;
+  Rng rng(5);
+  for (int i = 0; i < 2000; ++i) {
+    std::vector<float> logits(50);
+    for (float& l : logits) l = static_cast<float>(rng.Uniform() * 40);
+    const auto s = sampler.Sample(logits.data(), 50, params, {});
+    ASSERT_TRUE(std::isfinite(s.logprob));
+    ASSERT_LE(s.logprob, 0);
+  }
 }
 
 TEST(Sampler, GreedyTakesTheLowestIdOfEqualLogits) {
