@@ -137,6 +137,9 @@ inline constexpr ServiceMetric kRolloutTokens{"atod_rollout_tokens_total",
                                               Kind::kCounter, "Tokens sampled"};
 inline constexpr ServiceMetric kRolloutPromptTokens{
     "atod_rollout_prompt_tokens_total", Kind::kCounter, "Prompt tokens read"};
+inline constexpr ServiceMetric kRolloutCutTokens{
+    "atod_rollout_cut_prompt_tokens_total", Kind::kCounter,
+    "Tokens of prompts that did not fit and were left out"};
 inline constexpr ServiceMetric kRolloutEpisodes{
     "atod_rollout_episodes_total", Kind::kCounter, "Episodes handed in",
     "purpose"};
@@ -223,6 +226,7 @@ inline constexpr ServiceMetric kLearnerIncarnation{
 inline constexpr const ServiceMetric* kServiceMetrics[] = {
     &kRolloutTokens,
     &kRolloutPromptTokens,
+    &kRolloutCutTokens,
     &kRolloutEpisodes,
     &kRolloutErrors,
     &kRolloutSlots,

@@ -7,6 +7,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
 
 namespace atod::rollout {
 namespace {
@@ -25,6 +26,15 @@ bool IsFinal(const absl::Status& status) {
     default:
       return false;
   }
+}
+
+// Tries of a call whose answer is neither final nor that of a peer which is
+// away or busy: an inner fault may pass, or may be the task's own.
+constexpr uint32_t kMaxFaults = 5;
+
+bool IsFault(const absl::Status& status) {
+  return absl::IsInternal(status) || absl::IsUnknown(status) ||
+         absl::IsDataLoss(status);
 }
 
 // The kind of error of a prompt that could not be made.
@@ -48,6 +58,7 @@ struct AgentLoop::Episode {
   std::string env_episode;  // empty while there is none
   uint32_t resets = 0;      // part of the request id
   uint32_t failures = 0;    // of the environment, in a row
+  uint32_t faults = 0;      // IsFault answers, in a row
   std::vector<HistoryRecord> history;
   envs::Observation observation;
   std::string model_text;  // response of the turn that is being stepped
@@ -68,6 +79,7 @@ AgentLoop::AgentLoop(Engine& engine, envs::EnvCaller& envs,
       options_(std::move(options)),
       events_(std::make_shared<EventQueue>()),
       prompt_tokens_(registry.Counter(metrics::kRolloutPromptTokens)),
+      cut_tokens_(registry.Counter(metrics::kRolloutCutTokens)),
       sampled_tokens_(registry.Counter(metrics::kRolloutTokens)),
       engine_seconds_(registry.Counter(metrics::kRolloutEngineSeconds)),
       idle_seconds_(registry.Counter(metrics::kRolloutIdleSeconds)),
@@ -189,6 +201,10 @@ absl::StatusOr<std::vector<EpisodeRecord>> AgentLoop::Poll(
   return std::exchange(finished_, {});
 }
 
+bool AgentLoop::TooManyFaults(Episode& e, const absl::Status& status) const {
+  return IsFault(status) && ++e.faults >= kMaxFaults;
+}
+
 void AgentLoop::SendReset(Episode& e) {
   const EpisodeSpec& spec = e.record.spec;
   envs::ResetRequest request;
@@ -221,7 +237,8 @@ void AgentLoop::OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply) {
     return;
   }
   if (!reply.ok()) {
-    if (IsFinal(reply.status())) return Fail(*e, "task", reply.status());
+    if (IsFinal(reply.status()) || TooManyFaults(*e, reply.status()))
+      return Fail(*e, "task", reply.status());
     spdlog::warn("{}: reset failed, will be repeated: {}", Name(e->record.spec),
                  reply.status().ToString());
     Post(Backoff(e->failures++), [id](AgentLoop& loop) {
@@ -229,7 +246,7 @@ void AgentLoop::OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply) {
     });
     return;
   }
-  e->failures = 0;
+  e->failures = e->faults = 0;
   e->env_episode = std::move(reply->episode_id);
   if (e->stepping) {  // rebuilt: the response waits
     const absl::Status same = CheckRebuilt(*e, *reply);
@@ -325,6 +342,10 @@ void AgentLoop::StartTurn(Episode& e) {
   }
   turn.prompt_tokens = static_cast<uint32_t>(prompt->tokens.size());
   turn.cut_tokens = prompt->cut_tokens;
+  if (turn.cut_tokens > 0) {
+    cut_tokens_.Increment(turn.cut_tokens);
+    WarnOfCut(e, turn);
+  }
   EngineRequest request;
   request.id = e.id;
   request.prompt = prompt->tokens;
@@ -344,6 +365,18 @@ void AgentLoop::StartTurn(Episode& e) {
   e.record.sequences.push_back(std::move(sequence));
   e.record.turns.push_back(std::move(turn));
   e.asked = clock_.Now();
+}
+
+void AgentLoop::WarnOfCut(const Episode& e, const TurnRecord& turn) {
+  if (std::exchange(warned_of_cut_, true)) return;
+  LogWarning(absl::StrCat(
+      "prompts do not fit and are cut: found ",
+      turn.prompt_tokens + turn.cut_tokens, " tokens (", e.record.spec.task_id,
+      ", turn ", turn.index, "), kept ", turn.prompt_tokens,
+      "; model.max_context is ", options_.max_context,
+      ", of which sampling.train.max_tokens takes ",
+      e.record.spec.sampling.max_tokens,
+      ". Said once: ", metrics::kRolloutCutTokens.name, " counts"));
 }
 
 void AgentLoop::OnGenerated(EngineResult result) {
@@ -395,7 +428,7 @@ void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
     if (absl::IsNotFound(status) || absl::IsFailedPrecondition(status)) {
       // The server forgot the episode or is at another turn: rebuild it.
       ++e->resets;
-    } else if (IsFinal(status)) {
+    } else if (IsFinal(status) || TooManyFaults(*e, status)) {
       return Fail(*e, "environment", status);
     }
     spdlog::warn("{}: turn {} will be repeated: {}", Name(e->record.spec),
@@ -409,7 +442,7 @@ void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
     });
     return;
   }
-  e->failures = 0;
+  e->failures = e->faults = 0;
   e->stepping = false;
   TurnRecord& turn = e->record.turns.back();
   turn.executed_action = std::move(reply->executed_action);
@@ -455,7 +488,8 @@ void AgentLoop::OnScore(uint64_t id, size_t sequence, size_t teacher,
         " log-probs, expected ", to.length));
   }
   if (!reply.ok()) {
-    if (IsFinal(reply.status())) return Fail(*e, "teacher", reply.status());
+    if (IsFinal(reply.status()) || TooManyFaults(*e, reply.status()))
+      return Fail(*e, "teacher", reply.status());
     spdlog::warn("{}: scoring will be repeated: {}", Name(e->record.spec),
                  reply.status().ToString());
     Post(options_.retry_max, [id, sequence, teacher](AgentLoop& loop) {

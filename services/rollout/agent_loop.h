@@ -32,8 +32,9 @@ namespace atod::rollout {
 // One thread owns the loop and its engine and makes all calls, except Wake.
 // Replies of environments and teachers arrive on other threads and wait in a
 // queue; the owner runs them in Poll. An environment that forgot an episode
-// (its server died) gets it back by replaying the executed actions; transient
-// errors are retried without end, so that no death of a peer loses an episode.
+// (its server died) gets it back by replaying the executed actions; a peer that
+// is away or busy is asked without end, so that no death of one loses an
+// episode. A peer's inner fault is tried a few times and then ends the episode.
 class AgentLoop {
  public:
   struct Options {
@@ -90,6 +91,8 @@ class AgentLoop {
   // True when there were any.
   bool RunEvents();
 
+  // Counts `status` and says whether the episode ends with it.
+  bool TooManyFaults(Episode& episode, const absl::Status& status) const;
   void SendReset(Episode& episode);
   void OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply);
   // What a reset that rebuilds a lost episode must show.
@@ -98,6 +101,8 @@ class AgentLoop {
   void SendStep(Episode& episode);
   void OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply);
   void StartTurn(Episode& episode);
+  // Tells a person, once.
+  void WarnOfCut(const Episode& episode, const TurnRecord& turn);
   void OnGenerated(EngineResult result);
   void SendScore(Episode& episode, size_t sequence, size_t teacher);
   void OnScore(uint64_t id, size_t sequence, size_t teacher, absl::Time sent,
@@ -126,7 +131,9 @@ class AgentLoop {
   uint64_t next_id_ = 1;
   size_t playing_ = 0;
   size_t generating_ = 0;  // requests in the engine
+  bool warned_of_cut_ = false;
   prometheus::Counter& prompt_tokens_;
+  prometheus::Counter& cut_tokens_;
   prometheus::Counter& sampled_tokens_;
   prometheus::Counter& engine_seconds_;
   prometheus::Counter& idle_seconds_;

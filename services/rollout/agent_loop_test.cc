@@ -359,6 +359,22 @@ TEST_F(GoLoopTest, UnknownTaskFailsTheEpisodeOnly) {
   EXPECT_TRUE(records[1].status.ok());
 }
 
+TEST_F(GoLoopTest, FaultsOfAnEnvironmentAreNotRetriedForEver) {
+  const absl::Status fault = absl::InternalError("game.tw-pddl: broken");
+  envs_.FailNext(std::vector<absl::Status>(4, fault));
+  Add(Spec(0));
+  EXPECT_TRUE(Finish(1)[0].status.ok());  // it passed
+  envs_.FailNext(std::vector<absl::Status>(5, fault));
+  Add(Spec(1));
+  const EpisodeRecord record = Finish(1)[0];
+  EXPECT_EQ(record.error, "task");
+  EXPECT_EQ(record.error_message, "game.tw-pddl: broken");
+  // A server that is away is waited for.
+  envs_.FailNext(std::vector<absl::Status>(20, absl::UnavailableError("")));
+  Add(Spec(2));
+  EXPECT_TRUE(Finish(1)[0].status.ok());
+}
+
 TEST_F(GoLoopTest, PromptOverTheLimitEndsTheEpisodeWithAnError) {
   loop_.emplace(
       *go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
@@ -404,6 +420,7 @@ TEST_F(GoLoopTest, PromptOverTheLimitIsCutWhereTheSpecSaysSo) {
   EXPECT_EQ(Text(record.sequences[2].tokens), "go|at go+go> go$");
   EXPECT_EQ(record.turns[2].cut_tokens, 3);
   EXPECT_EQ(record.turns[2].prompt_tokens, 12);
+  EXPECT_EQ(registry_.Counter(metrics::kRolloutCutTokens).Value(), 3);
 }
 
 TEST_F(GoLoopTest, TurnLimitEndsTheEpisode) {
