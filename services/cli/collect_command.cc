@@ -20,7 +20,6 @@ namespace {
 
 struct Flags {
   PanelFlags panel;
-  std::string model;
   uint32_t attempts = 10;
 };
 
@@ -33,13 +32,14 @@ std::string ContentHash(const Panel& panel) {
 // Attempt by attempt, each on the games that no earlier one has solved.
 absl::StatusOr<int> Collect(Flags& flags) {
   ATOD_ASSIGN_OR_RETURN(Panel panel, OpenPanel(flags.panel));
-  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player,
-                        LoadPlayer(flags.model, panel, flags.panel));
+  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player, LoadPlayer(panel));
   const std::string content_hash = ContentHash(panel);
   const size_t games = panel.tasks.size();
   std::string out;
   size_t solved = 0;
-  for (uint32_t attempt = 0; attempt < flags.attempts && solved < games;
+  // An error will not be another one next time: these are not played again.
+  std::vector<rollout::EvalResult> failed;
+  for (uint32_t attempt = 0; attempt < flags.attempts && !panel.tasks.empty();
        ++attempt) {
     panel.options.step = attempt;
     ATOD_ASSIGN_OR_RETURN(
@@ -48,6 +48,10 @@ absl::StatusOr<int> Collect(Flags& flags) {
                            panel.tasks, panel.options));
     std::vector<rollout::EvalTask> open;
     for (size_t i = 0; i < records.size(); ++i) {
+      if (!records[i].error.empty()) {
+        failed.push_back(rollout::ResultOf(records[i]));
+        continue;
+      }
       if (!records[i].success) {
         open.push_back(panel.tasks[i]);
         continue;
@@ -64,11 +68,16 @@ absl::StatusOr<int> Collect(Flags& flags) {
     }
     panel.tasks = std::move(open);
     ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.panel.out, out));
+    if (rollout::TooManyErrors(failed.size(), games,
+                               panel.config.env().max_error_share()))
+      break;
   }
+  failed.resize(games);  // the others had no error
+  if (!FewErrors(failed, panel)) return 1;
   if (solved == 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(flags.model, ": found no solved game of ", games, " in ",
-                     flags.attempts, " attempts, expected at least one"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        flags.panel.model, ": found no solved game of ", games, " in ",
+        flags.attempts, " attempts, expected at least one"));
   }
   std::puts(absl::StrFormat("%s: %d of %d games of %s solved in %d attempts",
                             flags.panel.out, solved, games, panel.options.split,
@@ -88,7 +97,8 @@ void AddCollectCommand(CLI::App& app) {
   CLI::App* sub = AddCommand(
       app, "collect", "play a split and keep the actions of solved games",
       [=] { return Collect(*flags); });
-  sub->add_option("--model", flags->model, "folder of the model that plays")
+  sub->add_option("--model", flags->panel.model,
+                  "folder of the model that plays")
       ->required();
   sub->add_option("--out", flags->panel.out,
                   "JSONL with one line a solved game")

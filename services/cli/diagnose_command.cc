@@ -22,7 +22,6 @@ namespace {
 
 struct Flags {
   PanelFlags panel;
-  std::string model;
   std::string teacher;
   std::string profile = "default";
 };
@@ -38,10 +37,10 @@ absl::StatusOr<int> RunDiagnose(Flags& flags) {
   ATOD_RETURN_IF_ERROR(CheckTemperature(flags.panel.temperature));
   ATOD_ASSIGN_OR_RETURN(const Panel panel, OpenPanel(flags.panel));
   // A configuration may have said otherwise.
-  ATOD_RETURN_IF_ERROR(CheckTemperature(flags.panel.temperature));
+  const double temperature = panel.config.sampling().train().temperature();
+  ATOD_RETURN_IF_ERROR(CheckTemperature(temperature));
   const std::string teacher_dir = ModelFolder(flags.teacher);
-  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player,
-                        LoadPlayer(flags.model, panel, flags.panel));
+  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player, LoadPlayer(panel));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> other,
                         Tokenizer::Load(teacher_dir));
   if (other->hash() != player.tokenizer->hash()) {
@@ -50,27 +49,35 @@ absl::StatusOr<int> RunDiagnose(Flags& flags) {
                                   " as in --model: a teacher scores the "
                                   "student's token ids")});
   }
-  const teacher::ScorerOptions scorer{.dtype = flags.panel.dtype,
-                                      .device = flags.panel.device,
-                                      .max_context = flags.panel.max_context};
-  ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer student,
-                        teacher::MakeScorer(ModelFolder(flags.model), scorer));
+  const v1::RunConfig& c = panel.config;
+  const teacher::ScorerOptions scorer{.dtype = c.model().dtype(),
+                                      .device = c.device(),
+                                      .deterministic = c.deterministic(),
+                                      .max_context = c.model().max_context()};
+  ATOD_ASSIGN_OR_RETURN(
+      const teacher::LoadedScorer student,
+      teacher::MakeScorer(panel.config.model().path(), scorer));
   ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer teacher,
                         teacher::MakeScorer(teacher_dir, scorer));
   ATOD_ASSIGN_OR_RETURN(
-      const std::vector<rollout::EpisodeRecord> episodes,
+      std::vector<rollout::EpisodeRecord> episodes,
       rollout::PlayTasks(*player.engine, *player.envs, *player.tokenizer,
                          panel.tasks, panel.options));
+  std::vector<rollout::EvalResult> results;
+  for (const rollout::EpisodeRecord& e : episodes)
+    results.push_back(rollout::ResultOf(e));
+  if (!FewErrors(results, panel)) return 1;
+  std::erase_if(episodes, [](const auto& e) { return !e.error.empty(); });
   ATOD_ASSIGN_OR_RETURN(
       const std::vector<TurnDiagnosis> turns,
       Diagnose(episodes, *student.scorer, *teacher.scorer, flags.profile));
 
   if (turns.empty()) {
     return absl::FailedPreconditionError(
-        absl::StrCat(flags.model, ": found no turn in ", episodes.size(),
+        absl::StrCat(flags.panel.model, ": found no turn in ", episodes.size(),
                      " games, expected some: does a prompt fit --max-context ",
-                     flags.panel.max_context, " less --max-tokens ",
-                     flags.panel.max_tokens, "?"));
+                     c.model().max_context(), " less --max-tokens ",
+                     c.sampling().train().max_tokens(), "?"));
   }
   double wins = 0, length = 0;
   for (const rollout::EpisodeRecord& e : episodes) {
@@ -81,17 +88,17 @@ absl::StatusOr<int> RunDiagnose(Flags& flags) {
   absl::PrintF(
       "%s against %s: %d games of %s (panel %s), T = %g, success %.1f %%, %.1f "
       "turns\n",
-      flags.model, flags.teacher, episodes.size(), flags.panel.split,
-      panel.hash, flags.panel.temperature, 100 * wins / n, length / n);
+      flags.panel.model, flags.teacher, episodes.size(), panel.options.split,
+      panel.hash, temperature, 100 * wins / n, length / n);
   absl::PrintF("%5s %8s  %-17s  %-17s  %-17s\n", "turn", "samples", "d", "h",
                "w");
   nlohmann::ordered_json head;
-  head["model"] = flags.model;
+  head["model"] = flags.panel.model;
   head["teacher"] = flags.teacher;
-  head["split"] = flags.panel.split;
+  head["split"] = panel.options.split;
   head["panel"] = panel.hash;
   head["games"] = episodes.size();
-  head["temperature"] = flags.panel.temperature;
+  head["temperature"] = temperature;
   head["profile"] = flags.profile;
   head["success_rate"] = wins / n;
   head["length"] = length / n;
@@ -127,7 +134,8 @@ void AddDiagnoseCommand(CLI::App& app) {
       app, "diagnose",
       "d, h and w by turn position of any checkpoint against a teacher",
       [=] { return RunDiagnose(*flags); });
-  sub->add_option("--model", flags->model, "folder of the model that plays")
+  sub->add_option("--model", flags->panel.model,
+                  "folder of the model that plays")
       ->required();
   sub->add_option("--teacher", flags->teacher,
                   "folder of the model that scores")

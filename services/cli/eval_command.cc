@@ -1,5 +1,6 @@
 #include "services/cli/eval_command.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -24,7 +25,6 @@ namespace {
 
 struct Flags {
   PanelFlags panel;
-  std::string model;
   std::string policy;
   std::string label;
 };
@@ -42,9 +42,8 @@ absl::StatusOr<Results> PlayScripted(const Panel& panel, const Flags& flags) {
   return rollout::EvaluatePlayers(*panel.env, make, panel.tasks, panel.options);
 }
 
-absl::StatusOr<Results> PlayModel(const Panel& panel, const Flags& flags) {
-  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player,
-                        LoadPlayer(flags.model, panel, flags.panel));
+absl::StatusOr<Results> PlayModel(const Panel& panel) {
+  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player, LoadPlayer(panel));
   return rollout::EvaluateModel(*player.engine, *player.envs, *player.tokenizer,
                                 panel.tasks, panel.options);
 }
@@ -60,47 +59,53 @@ std::pair<double, double> Wilson(double wins, double n) {
 
 absl::Status WriteResults(const Results& results, const std::string& path) {
   std::string out;
-  for (const rollout::EvalResult& r : results)
-    absl::StrAppend(&out,
-                    nlohmann::json{{"task_id", r.task_id},
-                                   {"category", r.category},
-                                   {"success", r.success},
-                                   {"length", r.length},
-                                   {"reward", r.reward}}
-                        .dump(),
-                    "\n");
+  for (const rollout::EvalResult& r : results) {
+    nlohmann::json line{{"task_id", r.task_id},
+                        {"category", r.category},
+                        {"success", r.success},
+                        {"length", r.length},
+                        {"reward", r.reward}};
+    if (!r.error.empty())
+      line["error"] = absl::StrCat(r.error, ": ", r.error_message);
+    absl::StrAppend(&out, line.dump(), "\n");
+  }
   return WriteFileAtomic(path, out);
 }
 
 absl::StatusOr<int> Eval(Flags& flags) {
-  if (flags.model.empty() == flags.policy.empty())
+  if (flags.panel.model.empty() == flags.policy.empty())
     return BadInput({"eval", "--model, --policy", 0,
-                     flags.model.empty() ? "neither" : "both", "one of them"});
+                     flags.panel.model.empty() ? "neither" : "both",
+                     "one of them"});
   ATOD_ASSIGN_OR_RETURN(const Panel panel, OpenPanel(flags.panel));
-  ATOD_ASSIGN_OR_RETURN(const Results results, flags.model.empty()
+  ATOD_ASSIGN_OR_RETURN(const Results results, flags.panel.model.empty()
                                                    ? PlayScripted(panel, flags)
-                                                   : PlayModel(panel, flags));
+                                                   : PlayModel(panel));
   double wins = 0, turns = 0;
   std::map<std::string, std::pair<int, int>> by_type;  // wins, games
+  int played = 0;
   for (const rollout::EvalResult& r : results) {
+    if (!r.error.empty()) continue;  // no loss
+    ++played;
     wins += r.success;
     turns += r.length;
     by_type[r.category].first += r.success;
     by_type[r.category].second += 1;
   }
-  const double n = static_cast<double>(results.size());
+  const double n = std::max(played, 1);
   const auto [low, high] = Wilson(wins, n);
   std::string line = absl::StrFormat(
       "%s %s: success %.1f %% [%.1f, %.1f] of %d games, %.1f turns",
-      flags.label.empty() ? flags.model + flags.policy : flags.label,
-      flags.panel.split, 100 * wins / n, 100 * low, 100 * high, results.size(),
+      flags.label.empty() ? flags.panel.model + flags.policy : flags.label,
+      panel.options.split, 100 * wins / n, 100 * low, 100 * high, played,
       turns / n);
   for (const auto& [type, count] : by_type)
     absl::StrAppendFormat(&line, "  %s %d/%d", type, count.first, count.second);
-  std::puts(line.c_str());
+  const bool enough = FewErrors(results, panel);
+  if (played > 0) std::puts(line.c_str());
   if (!flags.panel.out.empty())
     ATOD_RETURN_IF_ERROR(WriteResults(results, flags.panel.out));
-  return 0;
+  return enough ? 0 : 1;
 }
 
 }  // namespace
@@ -110,7 +115,8 @@ void AddEvalCommand(CLI::App& app) {
   CLI::App* sub =
       AddCommand(app, "eval", "play a fixed list of tasks and count successes",
                  [=] { return Eval(*flags); });
-  sub->add_option("--model", flags->model, "folder of the model that plays");
+  sub->add_option("--model", flags->panel.model,
+                  "folder of the model that plays");
   sub->add_option("--policy", flags->policy, "what plays without a model")
       ->check(CLI::IsMember({"random", "planner"}));
   AddPanelFlags(*sub, flags->panel);

@@ -1,54 +1,102 @@
 #include "services/cli/panel.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/base/file.h"
+#include "common/base/printable.h"
 #include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
 #include "common/config/config.h"
+#include "common/model/model_config.h"
 #include "common/model/model_folder.h"
 #include "common/model/threads.h"
 #include "services/cli/command.h"
-#include "services/envs/alfworld/alfworld_environment.h"
 #include "services/envs/local_caller.h"
+#include "services/envs/open_environment.h"
 #include "services/learner/task_source.h"
+#include "services/rollout/engine_options.h"
 
 namespace atod::cli {
 
 namespace {
 
-// What the configuration says, where no flag said otherwise.
-absl::Status FillFromConfig(PanelFlags& flags) {
-  if (flags.config.empty() && flags.sets.empty()) {
-    if (flags.games.empty())
-      return BadInput(
-          {"", "--games", 0, "nothing", "a folder with games, or --config"});
-    return absl::OkStatus();
+// Longest prompt and response together, and the response, where neither flags
+// nor a configuration say. The compact prompts are short; others get what a run
+// has by default, or what the model has.
+struct Window {
+  uint32_t context = 160;
+  uint32_t response = 14;
+};
+absl::StatusOr<Window> OwnWindow(const PanelFlags& flags,
+                                 const v1::RunConfig& defaults) {
+  Window window;
+  if (flags.prompt_set != "compact") {
+    window.context = defaults.model().max_context();
+    if (flags.max_context > 0) window.context = flags.max_context;
+    if (!flags.model.empty()) {
+      ATOD_ASSIGN_OR_RETURN(const model::ModelConfig model,
+                            model::ReadModelConfig(ModelFolder(flags.model)));
+      window.context = static_cast<uint32_t>(
+          std::min<int64_t>(window.context, model.max_position_embeddings));
+    }
+    window.response =
+        std::min(defaults.sampling().train().max_tokens(), window.context / 4);
   }
-  ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
-                        config::LoadRunConfig(flags.config, flags.sets));
-  const v1::RunConfig& c = loaded.config;
-  const auto fill = [&](const char* flag, auto& to, const auto& value) {
-    if (flags.given->count(flag) == 0) to = value;
+  if (flags.max_context > 0) window.context = flags.max_context;
+  if (flags.max_tokens > 0) window.response = flags.max_tokens;
+  return window;
+}
+
+// The flags written over the configuration that they came with.
+absl::StatusOr<v1::RunConfig> ConfigOf(const PanelFlags& flags) {
+  const bool own = flags.config.empty() && flags.sets.empty();
+  if (own && flags.games.empty())
+    return BadInput(
+        {"", "--games", 0, "nothing", "a folder with games, or --config"});
+  Window window{flags.max_context, flags.max_tokens};
+  if (own) {
+    ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig defaults,
+                          config::LoadRunConfig({}));
+    ATOD_ASSIGN_OR_RETURN(window, OwnWindow(flags, defaults.config));
+  }
+  std::vector<std::string> sets = flags.sets;
+  const auto says = [&](const char* flag) {
+    return own || flags.given->count(flag) > 0;
   };
-  fill("--games", flags.games, c.env().data());
-  fill("--prompt-set", flags.prompt_set, c.env().prompt_set());
-  fill("--history-length", flags.history_length, c.env().history_length());
-  fill("--max-turns", flags.max_turns, c.env().max_turns());
-  fill("--max-tokens", flags.max_tokens, c.sampling().train().max_tokens());
-  fill("--max-context", flags.max_context, c.model().max_context());
-  fill("--slots", flags.slots, c.rollout().slots());
-  fill("--threads", flags.threads, c.threads().rollout());
-  fill("--device", flags.device, c.device());
-  fill("--dtype", flags.dtype, c.model().dtype());
-  fill("--split", flags.split,
-       flags.train_split ? c.env().train_split() : c.eval().split());
-  fill("--temperature", flags.temperature,
-       flags.train_temperature ? c.sampling().train().temperature()
-                               : c.sampling().eval_temperature());
-  return absl::OkStatus();
+  const auto set = [&](const char* flag, const char* key, const auto& value) {
+    if (says(flag)) sets.push_back(absl::StrCat(key, "=", value));
+  };
+  set("--prompt-set", "env.prompt_set", flags.prompt_set);
+  set("--history-length", "env.history_length", flags.history_length);
+  set("--max-turns", "env.max_turns", flags.max_turns);
+  set("--max-tokens", "sampling.train.max_tokens", window.response);
+  set("--max-context", "model.max_context", window.context);
+  set("--slots", "rollout.slots", flags.slots);
+  set("--threads", "threads.rollout", flags.threads);
+  set("--device", "device", flags.device);
+  set("--dtype", "model.dtype", flags.dtype);
+  set("--temperature",
+      flags.train_temperature ? "sampling.train.temperature"
+                              : "sampling.eval_temperature",
+      absl::StrFormat("%.17g", flags.temperature));
+  ATOD_ASSIGN_OR_RETURN(config::LoadedConfig loaded,
+                        config::LoadRunConfig(flags.config, sets));
+  v1::RunConfig& c = loaded.config;
+  // Paths are no YAML.
+  if (says("--games")) c.mutable_env()->set_data(flags.games);
+  if (says("--split"))
+    flags.train_split ? c.mutable_env()->set_train_split(flags.split)
+                      : c.mutable_eval()->set_split(flags.split);
+  if (!flags.model.empty())
+    c.mutable_model()->set_path(ModelFolder(flags.model));
+  return std::move(c);
 }
 
 }  // namespace
@@ -72,11 +120,13 @@ void AddPanelFlags(CLI::App& sub, PanelFlags& flags) {
       ->capture_default_str();
   sub.add_option("--max-turns", flags.max_turns, "turn limit")
       ->capture_default_str();
-  sub.add_option("--max-tokens", flags.max_tokens, "longest response, tokens")
-      ->capture_default_str();
+  sub.add_option("--max-tokens", flags.max_tokens,
+                 "longest response, tokens; without a configuration 14 for the "
+                 "compact prompts, else a quarter of --max-context up to 512");
   sub.add_option("--max-context", flags.max_context,
-                 "longest prompt and response, tokens")
-      ->capture_default_str();
+                 "longest prompt and response, tokens; without a configuration "
+                 "160 for the compact prompts, else 2560 or what the model "
+                 "has");
   sub.add_option("--slots", flags.slots, "games played at once")
       ->capture_default_str();
   sub.add_option("--threads", flags.threads, "compute threads; 0: all cores");
@@ -98,8 +148,10 @@ uint64_t TaskSeed(uint64_t seed, size_t i) {
   return MixSeed(seed, i, 0x6576616c);
 }
 
-absl::StatusOr<Panel> OpenPanel(PanelFlags& flags) {
-  ATOD_RETURN_IF_ERROR(FillFromConfig(flags));
+absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags) {
+  Panel panel;
+  ATOD_ASSIGN_OR_RETURN(panel.config, ConfigOf(flags));
+  const v1::RunConfig& c = panel.config;
   if (!flags.out.empty()) {
     const std::filesystem::path out(flags.out);
     if (out.has_parent_path())
@@ -108,61 +160,79 @@ absl::StatusOr<Panel> OpenPanel(PanelFlags& flags) {
     ATOD_RETURN_IF_ERROR(WriteFileAtomic(probe, ""));
     std::filesystem::remove(probe);
   }
-  model::SetComputeThreads(flags.threads);
-  envs::AlfworldOptions env_options;
-  env_options.data = flags.games;
-  env_options.prompt_set = flags.prompt_set;
-  env_options.history_length = flags.history_length;
-  env_options.max_turns = flags.max_turns;
-  Panel panel;
-  ATOD_ASSIGN_OR_RETURN(panel.env,
-                        envs::AlfworldEnvironment::Open(env_options));
+  model::SetComputeThreads(c.threads().rollout());
+  ATOD_ASSIGN_OR_RETURN(panel.env, envs::OpenEnvironment(c.env()));
+  panel.options.split =
+      flags.train_split ? c.env().train_split() : c.eval().split();
   for (const envs::SplitInfo& split : panel.env->description().splits) {
-    if (split.name != flags.split) continue;
+    if (split.name != panel.options.split) continue;
     const std::vector<uint32_t> indices =
         learner::MakePanel(flags.seed, split.size, flags.count);
     for (const uint32_t index : indices) {
       ATOD_ASSIGN_OR_RETURN(envs::TaskInfo task,
-                            panel.env->GetTask(flags.split, index));
+                            panel.env->GetTask(panel.options.split, index));
       panel.tasks.push_back(
           {std::move(task.task_id), TaskSeed(flags.seed, panel.tasks.size())});
     }
     panel.hash = learner::PanelHash(split.content_hash, indices);
   }
+  if (flags.count == 0)
+    return BadInput({"", "--count", 0, "0", "at least one game"});
   if (panel.tasks.empty()) {
-    return BadInput(
-        {flags.games, "--split", 0, flags.split, "a sub-folder with games"});
+    return BadInput({c.env().data(), "--split", 0, panel.options.split,
+                     "a sub-folder with games"});
   }
+  if (flags.given->count("--count") > 0 && panel.tasks.size() < flags.count)
+    LogWarning(absl::StrCat("--count: found ", flags.count, ", but split ",
+                            panel.options.split, " has ", panel.tasks.size(),
+                            " games"));
   panel.options.env = panel.env->description().name;
-  panel.options.split = flags.split;
-  panel.options.max_turns = flags.max_turns;
-  panel.options.sampling = {static_cast<float>(flags.temperature), 1, 0,
-                            flags.max_tokens};
+  panel.options.max_turns = c.env().max_turns();
+  const v1::SamplingConfig& sampling = c.sampling().train();
+  panel.options.sampling = {
+      .temperature = static_cast<float>(flags.train_temperature
+                                            ? sampling.temperature()
+                                            : c.sampling().eval_temperature()),
+      .top_p = static_cast<float>(sampling.top_p()),
+      .top_k = sampling.top_k(),
+      .max_tokens = sampling.max_tokens()};
   panel.options.run_seed = flags.seed;
-  panel.options.slots = flags.slots;
-  panel.options.max_context = flags.max_context;
+  panel.options.slots = c.rollout().slots();
+  panel.options.max_context = c.model().max_context();
   return panel;
 }
 
-absl::StatusOr<PanelPlayer> LoadPlayer(const std::string& model_dir,
-                                       const Panel& panel,
-                                       const PanelFlags& flags) {
+absl::StatusOr<PanelPlayer> LoadPlayer(const Panel& panel) {
   PanelPlayer player;
-  const std::string folder = ModelFolder(model_dir);
-  ATOD_ASSIGN_OR_RETURN(model::ModelFolder opened,
-                        model::CheckModelFolder(folder, flags.max_context));
+  const std::string& folder = panel.config.model().path();
+  ATOD_ASSIGN_OR_RETURN(
+      model::ModelFolder opened,
+      model::CheckModelFolder(folder, panel.config.model().max_context()));
   player.tokenizer = std::move(opened.tokenizer);
-  if (panel.env->description().prompt.chat)
-    ATOD_RETURN_IF_ERROR(player.tokenizer->template_status());
-  rollout::EngineOptions options;
-  options.model.device = flags.device;
-  options.model.dtype = flags.dtype;
-  options.model.max_slots = static_cast<int>(flags.slots);
-  options.model.max_context = flags.max_context;
+  ATOD_ASSIGN_OR_RETURN(
+      const rollout::EngineOptions options,
+      rollout::EngineOptionsOf(panel.config, folder, *player.tokenizer));
   ATOD_ASSIGN_OR_RETURN(player.engine, rollout::MakeEngine(folder, options));
   player.envs = std::make_unique<envs::LocalCaller>(
       envs::EnvironmentMap{{panel.options.env, panel.env}});
   return player;
+}
+
+bool FewErrors(const std::vector<rollout::EvalResult>& results,
+               const Panel& panel) {
+  const rollout::ErrorCount errors = rollout::CountErrors(results);
+  if (errors.episodes == 0) return true;
+  const std::string text =
+      absl::StrCat(errors.episodes, " of ", results.size(),
+                   " games ended in errors and are left out (", errors.kinds,
+                   "); the first: ", errors.first);
+  if (!rollout::TooManyErrors(errors.episodes, results.size(),
+                              panel.config.env().max_error_share())) {
+    LogWarning(text);
+    return true;
+  }
+  std::fprintf(stderr, "error: %s\n", OneLine(text).c_str());
+  return false;
 }
 
 }  // namespace atod::cli

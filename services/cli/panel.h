@@ -7,6 +7,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
+#include "atod/v1/config.pb.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/env_caller.h"
 #include "services/envs/environment.h"
@@ -16,14 +17,16 @@
 namespace atod::cli {
 
 // A fixed list of games and how they are played in this process; shared by
-// `eval`, `diagnose` and `collect`.
+// `eval`, `diagnose` and `collect`. The flags are written over a run's
+// configuration; from there on all is played as the configuration says. Without
+// one, the values below stand for what no flag says.
 struct PanelFlags {
-  // A run's configuration: what the flags do not say is as there.
   std::vector<std::string> config;
   std::vector<std::string> sets;
   bool train_split = false;        // its training split, not that of eval
   bool train_temperature = false;  // likewise
   const CLI::App* given = nullptr;
+  std::string model;  // folder of the model that plays; empty: a policy plays
   std::string games;
   std::string split = "valid_seen";
   std::string prompt_set = "compact";
@@ -31,8 +34,8 @@ struct PanelFlags {
   uint64_t seed = 7;
   uint32_t max_turns = 20;
   uint32_t history_length = 2;
-  uint32_t max_tokens = 14;
-  uint32_t max_context = 160;
+  uint32_t max_tokens = 0;   // 0: as the prompt set and the model need
+  uint32_t max_context = 0;  // likewise
   uint32_t slots = 128;
   uint32_t threads = 0;
   double temperature = 0.4;
@@ -45,15 +48,15 @@ struct PanelFlags {
 void AddPanelFlags(CLI::App& sub, PanelFlags& flags);
 
 struct Panel {
+  v1::RunConfig config;  // what is played; model.path is the model's folder
   std::shared_ptr<const envs::Environment> env;
   std::vector<rollout::EvalTask> tasks;
   rollout::EvalOptions options;
   std::string hash;  // split content and chosen games
 };
 
-// Fills `flags` from its configuration first. Fails early where `out` cannot be
-// written.
-absl::StatusOr<Panel> OpenPanel(PanelFlags& flags);
+// Fails early where `out` cannot be written.
+absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags);
 
 // The model's folder: `dir`, or its sub-folder `model` where `dir` is a
 // checkpoint.
@@ -70,8 +73,12 @@ struct PanelPlayer {
   std::unique_ptr<envs::EnvCaller> envs;
 };
 
-absl::StatusOr<PanelPlayer> LoadPlayer(const std::string& model_dir,
-                                       const Panel& panel,
-                                       const PanelFlags& flags);
+absl::StatusOr<PanelPlayer> LoadPlayer(const Panel& panel);
+
+// Says on stderr which games ended in errors and are left out. False, with the
+// first reason as the error line, when more than env.max_error_share of them
+// did, or none was played to its end.
+bool FewErrors(const std::vector<rollout::EvalResult>& results,
+               const Panel& panel);
 
 }  // namespace atod::cli

@@ -27,6 +27,7 @@
 #include "services/learner/trajectory_store.h"
 #include "services/learner/work_id.h"
 #include "services/rollout/engine.h"
+#include "services/rollout/engine_options.h"
 #include "services/rollout/replay.h"
 #include "services/teacher/scorer.h"
 
@@ -206,12 +207,10 @@ absl::StatusOr<int> RunReplay(const Flags& flags) {
   envs::LocalCaller caller({{config.env().name(), std::move(env)}});
   LocalTeachers teachers;
   ATOD_RETURN_IF_ERROR(teachers.Open(config));
-  rollout::EngineOptions options;
-  options.model = {.dtype = config.model().dtype(),
-                   .device = config.device(),
-                   .max_slots = 1,
-                   .max_context = config.model().max_context(),
-                   .deterministic = config.deterministic()};
+  ATOD_ASSIGN_OR_RETURN(
+      rollout::EngineOptions options,
+      rollout::EngineOptionsOf(config, config.model().path(), *tokenizer));
+  options.model.max_slots = 1;  // each is played alone
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
                         rollout::MakeEngine(config.model().path(), options));
 

@@ -1,7 +1,8 @@
 #include "services/rollout/evaluate.h"
 
-#include <algorithm>
+#include <map>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,6 +23,8 @@ EvalResult ResultOf(const EpisodeRecord& record) {
   for (const TurnRecord& turn : record.turns) {
     result.invalid_turns += !turn.valid;
   }
+  result.error = record.error;
+  result.error_message = record.error_message;
   return result;
 }
 
@@ -56,7 +59,6 @@ absl::StatusOr<std::vector<EpisodeRecord>> PlayTasks(
     ATOD_ASSIGN_OR_RETURN(std::vector<EpisodeRecord> records,
                           loop.Poll(absl::InfiniteDuration()));
     for (EpisodeRecord& record : records) {
-      ATOD_RETURN_IF_ERROR(record.status);
       played[record.spec.group] = std::move(record);
       ++finished;
     }
@@ -84,14 +86,20 @@ absl::StatusOr<std::vector<EvalResult>> EvaluatePlayers(
                                  : env.description().default_max_turns;
   std::vector<EvalResult> results;
   for (size_t i = 0; i < tasks.size(); ++i) {
-    ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<envs::Episode> episode,
-                          env.Start({.split = options.split,
-                                     .task_id = tasks[i].task_id,
-                                     .seed = tasks[i].env_seed,
-                                     .max_turns = max_turns}));
-    const Player player = make(i);
     EvalResult& result = results.emplace_back();
     result.task_id = tasks[i].task_id;
+    const absl::StatusOr<std::unique_ptr<envs::Episode>> started =
+        env.Start({.split = options.split,
+                   .task_id = tasks[i].task_id,
+                   .seed = tasks[i].env_seed,
+                   .max_turns = max_turns});
+    if (!started.ok()) {
+      result.error = "task";
+      result.error_message = std::string(started.status().message());
+      continue;
+    }
+    envs::Episode* const episode = started->get();
+    const Player player = make(i);
     result.category = episode->observation().category;
     while (!episode->observation().done && result.length < max_turns) {
       const envs::StepResult step =
@@ -102,16 +110,45 @@ absl::StatusOr<std::vector<EvalResult>> EvaluatePlayers(
     }
     result.success = episode->observation().success;
     result.score = episode->observation().task_score;
+    if (episode->observation().done_reason == envs::DoneReason::kError) {
+      result.error = "environment";
+      result.error_message = episode->observation().text;
+    }
   }
   return results;
 }
 
 double SuccessRate(const std::vector<EvalResult>& results) {
-  if (results.empty()) return 0;
-  return static_cast<double>(
-             std::count_if(results.begin(), results.end(),
-                           [](const EvalResult& r) { return r.success; })) /
-         static_cast<double>(results.size());
+  size_t played = 0, wins = 0;
+  for (const EvalResult& r : results) {
+    if (!r.error.empty()) continue;
+    ++played;
+    wins += r.success;
+  }
+  return played == 0 ? 0
+                     : static_cast<double>(wins) / static_cast<double>(played);
+}
+
+ErrorCount CountErrors(const std::vector<EvalResult>& results) {
+  ErrorCount out;
+  std::map<std::string, size_t> kinds;
+  for (const EvalResult& r : results) {
+    if (r.error.empty()) continue;
+    if (out.episodes++ == 0)
+      out.first = absl::StrCat(r.task_id, ": ", r.error, ": ", r.error_message);
+    ++kinds[r.error];
+  }
+  for (const auto& [kind, count] : kinds)
+    absl::StrAppend(&out.kinds, out.kinds.empty() ? "" : ", ", kind, " ",
+                    count);
+  return out;
+}
+
+bool TooManyErrors(size_t errors, size_t episodes, double max_share) {
+  if (errors == 0) return false;
+  if (errors == episodes) return true;
+  return errors > 1 && static_cast<double>(errors) >
+                           max_share * static_cast<double>(episodes);
 }
 
 }  // namespace atod::rollout

@@ -39,10 +39,15 @@ struct EvalResult {
   float score = 0;
   uint32_t length = 0;         // turns played
   uint32_t invalid_turns = 0;  // without a well-formed action
+  // An error is no loss: it enters no rate.
+  std::string error;  // its kind, as in EpisodeError; empty: none
+  std::string error_message;
 };
 
 // Plays each task once with the model, in this process; records in the order
 // of the tasks. The noise makes them a function of weights and options alone.
+// An episode that fails is a record with an error; an error returned is of the
+// engine, or of options that nothing can be played with.
 absl::StatusOr<std::vector<EpisodeRecord>> PlayTasks(
     Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options);
@@ -65,7 +70,19 @@ absl::StatusOr<std::vector<EvalResult>> EvaluatePlayers(
     const std::function<Player(size_t index)>& make,
     const std::vector<EvalTask>& tasks, const EvalOptions& options);
 
-// Share of results that are successes; 0 for none.
+// Share of the results without an error that are successes; 0 for none.
 double SuccessRate(const std::vector<EvalResult>& results);
+
+// The results that ended in errors.
+struct ErrorCount {
+  size_t episodes = 0;
+  std::string kinds;  // "prompt 3, task 1"
+  std::string first;  // "TASK: KIND: MESSAGE" of the first one
+};
+ErrorCount CountErrors(const std::vector<EvalResult>& results);
+
+// Whether so many errors are more than a share allows, or all that there is.
+// One of several is always allowed.
+bool TooManyErrors(size_t errors, size_t episodes, double max_share);
 
 }  // namespace atod::rollout

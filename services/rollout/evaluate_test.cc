@@ -75,7 +75,41 @@ TEST(EvaluateModel, NumberOfSlotsChangesNothing) {
   EXPECT_NE(play(20, 5), play(20, 6));
 }
 
-TEST(EvaluateModel, TaskThatCannotBePlayedIsAnError) {
+TEST(EvaluateModel, EpisodeThatCannotBeginIsAnErrorAndNoLoss) {
+  const auto tokenizer = ByteTokenizer();
+  FakeEngine engine([](const EngineRequest&) { return " go"; });
+  FakeEnvs envs;
+  EvalOptions options = Options(4);
+  options.max_context = 22;  // "at >" does not fit beside 20 tokens
+  const auto results =
+      EvaluateModel(engine, envs, *tokenizer, Tasks(3), options);
+  ASSERT_TRUE(results.ok()) << results.status();
+  const ErrorCount errors = CountErrors(*results);
+  EXPECT_EQ(errors.episodes, 3);
+  EXPECT_EQ(errors.kinds, "prompt 3");
+  EXPECT_THAT(errors.first, testing::HasSubstr("len-1: prompt: turn 0"));
+}
+
+TEST(SuccessRate, LeavesErrorsOut) {
+  std::vector<EvalResult> results(5);
+  results[0].success = true;
+  results[1].error = "task";
+  results[2].error = "prompt";
+  results[3].error = "task";
+  EXPECT_EQ(SuccessRate(results), 0.5);
+  EXPECT_EQ(CountErrors(results).kinds, "prompt 1, task 2");
+  EXPECT_EQ(SuccessRate({results[1]}), 0);
+}
+
+TEST(TooManyErrors, OneOfSeveralNeverIs) {
+  EXPECT_FALSE(TooManyErrors(0, 0, 0));
+  EXPECT_FALSE(TooManyErrors(1, 2, 0));
+  EXPECT_TRUE(TooManyErrors(1, 1, 1));  // nothing was played
+  EXPECT_FALSE(TooManyErrors(2, 8, 0.25));
+  EXPECT_TRUE(TooManyErrors(3, 8, 0.25));
+}
+
+TEST(EvaluateModel, SplitThatIsNotThereIsAnErrorOfTheCall) {
   const auto tokenizer = ByteTokenizer();
   FakeEngine engine([](const EngineRequest&) { return " go"; });
   FakeEnvs envs;
@@ -147,7 +181,9 @@ TEST(EvaluatePlayers, EachTaskHasAPlayerOfItsOwn) {
   EXPECT_FALSE((*results)[3].success);  // the limit came first
   EXPECT_EQ((*results)[3].length, 3);
   EXPECT_EQ(SuccessRate(*results), 0.75);
-  EXPECT_FALSE(EvaluatePlayers(env, make, {{"", 0}}, EvalOptions()).ok());
+  const auto broken = EvaluatePlayers(env, make, {{"", 0}}, EvalOptions());
+  ASSERT_TRUE(broken.ok()) << broken.status();
+  EXPECT_EQ((*broken)[0].error, "task");
 }
 
 }  // namespace

@@ -26,6 +26,7 @@
 #include "common/weights/weights_client.h"
 #include "services/envs/env_client.h"
 #include "services/rollout/engine.h"
+#include "services/rollout/engine_options.h"
 #include "services/rollout/worker.h"
 #include "services/rollout/worker_client.h"
 #include "services/teacher/teacher_client.h"
@@ -111,13 +112,9 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(config.model().path()));
   model::SetComputeThreads(config.threads().rollout());
-  EngineOptions engine_options;
-  engine_options.model = {
-      .dtype = config.model().dtype(),
-      .device = config.device(),
-      .max_slots = static_cast<int>(config.rollout().slots()),
-      .max_context = config.model().max_context(),
-      .deterministic = config.deterministic()};
+  ATOD_ASSIGN_OR_RETURN(
+      const EngineOptions engine_options,
+      EngineOptionsOf(config, config.model().path(), *tokenizer));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<ModelEngine> engine,
                         MakeEngine(config.model().path(), engine_options));
 

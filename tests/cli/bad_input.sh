@@ -275,6 +275,26 @@ refused 'diagnose: --temperature: found 0' "$atod" diagnose --model model \
   --teacher model --games . --temperature 0
 
 refused '--games: found nothing' "$atod" eval --model model
+"$atod" games --out games --seed 1 --train 2 --valid-seen 2 --valid-unseen 2 >/dev/null
+# A chat template that is not known, before anything is played.
+cp -r model template; printf '{{ messages }}' >template/chat_template.jinja
+for command in eval 'diagnose --teacher model' 'collect --out o'; do
+  # shellcheck disable=SC2086
+  refused 'template/chat_template.jinja' "$atod" $command --model template \
+    --games games --prompt-set paper --max-context 64 --max-tokens 8
+done
+refused 'sampling.eval_temperature: found' "$atod" eval --model model \
+  --games games --max-context 64 --temperature 1e-6
+refused 'score: --temperature: found 0.001' "$atod" score --model model \
+  --input spans.jsonl --temperature 0.001
+refused '--count: found 0' "$atod" eval --model model --games games \
+  --max-context 64 --count 0
+# Games that could not begin are no losses: the check fails, with the reason.
+status=0
+"$atod" eval --model model --games games --count 2 --max-context 24 \
+  >out 2>error || status=$?
+[[ $status == 1 && ! -s out ]] &&
+  grep -q '^error: 2 of 2 games ended in errors and are left out (prompt 2)' error
 refused '--attempts: Value 0' "$atod" collect --model model --games . --attempts 0 --out x
 refused 'none.yaml' "$atod" collect --config none.yaml --model model --out x
 touch no-folder
