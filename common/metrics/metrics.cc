@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/base/problem.h"
 
 namespace atod::metrics {
@@ -71,8 +72,15 @@ bool MeasuredByClock(std::string_view tag) {
 
 std::string PrometheusName(std::string_view tag) {
   std::string out = "atod_";
+  int slashes = 0;
   for (const char c : tag) {
-    out.push_back(std::isalnum(static_cast<unsigned char>(c)) ? c : '_');
+    const bool level = c == '/' && ++slashes <= 2;
+    if (std::isalnum(static_cast<unsigned char>(c)) || c == '_')
+      out.push_back(c);
+    else if (level || c == '*')
+      out.push_back('_');
+    else
+      absl::StrAppendFormat(&out, "_x%02x_", static_cast<unsigned char>(c));
   }
   return out;
 }

@@ -44,7 +44,14 @@ class TempDir {
 TEST(Names, AreValidAndUnique) {
   EXPECT_EQ(PrometheusName("hybrid/kl_coef"), "atod_hybrid_kl_coef");
   EXPECT_EQ(PrometheusName("val/success_rate/a b-c"),
-            "atod_val_success_rate_a_b_c");
+            "atod_val_success_rate_a_x20_b_x2d_c");
+  std::set<std::string> categories;
+  for (const char* category : {"a-b", "a b", "a_b", "a/b", "a.b", "\xc3\xa4"})
+    EXPECT_TRUE(
+        categories
+            .insert(PrometheusName(absl::StrCat("val/success_rate/", category)))
+            .second)
+        << category;
   std::set<std::string> seen;
   for (const StepTag& tag : kStepTags)
     EXPECT_TRUE(seen.insert(PrometheusName(tag.tag)).second) << tag.tag;

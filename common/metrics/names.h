@@ -118,8 +118,9 @@ inline constexpr StepTag kStepTags[] = {
 // of the same run would not repeat: timing/*, throughput/*, memory/*.
 bool MeasuredByClock(std::string_view tag);
 
-// "hybrid/kl_coef" -> "atod_hybrid_kl_coef"; what Prometheus does not allow
-// becomes "_".
+// "hybrid/kl_coef" -> "atod_hybrid_kl_coef". What Prometheus does not allow in
+// the part of a tag that data names (a category) becomes "_xHH_", so that
+// "a-b" and "a b" stay two.
 std::string PrometheusName(std::string_view tag);
 
 enum class Kind { kCounter, kGauge, kHistogram };

@@ -55,6 +55,10 @@ void ShutdownSignals::Watch() {
     if (read(signal_fd_, &info, sizeof info) != sizeof info) continue;
     const int number = info.ssi_signo;
     if (std::exchange(draining, true)) _exit(128 + number);
+    if (end_at_once_) {
+      spdlog::info("signal {} while loading: ending", number);
+      _exit(0);
+    }
     spdlog::info("signal {}: draining; once more ends the process at once",
                  number);
     if (drain_) drain_(number);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <thread>
 
@@ -30,6 +31,10 @@ class ShutdownSignals {
 
   // Blocks until the first signal (returns it) or Wake() (returns 0).
   int Wait();
+  // While on, the first signal already ends the process, with status 0: a
+  // program that is still loading has promised nothing to anybody.
+  void EndAtOnce(bool on) { end_at_once_ = on; }
+
   // Ends Wait() without a signal: the work is done.
   void Wake();
 
@@ -37,6 +42,7 @@ class ShutdownSignals {
   void Watch();
 
   const std::function<void(int)> drain_;
+  std::atomic<bool> end_at_once_ = false;
   int signal_fd_ = -1;
   int stop_fd_ = -1;
   absl::Mutex mutex_;

@@ -12,11 +12,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/file.h"
+#include "common/base/printable.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "services/cli/command.h"
 #include "services/envs/alfworld/alfworld_environment.h"
+#include "services/envs/alfworld/game_folder.h"
+#include "services/envs/alfworld/world.h"
 #include "services/envs/games/collection.h"
 #include "services/envs/games/demos.h"
 #include "services/envs/games/generator.h"
@@ -171,6 +174,54 @@ absl::StatusOr<int> RunStats(const std::string& dir) {
   return 0;
 }
 
+// One finding a line; the path says which game.
+void PrintFault(const std::string& path, std::string_view what) {
+  // Messages name the file themselves.
+  if (what.find(path) != std::string_view::npos)
+    std::printf("%s\n", Printable(what).c_str());
+  else
+    std::printf("%s: %s\n", path.c_str(), Printable(what).c_str());
+}
+
+// What keeps the server or the agent from playing this game to its end.
+absl::Status CheckGame(const envs::FoundGame& found) {
+  ATOD_ASSIGN_OR_RETURN(const std::shared_ptr<const envs::Game> game,
+                        envs::LoadGame(found.path));
+  envs::World world(game);
+  ATOD_RETURN_IF_ERROR(world.Reset());
+  if (world.won())
+    return BadInput({found.path, "pddl_problem", 0,
+                     "a goal that holds at the start",
+                     "one that must be reached"});
+  if (found.solvable.has_value() && !*found.solvable)
+    return BadInput({found.path, "solvable", 0, "false", "true"});
+  for (const std::string& command : game->walkthrough())
+    ATOD_RETURN_IF_ERROR(world.Step(command));
+  if (!game->walkthrough().empty() && !world.won())
+    return BadInput({found.path, "walkthrough", 0, "commands that do not win",
+                     "a way to the goal"});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> RunCheck(const std::string& dir) {
+  ATOD_ASSIGN_OR_RETURN(const envs::GameFolder folder, envs::FindGames(dir));
+  int good = 0;
+  for (const envs::LeftOut& task : folder.left_out)
+    PrintFault(task.path, task.reason);
+  int bad = static_cast<int>(folder.left_out.size());
+  for (const envs::FoundGame& game : folder.games) {
+    const absl::Status status = CheckGame(game);
+    if (status.ok()) {
+      ++good;
+      continue;
+    }
+    ++bad;
+    PrintFault(game.path, std::string(status.message()));
+  }
+  std::printf("games: %d good, %d bad\n", good, bad);
+  return bad > 0 ? 1 : 0;
+}
+
 }  // namespace
 
 void AddGamesCommands(CLI::App& app) {
@@ -212,6 +263,15 @@ void AddGamesCommands(CLI::App& app) {
       AddCommand(*games, "stats", "Count what a folder of games holds",
                  [dir] { return RunStats(*dir); });
   stats->add_option("DIR", *dir, "what games --out wrote")->required();
+
+  auto games_dir = std::make_shared<std::string>();
+  CLI::App* check = AddCommand(
+      *games, "check",
+      "Load every game of a folder as the server does, play what it records as "
+      "its solution, and name what is broken or would be left out",
+      [games_dir] { return RunCheck(*games_dir); });
+  check->add_option("DIR", *games_dir, "folder with a sub-folder a split")
+      ->required();
 }
 
 }  // namespace atod::cli

@@ -1,6 +1,12 @@
 #include "services/envs/env_convert.h"
 
 namespace atod::envs {
+namespace {
+
+// Left-out tasks that travel by name.
+constexpr int kLeftOutNamed = 20;
+
+}  // namespace
 
 v1::PromptSpec ToProto(const PromptSpec& spec) {
   v1::PromptSpec out;
@@ -37,6 +43,14 @@ v1::EnvDescription ToProto(const EnvDescription& description) {
   for (const std::string& category : description.categories)
     out.add_categories(category);
   *out.mutable_prompt() = ToProto(description.prompt);
+  for (const LeftOut& task : description.left_out) {
+    if (out.left_out_size() == kLeftOutNamed) break;
+    v1::LeftOut& o = *out.add_left_out();
+    o.set_split(task.split);
+    o.set_path(task.path);
+    o.set_reason(task.reason);
+  }
+  out.set_left_out_total(description.left_out_total);
   return out;
 }
 
@@ -135,6 +149,9 @@ EnvDescription FromProto(const v1::EnvDescription& description) {
   out.categories.assign(description.categories().begin(),
                         description.categories().end());
   out.prompt = FromProto(description.prompt());
+  for (const v1::LeftOut& task : description.left_out())
+    out.left_out.push_back({task.split(), task.path(), task.reason()});
+  out.left_out_total = description.left_out_total();
   return out;
 }
 

@@ -2,8 +2,10 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
 #include "common/config/program_args.h"
 #include "common/metrics/metrics.h"
 #include "common/rpc/address.h"
@@ -21,6 +23,7 @@ constexpr absl::Duration kDrain = absl::Seconds(10);
 
 absl::Status Serve(const config::ProgramArgs& args,
                    rpc::ShutdownSignals& signals) {
+  signals.EndAtOnce(true);
   const v1::RunConfig& config = args.loaded.config;
   // Of several addresses the --index-th is ours.
   ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
@@ -33,6 +36,10 @@ absl::Status Serve(const config::ProgramArgs& args,
                          "rpc.envs"));
   ATOD_ASSIGN_OR_RETURN(std::shared_ptr<const Environment> env,
                         OpenEnvironment(config.env()));
+  const std::string left_out = LeftOutText(env->description(), "");
+  if (!left_out.empty())
+    LogWarning(absl::StrCat(config.env().data(), ": ", left_out,
+                            " (`atod games check` names all)"));
   for (const SplitInfo& split : env->description().splits)
     spdlog::info("{}: split {} with {} tasks, hash {}", config.env().name(),
                  split.name, split.size, split.content_hash);
@@ -56,6 +63,7 @@ absl::Status Serve(const config::ProgramArgs& args,
                                      .services = {&service},
                                      .security = rpc::Security(config.rpc())}));
   spdlog::info("serving {} on {}", config.env().name(), server->address());
+  signals.EndAtOnce(false);
   signals.Wait();
   service.EndSessions();
   server->Shutdown(kDrain);

@@ -54,6 +54,13 @@ struct SplitInfo {
   std::string content_hash;
 };
 
+// A task on disk that is not played.
+struct LeftOut {
+  std::string split;
+  std::string path;
+  std::string reason;
+};
+
 struct EnvDescription {
   std::string name;
   std::string version;
@@ -63,7 +70,13 @@ struct EnvDescription {
   float success_threshold = 1;
   std::vector<std::string> categories;
   PromptSpec prompt;
+  std::vector<LeftOut> left_out;  // all of them; over the wire the first
+  uint32_t left_out_total = 0;
 };
+
+// "3 tasks left out: A (why), B (why), …" for people, of one split or, with an
+// empty name, of all; empty when nothing was left out.
+std::string LeftOutText(const EnvDescription& env, std::string_view split);
 
 // One episode. Not thread-safe: one caller at a time.
 class Episode {

@@ -26,6 +26,7 @@ constexpr absl::Duration kDrain = absl::Seconds(1);
 
 absl::Status Serve(const config::ProgramArgs& args,
                    rpc::ShutdownSignals& signals) {
+  signals.EndAtOnce(true);
   const v1::RunConfig& config = args.loaded.config;
   if (config.teachers().empty() || config.teachers(0).path().empty()) {
     return BadInput({.file = "",
@@ -74,6 +75,7 @@ absl::Status Serve(const config::ProgramArgs& args,
                                      .security = rpc::Security(config.rpc())}));
   spdlog::info("serving {} ({}) on {}", info.name(), info.weights_hash(),
                server->address());
+  signals.EndAtOnce(false);
   signals.Wait();
   server->SetServing(false);
   server->Shutdown(kDrain);

@@ -11,6 +11,7 @@
 #include "common/prompt/household_prompts.h"
 #include "common/prompt/released.h"
 #include "services/envs/alfworld/agent_view.h"
+#include "services/envs/alfworld/game_folder.h"
 #include "services/envs/alfworld/projection.h"
 #include "services/envs/alfworld/world.h"
 
@@ -20,41 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kVersion[] = "1";
-constexpr char kExtension[] = ".tw-pddl";
-constexpr char kFlatSplit[] = "games";
-constexpr char kOtherCategory[] = "other";
-constexpr std::string_view kTaskTypes[] = {
-    "look_at_obj_in_light",           "pick_and_place_simple",
-    "pick_clean_then_place_in_recep", "pick_cool_then_place_in_recep",
-    "pick_heat_then_place_in_recep",  "pick_two_obj_and_place"};
-
-bool IsTaskType(std::string_view text) {
-  return std::find(std::begin(kTaskTypes), std::end(kTaskTypes), text) !=
-         std::end(kTaskTypes);
-}
-
-// The text of the value of `key` in a JSON file (without the quotes of a
-// string), found without parsing: opening a data set reads thousands of files.
-// A quoted key cannot occur inside a JSON string.
-std::string_view JsonScalar(std::string_view json, std::string_view key) {
-  size_t at = json.find(absl::StrCat("\"", std::string(key), "\""));
-  if (at == std::string_view::npos) return {};
-  at = json.find(':', at + key.size() + 2);
-  if (at == std::string_view::npos) return {};
-  at = json.find_first_not_of(" \t\r\n", at + 1);
-  if (at == std::string_view::npos) return {};
-  if (json[at] == '"')
-    return json.substr(at + 1, json.find('"', at + 1) - at - 1);
-  return json.substr(at, json.find_first_of(",}] \t\r\n", at) - at);
-}
-
-std::string Category(std::string_view task_id, std::string_view json) {
-  for (const std::string_view type : kTaskTypes)
-    if (task_id.find(type) != std::string_view::npos) return std::string(type);
-  const std::string_view type = JsonScalar(json, "task_type");
-  return type.empty() ? kOtherCategory : std::string(type);
-}
-
+// Of a file that is named itself.
+constexpr char kFileSplit[] = "games";
 // What stands after the announcement of the task, to the end of the text.
 std::string TaskSentence(std::string_view intro) {
   for (const std::string_view mark :
@@ -93,6 +61,9 @@ class AlfworldEpisode : public Episode {
     std::unique_ptr<AlfworldEpisode> episode(
         new AlfworldEpisode(std::move(game), options, max_turns, category));
     ATOD_RETURN_IF_ERROR(episode->world_.Reset());
+    if (episode->world_.won())
+      return BadInput({"", "pddl_problem", 0, "a goal that holds at the start",
+                       "one that must be reached"});
     episode->Describe();
     return std::unique_ptr<Episode>(std::move(episode));
   }
@@ -168,67 +139,38 @@ class AlfworldEpisode : public Episode {
 
 }  // namespace
 
-absl::Status AlfworldEnvironment::AddGame(const std::string& split,
-                                          const std::string& task_id,
-                                          const std::string& path) {
-  ATOD_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
-  std::string category = Category(task_id, bytes);
-  const fs::path record = fs::path(path).parent_path() / "traj_data.json";
-  std::error_code error;
-  if (path != options_.data && fs::exists(record, error)) {
-    ATOD_ASSIGN_OR_RETURN(const std::string alfred, ReadFile(record.string()));
-    const std::string type(JsonScalar(alfred, "task_type"));
-    const bool used = IsTaskType(type) &&
-                      JsonScalar(bytes, "solvable") == "true" &&
-                      task_id.find("movable") == std::string::npos &&
-                      task_id.find("Sliced") == std::string::npos;
-    if (!used) return absl::OkStatus();
-    category = type;
-  }
-  Split& s = splits_[split];
-  s.index[task_id] = s.tasks.size();
-  s.tasks.push_back(
-      {{task_id, std::move(category), options_.name, HashHex(bytes)}, path});
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::unique_ptr<AlfworldEnvironment>> AlfworldEnvironment::Open(
     const AlfworldOptions& options) {
   std::unique_ptr<AlfworldEnvironment> env(new AlfworldEnvironment(options));
   ATOD_ASSIGN_OR_RETURN(env->description_.prompt, Prompt(options));
-
-  std::vector<std::string> paths;
+  GameFolder folder;
   std::error_code error;
-  const fs::path root = options.data;
-  if (fs::is_regular_file(root, error)) {
-    paths.push_back(options.data);
+  if (fs::is_regular_file(options.data, error)) {
+    ATOD_ASSIGN_OR_RETURN(
+        FoundGame game,
+        InspectGame(options.data, fs::path(options.data).stem().string()));
+    game.split = kFileSplit;
+    folder.games.push_back(std::move(game));
   } else {
-    fs::recursive_directory_iterator it(
-        root, fs::directory_options::follow_directory_symlink, error);
-    for (; !error && it != fs::recursive_directory_iterator();
-         it.increment(error))
-      if (it->path().extension() == kExtension)
-        paths.push_back(it->path().string());
-    if (error)
-      return BadInput({options.data, "env.data", 0, error.message(),
-                       "a folder of *.tw-pddl games"});
+    ATOD_ASSIGN_OR_RETURN(folder, FindGames(options.data));
   }
-  std::sort(paths.begin(), paths.end());
-  for (const std::string& path : paths) {
-    fs::path below = fs::path(path).lexically_relative(root);
-    std::string split = kFlatSplit;
-    if (path == options.data) {
-      below = fs::path(path).filename();
-    } else if (std::distance(below.begin(), below.end()) > 1) {
-      split = below.begin()->string();
-      below = below.lexically_relative(split);
-    }
-    ATOD_RETURN_IF_ERROR(env->AddGame(
-        split, below.replace_extension("").generic_string(), path));
+  for (FoundGame& game : folder.games) {
+    Split& s = env->splits_[game.split];
+    s.index[game.task_id] = s.tasks.size();
+    s.tasks.push_back({{std::move(game.task_id), std::move(game.category),
+                        options.name, std::move(game.content_hash)},
+                       std::move(game.path)});
   }
-  if (env->splits_.empty())
-    return BadInput({options.data, "env.data", 0, "no usable game",
-                     "*.tw-pddl files in a sub-folder for each split"});
+  env->description_.left_out_total =
+      static_cast<uint32_t>(folder.left_out.size());
+  env->description_.left_out = std::move(folder.left_out);
+  if (env->splits_.empty()) {
+    const std::string left_out = LeftOutText(env->description_, "");
+    return BadInput(
+        {options.data, "env.data", 0,
+         absl::StrCat("no usable game", left_out.empty() ? "" : ", ", left_out),
+         "*.tw-pddl files in a sub-folder for each split"});
+  }
 
   EnvDescription& d = env->description_;
   d.name = options.name;
@@ -279,10 +221,12 @@ absl::StatusOr<std::unique_ptr<Episode>> AlfworldEnvironment::Start(
         "split '", options.split, "' has no task '", options.task_id, "'"));
   const Task& task = split->second.tasks[index->second];
   ATOD_ASSIGN_OR_RETURN(std::shared_ptr<const Game> game, Load(task.path));
-  return AlfworldEpisode::Start(
+  absl::StatusOr<std::unique_ptr<Episode>> episode = AlfworldEpisode::Start(
       std::move(game), options_,
       options.max_turns > 0 ? options.max_turns : options_.max_turns,
       task.info.category);
+  if (!episode.ok()) return WithFile(episode.status(), task.path);
+  return episode;
 }
 
 absl::StatusOr<std::shared_ptr<const Game>> AlfworldEnvironment::Load(

@@ -33,10 +33,8 @@ struct AlfworldOptions {
 };
 
 // Household tasks in ALFWorld's file format. Tasks of a split are in the order
-// of their paths. Where an ALFRED record (traj_data.json) lies beside a game,
-// ALFWorld's own rule says whether it is used: one of the six task types,
-// solvable, path without "movable" and "Sliced". A file that is named itself is
-// used in any case.
+// of their paths; game_folder.h says which files are left out, and the
+// description names them. A file that is named itself is used in any case.
 //
 // Files are read (for their hashes) when the environment is opened and parsed
 // at their first episode. Thread-safe.
@@ -63,8 +61,6 @@ class AlfworldEnvironment : public Environment {
 
   explicit AlfworldEnvironment(AlfworldOptions options)
       : options_(std::move(options)) {}
-  absl::Status AddGame(const std::string& split, const std::string& task_id,
-                       const std::string& path);
   absl::StatusOr<std::shared_ptr<const Game>> Load(
       const std::string& path) const;
 

@@ -155,7 +155,8 @@ TEST_F(AlfworldEnvironmentTest, ThePaperPromptTakesTaggedActions) {
 
 TEST_F(AlfworldEnvironmentTest, ABrokenGameFailsItsEpisodeAndNamesTheFile) {
   WriteGame("train/good.tw-pddl");
-  Write("train/bad.tw-pddl", R"({"pddl_domain": "(define"})");
+  Write("train/bad.tw-pddl",
+        R"({"pddl_domain": "(define", "grammar": "", "pddl_problem": ""})");
   const auto env = Open();
   const auto bad = env->Start({.split = "train", .task_id = "bad"});
   EXPECT_TRUE(absl::IsInvalidArgument(bad.status()));

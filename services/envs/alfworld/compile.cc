@@ -372,8 +372,15 @@ absl::Status CompileObjects(const PddlDomain& domain,
                             const PddlProblem& problem,
                             const std::vector<int>& parent, Vocabulary& v) {
   std::map<std::string, std::string> types;
-  for (const PddlTypedName& o : domain.constants) types[o.name] = o.type;
-  for (const PddlTypedName& o : problem.objects) types[o.name] = o.type;
+  const auto add = [&](const PddlTypedName& o, const char* field) {
+    if (types.emplace(o.name, o.type).second) return absl::OkStatus();
+    return Bad(field, 0, absl::StrCat("object '", o.name, "' twice"),
+               "each object once");
+  };
+  for (const PddlTypedName& o : domain.constants)
+    ATOD_RETURN_IF_ERROR(add(o, kDomainField));
+  for (const PddlTypedName& o : problem.objects)
+    ATOD_RETURN_IF_ERROR(add(o, kProblemField));
   v.is_a.assign(v.types.size(), std::vector<uint8_t>(types.size(), 0));
   for (const auto& [id, type] : types) {
     const ObjectId object = static_cast<ObjectId>(v.objects.size());
@@ -474,6 +481,28 @@ absl::Status CompileInit(const PddlProblem& problem, CompiledGame& game) {
   return absl::OkStatus();
 }
 
+// A goal that asks for something: at least one atom, over what is declared.
+// Counts the atoms.
+absl::Status CheckGoal(const PddlCondition& c, const Vocabulary& v,
+                       int& atoms) {
+  using Pddl = PddlCondition::Kind;
+  if (c.kind == Pddl::kAtom) ++atoms;
+  if (c.kind == Pddl::kAtom || c.kind == Pddl::kEqual)
+    for (size_t i = c.kind == Pddl::kAtom ? 1 : 0; i < c.atom.size(); ++i)
+      if (c.atom[i][0] != '?' && v.FindObject(c.atom[i]) == kNoObject)
+        return Bad(kProblemField, c.line,
+                   absl::StrCat("'", c.atom[i], "' in the goal"),
+                   "a declared object");
+  for (const PddlTypedName& var : c.vars)
+    if (v.FindType(var.type) < 0)
+      return Bad(kProblemField, c.line,
+                 absl::StrCat("'", var.name, " - ", var.type, "' in the goal"),
+                 "a declared type");
+  for (const PddlCondition& part : c.parts)
+    ATOD_RETURN_IF_ERROR(CheckGoal(part, v, atoms));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<CompiledGame> Compile(const PddlDomain& domain,
@@ -495,6 +524,11 @@ absl::StatusOr<CompiledGame> Compile(const PddlDomain& domain,
                           CompileAction(a, game.vocabulary, initial));
     game.actions.push_back(std::move(action));
   }
+  int atoms = 0;
+  ATOD_RETURN_IF_ERROR(CheckGoal(problem.goal, game.vocabulary, atoms));
+  if (atoms == 0)
+    return Bad(kProblemField, problem.goal.line, "a goal about nothing",
+               "(:goal CONDITION)");
   Scope scope(game.vocabulary, initial, kProblemField);
   ATOD_ASSIGN_OR_RETURN(game.goal, scope.Normal(problem.goal, false));
   // As one search, so that conjuncts around quantifiers help to bind them.

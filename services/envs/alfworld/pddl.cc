@@ -1,5 +1,6 @@
 #include "services/envs/alfworld/pddl.h"
 
+#include <set>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -161,6 +162,20 @@ class Reader {
       out.push_back(item.word);
     }
     return out;
+  }
+
+  // Refuses a section that stands twice: of two, one would be lost.
+  absl::Status Once(const Node& root) const {
+    std::set<std::string_view> seen;
+    for (size_t i = 2; i < root.items.size(); ++i) {
+      const Node& section = root.items[i];
+      if (section.head() != ":action" && !seen.insert(section.head()).second)
+        return parser_.Error(
+            section.line,
+            absl::StrCat("(", std::string(section.head()), " …) twice"),
+            "each section once");
+    }
+    return absl::OkStatus();
   }
 
   // Items [from, end): names, each run followed by "- TYPE" or not.
@@ -325,6 +340,7 @@ absl::StatusOr<PddlDomain> ParsePddlDomain(std::string_view text,
   Reader reader(parser);
   PddlDomain domain;
   ATOD_ASSIGN_OR_RETURN(domain.name, reader.Header(root, "domain"));
+  ATOD_RETURN_IF_ERROR(reader.Once(root));
   for (size_t i = 2; i < root.items.size(); ++i) {
     const Node& section = root.items[i];
     const std::string_view head = section.head();
@@ -362,6 +378,7 @@ absl::StatusOr<PddlProblem> ParsePddlProblem(std::string_view text,
   PddlProblem problem;
   bool has_goal = false;
   ATOD_RETURN_IF_ERROR(reader.Header(root, "problem").status());
+  ATOD_RETURN_IF_ERROR(reader.Once(root));
   for (size_t i = 2; i < root.items.size(); ++i) {
     const Node& section = root.items[i];
     const std::string_view head = section.head();
