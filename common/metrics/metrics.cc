@@ -72,16 +72,28 @@ bool MeasuredByClock(std::string_view tag) {
 
 std::string PrometheusName(std::string_view tag) {
   std::string out = "atod_";
-  int slashes = 0;
-  for (const char c : tag) {
-    const bool level = c == '/' && ++slashes <= 2;
-    if (std::isalnum(static_cast<unsigned char>(c)) || c == '_')
+  // What data names begins behind the second slash.
+  const size_t slash = tag.find('/', tag.find('/') + 1);
+  const size_t named = slash == tag.npos ? tag.size() : slash + 1;
+  for (size_t i = 0; i < tag.size(); ++i) {
+    const char c = tag[i];
+    if (i < named) {
+      out.push_back(std::isalnum(static_cast<unsigned char>(c)) ? c : '_');
+    } else if (std::isalnum(static_cast<unsigned char>(c)) ||
+               (c == '_' && i + 1 < tag.size() && tag[i + 1] != 'x')) {
       out.push_back(c);
-    else if (level || c == '*')
+    } else if (c == '*' && i + 1 == tag.size() && i == named) {
       out.push_back('_');
-    else
+    } else {
       absl::StrAppendFormat(&out, "_x%02x_", static_cast<unsigned char>(c));
+    }
   }
+  // A category may be called like the end of a tag of ours ("best").
+  if (named < tag.size())
+    for (const StepTag& own : kStepTags)
+      if (own.tag != tag && std::string_view(own.tag).find('*') == tag.npos &&
+          PrometheusName(own.tag) == out)
+        out.push_back('_');
   return out;
 }
 

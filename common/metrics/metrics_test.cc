@@ -46,7 +46,11 @@ TEST(Names, AreValidAndUnique) {
   EXPECT_EQ(PrometheusName("val/success_rate/a b-c"),
             "atod_val_success_rate_a_x20_b_x2d_c");
   std::set<std::string> categories;
-  for (const char* category : {"a-b", "a b", "a_b", "a/b", "a.b", "\xc3\xa4"})
+  for (const StepTag& tag : kStepTags)
+    categories.insert(PrometheusName(tag.tag));
+  for (const char* category :
+       {"a-b", "a b", "a_b", "a/b", "a.b", "\xc3\xa4", "a_x20_b", "best",
+        "best_", "mean_last", "_", "-"})
     EXPECT_TRUE(
         categories
             .insert(PrometheusName(absl::StrCat("val/success_rate/", category)))

@@ -193,8 +193,6 @@ absl::Status CheckGame(const envs::FoundGame& found) {
     return BadInput({found.path, "pddl_problem", 0,
                      "a goal that holds at the start",
                      "one that must be reached"});
-  if (found.solvable.has_value() && !*found.solvable)
-    return BadInput({found.path, "solvable", 0, "false", "true"});
   for (const std::string& command : game->walkthrough())
     ATOD_RETURN_IF_ERROR(world.Step(command));
   if (!game->walkthrough().empty() && !world.won())
@@ -205,6 +203,8 @@ absl::Status CheckGame(const envs::FoundGame& found) {
 
 absl::StatusOr<int> RunCheck(const std::string& dir) {
   ATOD_ASSIGN_OR_RETURN(const envs::GameFolder folder, envs::FindGames(dir));
+  if (folder.games.empty() && folder.left_out.empty())
+    return BadInput({dir, "", 0, "no game", "*.tw-pddl files"});
   int good = 0;
   for (const envs::LeftOut& task : folder.left_out)
     PrintFault(task.path, task.reason);

@@ -37,6 +37,7 @@ v1::EnvDescription ToProto(const EnvDescription& description) {
     s.set_name(split.name);
     s.set_size(split.size);
     s.set_content_hash(split.content_hash);
+    s.set_left_out(split.left_out);
   }
   out.set_default_max_turns(description.default_max_turns);
   out.set_success_threshold(description.success_threshold);
@@ -143,7 +144,8 @@ EnvDescription FromProto(const v1::EnvDescription& description) {
   out.version = description.version();
   out.deterministic = description.deterministic();
   for (const v1::Split& split : description.splits())
-    out.splits.push_back({split.name(), split.size(), split.content_hash()});
+    out.splits.push_back(
+        {split.name(), split.size(), split.content_hash(), split.left_out()});
   out.default_max_turns = description.default_max_turns();
   out.success_threshold = description.success_threshold();
   out.categories.assign(description.categories().begin(),

@@ -1,5 +1,7 @@
 #include "services/envs/environment.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace atod::envs {
@@ -15,7 +17,9 @@ std::string LeftOutText(const EnvDescription& env, std::string_view split) {
                       task.reason, ")");
   }
   // Over the wire only the first are named.
-  if (split.empty() && env.left_out_total > count) count = env.left_out_total;
+  if (split.empty()) count = std::max<size_t>(count, env.left_out_total);
+  for (const SplitInfo& s : env.splits)
+    if (s.name == split) count = std::max<size_t>(count, s.left_out);
   if (count == 0) return "";
   if (count > kNamed) names += "; …";
   return absl::StrCat(count, count == 1 ? " task" : " tasks", " left out",

@@ -52,6 +52,7 @@ struct SplitInfo {
   std::string name;
   uint32_t size = 0;
   std::string content_hash;
+  uint32_t left_out = 0;  // tasks on disk that are not played
 };
 
 // A task on disk that is not played.

@@ -189,8 +189,11 @@ absl::StatusOr<std::unique_ptr<AlfworldEnvironment>> AlfworldEnvironment::Open(
     std::sort(hashes.begin(), hashes.end());
     std::string all;
     for (const std::string& hash : hashes) absl::StrAppend(&all, hash, "\n");
-    d.splits.push_back(
-        {name, static_cast<uint32_t>(split.tasks.size()), HashHex(all)});
+    const auto left_out =
+        std::count_if(d.left_out.begin(), d.left_out.end(),
+                      [&](const LeftOut& task) { return task.split == name; });
+    d.splits.push_back({name, static_cast<uint32_t>(split.tasks.size()),
+                        HashHex(all), static_cast<uint32_t>(left_out)});
   }
   d.categories.assign(categories.begin(), categories.end());
   return env;

@@ -65,8 +65,9 @@ class TopLevel : public nlohmann::json_sax<nlohmann::json> {
     return ++depth_ <= kMaxJsonDepth;
   }
   bool key(string_t& name) override {
-    if (depth_ == 1) key_ = std::move(name);
-    return true;
+    if (depth_ != 1) return true;
+    key_ = std::move(name);
+    return keys_.insert(key_).second;
   }
   bool end_object() override { return --depth_ >= 0; }
   bool start_array(std::size_t) override { return ++depth_ <= kMaxJsonDepth; }
@@ -79,6 +80,7 @@ class TopLevel : public nlohmann::json_sax<nlohmann::json> {
  private:
   int depth_ = 0;
   std::string key_;
+  std::set<std::string> keys_;
 };
 
 absl::StatusOr<TopLevel> ReadTopLevel(const std::string& path,
@@ -108,7 +110,6 @@ absl::StatusOr<std::string> UnusedBecause(const std::string& record,
                         ", none of ALFWorld's six");
   game.category = type->second;
   if (!game.solvable.has_value()) return std::string("solvable is missing");
-  if (!*game.solvable) return std::string("not solvable");
   for (const std::string_view word : {"movable", "Sliced"})
     if (game.task_id.find(word) != std::string::npos)
       return absl::StrCat("'", std::string(word), "' in its path");
@@ -259,9 +260,16 @@ class Search {
     if (!fresh)
       return LeaveOut(split, path,
                       absl::StrCat("the same file as ", OneLine(it->second)));
+    const auto [same, first] =
+        ids_.try_emplace({split, task_id}, path.native());
+    if (!first)
+      return LeaveOut(split, path,
+                      absl::StrCat("the same task as ", OneLine(same->second)));
     absl::StatusOr<FoundGame> game = InspectGame(path.native(), task_id);
     if (!game.ok())
       return LeaveOut(split, path, std::string(game.status().message()));
+    if (game->solvable == false)
+      return LeaveOut(split, path, "not solvable, as it says itself");
     const std::string record = (path.parent_path() / kRecord).native();
     std::error_code error;
     if (fs::exists(record, error)) {
@@ -279,6 +287,7 @@ class Search {
   GameFolder found_;
   std::vector<Pending> pending_;
   std::map<std::pair<dev_t, ino_t>, std::string> seen_;
+  std::map<std::pair<std::string, std::string>, std::string> ids_;
 };
 
 }  // namespace
@@ -304,7 +313,7 @@ absl::StatusOr<FoundGame> InspectGame(const std::string& path,
   const auto type = top.strings.find("task_type");
   game.category = type == top.strings.end() || type->second.empty()
                       ? kOtherCategory
-                      : type->second;
+                      : OneLine(type->second);
   return game;
 }
 

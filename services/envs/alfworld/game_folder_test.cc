@@ -83,6 +83,15 @@ TEST_F(GameFolderTest, LinksAndLoopsAddNothing) {
   EXPECT_THAT(Reason(found, "all"), HasSubstr("own split"));
 }
 
+TEST_F(GameFolderTest, OneTaskHasOneFile) {
+  Write("a.tw-pddl");
+  Write("games/a.tw-pddl", std::string(kGame) + " ");
+  const GameFolder found = Find();
+  EXPECT_THAT(Games(found), ElementsAre("games:a"));
+  ASSERT_EQ(found.left_out.size(), 1u);
+  EXPECT_THAT(found.left_out[0].reason, HasSubstr("the same task as"));
+}
+
 TEST_F(GameFolderTest, ASplitMayLieElsewhere) {
   const fs::path away = root_.string() + "_away";
   fs::create_directories(away);
@@ -110,6 +119,10 @@ TEST_F(GameFolderTest, BrokenFilesAreNamedWithTheirFault) {
   Write("train/half.tw-pddl", game.substr(0, game.size() / 2));
   Write("train/list.tw-pddl", "[1]");
   Write("train/lacks.tw-pddl", R"({"pddl_domain": "d", "grammar": "g"})");
+  Write("train/twice.tw-pddl", R"({"pddl_domain": "a", "pddl_domain": "b"})");
+  Write("train/no.tw-pddl",
+        R"({"pddl_domain": "", "grammar": "", "pddl_problem": "", )"
+        R"("solvable": false})");
   Write("train/bytes.tw-pddl", "{\"pddl_domain\": \"\xff\"}");
   fs::create_directories(root_ / "train/folder.tw-pddl");
   ASSERT_EQ(mkfifo((root_ / "train/pipe.tw-pddl").c_str(), 0600), 0);
@@ -121,6 +134,8 @@ TEST_F(GameFolderTest, BrokenFilesAreNamedWithTheirFault) {
   EXPECT_THAT(Reason(found, "list.tw-pddl"), HasSubstr("one JSON object"));
   EXPECT_THAT(Reason(found, "lacks.tw-pddl"), HasSubstr("pddl_problem"));
   EXPECT_THAT(Reason(found, "bytes.tw-pddl"), HasSubstr("JSON"));
+  EXPECT_THAT(Reason(found, "twice.tw-pddl"), HasSubstr("the key again"));
+  EXPECT_THAT(Reason(found, "no.tw-pddl"), HasSubstr("not solvable"));
   EXPECT_EQ(Reason(found, "pipe.tw-pddl"), "no regular file");
 }
 
