@@ -164,6 +164,10 @@ absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags) {
   ATOD_ASSIGN_OR_RETURN(panel.env, envs::OpenEnvironment(c.env()));
   panel.options.split =
       flags.train_split ? c.env().train_split() : c.eval().split();
+  const std::string left_out =
+      envs::LeftOutText(panel.env->description(), panel.options.split);
+  if (!left_out.empty())
+    LogWarning(absl::StrCat(c.env().data(), ": ", left_out));
   for (const envs::SplitInfo& split : panel.env->description().splits) {
     if (split.name != panel.options.split) continue;
     const std::vector<uint32_t> indices =
@@ -179,7 +183,8 @@ absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags) {
   if (flags.count == 0)
     return BadInput({"", "--count", 0, "0", "at least one game"});
   if (panel.tasks.empty()) {
-    return BadInput({c.env().data(), "--split", 0, panel.options.split,
+    return BadInput({c.env().data(), "--split", 0,
+                     absl::StrCat("no game of ", panel.options.split),
                      "a sub-folder with games"});
   }
   if (flags.given->count("--count") > 0 && panel.tasks.size() < flags.count)

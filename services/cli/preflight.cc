@@ -161,6 +161,9 @@ absl::Status OpenGames(const config::LoadedConfig& loaded) {
   const v1::RunConfig& c = loaded.config;
   ATOD_ASSIGN_OR_RETURN(const std::shared_ptr<const envs::Environment> env,
                         envs::OpenEnvironment(c.env()));
+  const std::string left_out = envs::LeftOutText(env->description(), "");
+  if (!left_out.empty())
+    LogWarning(absl::StrCat(c.env().data(), ": ", left_out));
   if (env->description().prompt.chat) {
     ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                           Tokenizer::Load(c.model().path()));
