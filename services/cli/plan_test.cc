@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/config/config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -57,7 +58,7 @@ TEST(Plan, SaysWhatAStepDoesAndWhichModelIsMissing) {
   model.head_dim = 2;
   std::ofstream(dir / "config.json")
       << model::ModelConfigJson(model, "float32");
-  v1::RunConfig c;
+  v1::RunConfig c = config::LoadRunConfig({})->config;
   c.set_steps(10);
   c.mutable_model()->set_path(dir.string());
   c.mutable_model()->set_max_context(7);

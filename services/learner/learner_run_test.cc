@@ -47,7 +47,19 @@ void MakeModel(const std::string& dir) {
   ASSERT_TRUE(WriteFileAtomic(dir + "/config.json",
                               model::ModelConfigJson(config, "float32"))
                   .ok());
-  ASSERT_TRUE(WriteFileAtomic(dir + "/tokenizer.json", "{}").ok());
+  nlohmann::json vocabulary = nlohmann::json::object();
+  for (uint32_t id = 0; id < kVocab; ++id)
+    vocabulary[std::string(1, static_cast<char>('!' + id))] = id;
+  const nlohmann::json tokenizer = {{"model",
+                                     {{"type", "BPE"},
+                                      {"vocab", vocabulary},
+                                      {"merges", nlohmann::json::array()}}},
+                                    {"pre_tokenizer",
+                                     {{"type", "ByteLevel"},
+                                      {"add_prefix_space", false},
+                                      {"use_regex", true}}},
+                                    {"decoder", {{"type", "ByteLevel"}}}};
+  ASSERT_TRUE(WriteFileAtomic(dir + "/tokenizer.json", tokenizer.dump()).ok());
   Rng rng(3);
   std::vector<std::vector<float>> data;
   std::vector<TensorView> views;

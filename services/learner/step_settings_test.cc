@@ -25,7 +25,7 @@ TEST(StepSettingsTest, FollowTheSchedules) {
       Config(absl::StrCat(kRun, "algorithm:\n  coef_anneal_steps: 4\n"));
   const auto first = SettingsAt(config, 1), last = SettingsAt(config, 6);
   ASSERT_TRUE(first.ok() && last.ok());
-  EXPECT_DOUBLE_EQ(last->lr, 1e-5);
+  EXPECT_NEAR(last->lr, 1e-5, 1e-18);
   EXPECT_GT(first->lr, last->lr);
   EXPECT_DOUBLE_EQ(last->kl_coef, 0.1);
   EXPECT_DOUBLE_EQ(last->rl_coef, 2.0);
@@ -39,14 +39,16 @@ TEST(DescribeChangesTest, NameEachKeyWithBothValuesAndEachScheduleThatJumps) {
   after.set_name("fork");
   EXPECT_THAT(*DescribeChanges(before, after, 3), IsEmpty());
   after.set_steps(12);
-  EXPECT_THAT(*DescribeChanges(before, after, 6),
-              ElementsAre(HasSubstr("steps: 6 before, 12 now"),
-                          HasSubstr("the schedule of the learning rate jumps: ")));
+  EXPECT_THAT(
+      *DescribeChanges(before, after, 6),
+      ElementsAre(HasSubstr("steps: 6 before, 12 now"),
+                  HasSubstr("the schedule of the learning rate jumps: ")));
   after.set_steps(6);
   after.mutable_algorithm()->set_kl_coef_init(3);
-  EXPECT_THAT(*DescribeChanges(before, after, 3),
-              ElementsAre(HasSubstr("algorithm.kl_coef_init: 1 before, 3 now"),
-                          HasSubstr("the schedule of the kl coefficient jumps: ")));
+  EXPECT_THAT(
+      *DescribeChanges(before, after, 3),
+      ElementsAre(HasSubstr("algorithm.kl_coef_init: 1 before, 3 now"),
+                  HasSubstr("the schedule of the kl coefficient jumps: ")));
   after = before;
   after.mutable_rpc()->clear_teacher();
   EXPECT_THAT(*DescribeChanges(before, after, 3),
