@@ -29,7 +29,7 @@ namespace {
 using ::testing::ElementsAre;
 namespace fs = std::filesystem;
 
-constexpr uint32_t kVocab = 40;
+constexpr uint32_t kVocab = 708;  // of the test tokenizer
 
 // A tiny model with random weights, written without torch.
 void MakeModel(const std::string& dir) {
@@ -47,19 +47,9 @@ void MakeModel(const std::string& dir) {
   ASSERT_TRUE(WriteFileAtomic(dir + "/config.json",
                               model::ModelConfigJson(config, "float32"))
                   .ok());
-  nlohmann::json vocabulary = nlohmann::json::object();
-  for (uint32_t id = 0; id < kVocab; ++id)
-    vocabulary[std::string(1, static_cast<char>('!' + id))] = id;
-  const nlohmann::json tokenizer = {{"model",
-                                     {{"type", "BPE"},
-                                      {"vocab", vocabulary},
-                                      {"merges", nlohmann::json::array()}}},
-                                    {"pre_tokenizer",
-                                     {{"type", "ByteLevel"},
-                                      {"add_prefix_space", false},
-                                      {"use_regex", true}}},
-                                    {"decoder", {{"type", "ByteLevel"}}}};
-  ASSERT_TRUE(WriteFileAtomic(dir + "/tokenizer.json", tokenizer.dump()).ok());
+  ASSERT_TRUE(fs::copy_file("common/tokenizer/testdata/qwen2/tokenizer.json",
+                            dir + "/tokenizer.json",
+                            fs::copy_options::overwrite_existing));
   Rng rng(3);
   std::vector<std::vector<float>> data;
   std::vector<TensorView> views;
