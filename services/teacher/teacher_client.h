@@ -22,9 +22,9 @@ namespace atod::teacher {
 
 // Scores turns over one ScoreStream, opened and watched by a thread of its own.
 // Each connection begins with a handshake: the teacher must have the student's
-// tokenizer and a row for each of its ids, and a model that was seen before must still have the same weights.
-// When the teacher dies, what it did not answer is sent again to the next one.
-// Thread-safe.
+// tokenizer and a row for each of its ids, and a model that was seen before
+// must still have the same weights. When the teacher dies, what it did not
+// answer is sent again to the next one. Thread-safe.
 class TeacherClient final : public rollout::TeacherCaller {
  public:
   struct Options {
