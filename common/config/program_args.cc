@@ -84,8 +84,10 @@ ProgramStart ParseProgramArgs(const std::string& name,
                               const char* const* argv) {
   ProgramStart start =
       ParseProgramArgs(name, summary, argc, argv, std::cout, std::cerr);
-  if (const absl::Status output = FinishOutput(); !output.ok())
-    return {std::nullopt, Report(output, std::cerr)};
+  if (const absl::Status output = FinishOutput(); !output.ok()) {
+    Report(output, std::cerr);
+    return {std::nullopt, 2};
+  }
   return start;
 }
 
