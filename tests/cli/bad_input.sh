@@ -199,7 +199,7 @@ rows() {
 rows 'found' '{'
 rows 'token_ids: found' '[1]'
 rows 'token_ids: found the key again in column 20, first in column 2' '{"token_ids": [1], "token_ids": [2], "spans": []}'
-rows 'found parse error at line 1, column 17: syntax error' '{"token_ids": [NaN], "spans": []}'
+rows 'found parse error at line 1, column 16: syntax error' '{"token_ids": [NaN], "spans": []}'
 rows 'found number overflow' '{"token_ids": [1e999], "spans": []}'
 rows 'token_ids: found' '{"token_ids": [1.5]}'
 rows 'tokens[1]: found 99999' '{"token_ids": [1, 99999], "spans": [[1, 1]]}'
