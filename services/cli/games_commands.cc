@@ -174,15 +174,6 @@ absl::StatusOr<int> RunStats(const std::string& dir) {
   return 0;
 }
 
-// One finding a line; the path says which game.
-void PrintFault(const std::string& path, std::string_view what) {
-  // Messages name the file themselves.
-  if (what.find(path) != std::string_view::npos)
-    std::printf("%s\n", Printable(what).c_str());
-  else
-    std::printf("%s: %s\n", path.c_str(), Printable(what).c_str());
-}
-
 // What keeps the server or the agent from playing this game to its end.
 absl::Status CheckGame(const envs::FoundGame& found) {
   ATOD_ASSIGN_OR_RETURN(const std::shared_ptr<const envs::Game> game,
@@ -207,7 +198,8 @@ absl::StatusOr<int> RunCheck(const std::string& dir) {
     return BadInput({dir, "", 0, "no game", "*.tw-pddl files"});
   int good = 0;
   for (const envs::LeftOut& task : folder.left_out)
-    PrintFault(task.path, task.reason);
+    std::printf("%s/%s: %s\n", dir.c_str(), task.path.c_str(),
+                OneLine(task.reason).c_str());
   int bad = static_cast<int>(folder.left_out.size());
   for (const envs::FoundGame& game : folder.games) {
     const absl::Status status = CheckGame(game);
@@ -216,7 +208,9 @@ absl::StatusOr<int> RunCheck(const std::string& dir) {
       continue;
     }
     ++bad;
-    PrintFault(game.path, std::string(status.message()));
+    std::printf(
+        "%s\n",
+        OneLine(std::string(WithFile(status, game.path).message())).c_str());
   }
   std::printf("games: %d good, %d bad\n", good, bad);
   return bad > 0 ? 1 : 0;

@@ -58,7 +58,7 @@ struct SplitInfo {
 // A task on disk that is not played.
 struct LeftOut {
   std::string split;
-  std::string path;
+  std::string path;  // below the environment's data
   std::string reason;
 };
 

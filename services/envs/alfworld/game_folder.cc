@@ -181,8 +181,23 @@ class Search {
 
   void LeaveOut(const std::string& split, const fs::path& path,
                 std::string reason) {
-    found_.left_out.push_back(
-        {OneLine(split), OneLine(path.native()), std::move(reason)});
+    found_.left_out.push_back({OneLine(split), Below(path), std::move(reason)});
+  }
+  std::string Below(const fs::path& path) const {
+    return OneLine(path.lexically_relative(root_).native());
+  }
+
+  // What is wrong, without the path that is named anyway.
+  static std::string Fault(const absl::Status& status, const fs::path& path) {
+    std::string text(status.message());
+    for (const std::string& known : {path.native() + ": ", path.native() + ":",
+                                     path.parent_path().native() + "/"}) {
+      if (text.rfind(known, 0) != 0) continue;
+      text.erase(0, known.size());
+      // What is left of FILE:LINE.
+      return absl::StrCat(known.ends_with(':') ? "line " : "", text);
+    }
+    return text;
   }
 
   void Link(const fs::path& link) {
@@ -266,8 +281,7 @@ class Search {
       return LeaveOut(split, path,
                       absl::StrCat("the same task as ", OneLine(same->second)));
     absl::StatusOr<FoundGame> game = InspectGame(path.native(), task_id);
-    if (!game.ok())
-      return LeaveOut(split, path, std::string(game.status().message()));
+    if (!game.ok()) return LeaveOut(split, path, Fault(game.status(), path));
     if (game->solvable == false)
       return LeaveOut(split, path, "not solvable, as it says itself");
     const std::string record = (path.parent_path() / kRecord).native();
@@ -275,7 +289,7 @@ class Search {
     if (fs::exists(record, error)) {
       const absl::StatusOr<std::string> unused = UnusedBecause(record, *game);
       const std::string reason =
-          unused.ok() ? *unused : std::string(unused.status().message());
+          unused.ok() ? *unused : Fault(unused.status(), path);
       if (!reason.empty()) return LeaveOut(split, path, reason);
     }
     game->split = split;
