@@ -264,7 +264,9 @@ void AddGamesCommands(CLI::App& app) {
       "Load every game of a folder as the server does, play what it records as "
       "its solution, and name what is broken or would be left out",
       [games_dir] { return RunCheck(*games_dir); });
-  check->add_option("DIR", *games_dir, "folder with a sub-folder a split")
+  check
+      ->add_option("DIR", *games_dir,
+                   "folder with a sub-folder a split, or one game")
       ->required();
 }
 

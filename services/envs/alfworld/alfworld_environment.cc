@@ -21,8 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kVersion[] = "1";
-// Of a file that is named itself.
-constexpr char kFileSplit[] = "games";
 // What stands after the announcement of the task, to the end of the text.
 std::string TaskSentence(std::string_view intro) {
   for (const std::string_view mark :
@@ -143,17 +141,7 @@ absl::StatusOr<std::unique_ptr<AlfworldEnvironment>> AlfworldEnvironment::Open(
     const AlfworldOptions& options) {
   std::unique_ptr<AlfworldEnvironment> env(new AlfworldEnvironment(options));
   ATOD_ASSIGN_OR_RETURN(env->description_.prompt, Prompt(options));
-  GameFolder folder;
-  std::error_code error;
-  if (fs::is_regular_file(options.data, error)) {
-    ATOD_ASSIGN_OR_RETURN(
-        FoundGame game,
-        InspectGame(options.data, fs::path(options.data).stem().string()));
-    game.split = kFileSplit;
-    folder.games.push_back(std::move(game));
-  } else {
-    ATOD_ASSIGN_OR_RETURN(folder, FindGames(options.data));
-  }
+  ATOD_ASSIGN_OR_RETURN(GameFolder folder, FindGames(options.data));
   for (FoundGame& game : folder.games) {
     Split& s = env->splits_[game.split];
     s.index[game.task_id] = s.tasks.size();

@@ -123,10 +123,6 @@ class Search {
   absl::StatusOr<GameFolder> Run() {
     std::error_code error;
     real_root_ = fs::canonical(root_, error);
-    if (!error && !fs::is_directory(real_root_, error)) {
-      return BadInput({root_, "env.data", 0, "no folder",
-                       "a folder of *.tw-pddl games, or one such file"});
-    }
     std::vector<fs::path> entries;
     if (!error) entries = Entries(real_root_, error);
     if (error)
@@ -331,8 +327,15 @@ absl::StatusOr<FoundGame> InspectGame(const std::string& path,
   return game;
 }
 
-absl::StatusOr<GameFolder> FindGames(const std::string& folder) {
-  return Search(folder).Run();
+absl::StatusOr<GameFolder> FindGames(const std::string& data) {
+  std::error_code error;
+  if (!fs::is_regular_file(data, error)) return Search(data).Run();
+  ATOD_ASSIGN_OR_RETURN(FoundGame game,
+                        InspectGame(data, fs::path(data).stem().string()));
+  game.split = kFlatSplit;
+  GameFolder one;
+  one.games.push_back(std::move(game));
+  return one;
 }
 
 }  // namespace atod::envs

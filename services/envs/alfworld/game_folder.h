@@ -41,9 +41,11 @@ struct GameFolder {
 // where an ALFRED record (traj_data.json) lies beside it, what ALFWorld's own
 // rule leaves out.
 //
+// `data` may also be one such file, which is used in any case (split "games").
+//
 // Texts are not compiled here: LoadGame does that. INVALID_ARGUMENT when the
 // folder itself cannot be read.
-absl::StatusOr<GameFolder> FindGames(const std::string& folder);
+absl::StatusOr<GameFolder> FindGames(const std::string& data);
 
 // What one file says of itself. Errors name it.
 absl::StatusOr<FoundGame> InspectGame(const std::string& path,

@@ -176,6 +176,14 @@ TEST_F(GameFolderTest, EscapesInATaskTypeAreDecoded) {
   EXPECT_EQ(Find().games[0].category, "pick_one");
 }
 
+TEST_F(GameFolderTest, AFileThatIsNamedIsUsed) {
+  Write("movable/a.tw-pddl");
+  Write("movable/traj_data.json", R"({"task_type": "other"})");
+  const auto found = FindGames((root_ / "movable/a.tw-pddl").string());
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_THAT(Games(*found), ElementsAre("games:a"));
+}
+
 TEST_F(GameFolderTest, NoFolderIsAnError) {
   EXPECT_THAT(
       std::string(FindGames((root_ / "none").string()).status().message()),
@@ -183,7 +191,7 @@ TEST_F(GameFolderTest, NoFolderIsAnError) {
   Write("file", "x");
   EXPECT_THAT(
       std::string(FindGames((root_ / "file").string()).status().message()),
-      HasSubstr("no folder"));
+      HasSubstr("file:1: found"));
 }
 
 }  // namespace
