@@ -79,7 +79,11 @@ absl::Status WriteFileAtomic(const std::string& path,
     unlink(part.c_str());
     return written;
   }
-  if (rename(part.c_str(), path.c_str()) != 0) return FromErrno("rename", part);
+  if (rename(part.c_str(), path.c_str()) != 0) {
+    const absl::Status renamed = FromErrno("rename", part);
+    unlink(part.c_str());
+    return renamed;
+  }
   return SyncPath(std::filesystem::absolute(path).parent_path().string());
 }
 

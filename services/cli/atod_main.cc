@@ -82,6 +82,30 @@ CLI::App* AddCommand(CLI::App& app, const std::string& name,
   return sub;
 }
 
+CLI::Validator WholeNumber(uint64_t low, uint64_t high) {
+  return CLI::Validator(
+      [=](std::string& text) {
+        uint64_t value;
+        if (absl::SimpleAtoi(text, &value) && low <= value && value <= high)
+          return std::string();
+        return absl::StrCat("found ", text, ", expected a whole number from ",
+                            low, " to ", high);
+      },
+      "");
+}
+
+CLI::Validator Number(double low, double high) {
+  return CLI::Validator(
+      [=](std::string& text) {
+        double value;
+        if (absl::SimpleAtod(text, &value) && low <= value && value <= high)
+          return std::string();
+        return absl::StrCat("found ", text, ", expected a number from ", low,
+                            " to ", high);
+      },
+      "");
+}
+
 void AddConfigFlags(CLI::App& app, std::vector<std::string>& files,
                     std::vector<std::string>& sets) {
   app.add_option("--config", files,

@@ -67,7 +67,8 @@ absl::StatusOr<int> Collect(Flags& flags) {
       absl::StrAppend(&out, line.dump(), "\n");
     }
     panel.tasks = std::move(open);
-    ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.panel.out, out));
+    // What was collected before stays until there is something new.
+    if (solved > 0) ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.panel.out, out));
     if (rollout::TooManyErrors(failed.size(), games,
                                panel.config.env().max_error_share()))
       break;

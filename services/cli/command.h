@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -23,5 +24,13 @@ CLI::App* AddCommand(CLI::App& app, const std::string& name,
 // reads a run's configuration (config::LoadRunConfig).
 void AddConfigFlags(CLI::App& app, std::vector<std::string>& files,
                     std::vector<std::string>& sets);
+
+// Checks of flags. CLI11 alone takes -1 as the largest unsigned number, and NaN
+// as inside any range.
+CLI::Validator WholeNumber(uint64_t low = 0, uint64_t high = UINT64_MAX);
+CLI::Validator Number(double low, double high);
+
+// 0 for all cores, as threads.* of a configuration.
+inline CLI::Validator Threads() { return WholeNumber(0, 1024); }
 
 }  // namespace atod::cli

@@ -135,7 +135,8 @@ void AddDemos(CLI::App& games) {
   demos->add_option("--split", flags->options.split, "split to play");
   demos->add_option("--count", flags->options.count, "episodes")
       ->check(CLI::NonNegativeNumber);
-  demos->add_option("--seed", flags->options.seed, "same seed, same rows");
+  demos->add_option("--seed", flags->options.seed, "same seed, same rows")
+      ->check(WholeNumber());
   demos->add_option("--max-turns", flags->options.max_turns,
                     "turn limit of an episode");
   demos
@@ -224,7 +225,8 @@ void AddGamesCommands(CLI::App& app) {
       app, "games", "Generate household games in ALFWorld's file format",
       [flags] { return RunGames(*flags); });
   games->add_option("--out", flags->out, "folder to write to");
-  games->add_option("--seed", flags->seed, "same seed, same games");
+  games->add_option("--seed", flags->seed, "same seed, same games")
+      ->check(WholeNumber());
   games->add_option("--train", flags->train, "games of split train");
   games->add_option("--valid-seen", flags->valid_seen,
                     "games of valid_seen: train layouts, new objects");

@@ -282,8 +282,9 @@ void AddModelCommands(CLI::App& app) {
   command->add_option("--dtype", score->dtype, "compute dtype (fp32)")
       ->check(CLI::IsMember({"fp32", "bf16"}));
 
-  command->add_option("--threads", score->threads,
-                      "compute threads, 0: all (0)");
+  command
+      ->add_option("--threads", score->threads, "compute threads, 0: all (0)")
+      ->check(Threads());
 
   auto generate = std::make_shared<GenerateFlags>();
   command =
@@ -293,7 +294,8 @@ void AddModelCommands(CLI::App& app) {
   command
       ->add_option("--input", generate->input, "lines {\"id\", \"token_ids\"}")
       ->required();
-  command->add_option("--seed", generate->seed, "of the sampling noise (0)");
+  command->add_option("--seed", generate->seed, "of the sampling noise (0)")
+      ->check(WholeNumber());
   command->add_option("--temperature", generate->sampling.temperature,
                       "divides the logits; 0 is greedy (1)");
   command->add_option("--top-p", generate->sampling.top_p,
@@ -308,8 +310,10 @@ void AddModelCommands(CLI::App& app) {
   command->add_option("--dtype", generate->dtype, "compute dtype (fp32)")
       ->check(CLI::IsMember({"fp32", "bf16"}));
 
-  command->add_option("--threads", generate->threads,
-                      "compute threads, 0: all (0)");
+  command
+      ->add_option("--threads", generate->threads,
+                   "compute threads, 0: all (0)")
+      ->check(Threads());
 
   auto exported = std::make_shared<ExportFlags>();
   command = AddCommand(app, "export", "Write a model as a Hugging Face folder",
@@ -332,7 +336,8 @@ void AddModelCommands(CLI::App& app) {
       ->required();
   command->add_option("--init", init->init, "unit or hf (unit)")
       ->check(CLI::IsMember({"unit", "hf"}));
-  command->add_option("--seed", init->seed, "of the weights (0)");
+  command->add_option("--seed", init->seed, "of the weights (0)")
+      ->check(WholeNumber());
   command->add_option("--out", init->out, "folder to write")->required();
 
   auto sft = std::make_shared<learner::SftOptions>();
@@ -346,16 +351,23 @@ void AddModelCommands(CLI::App& app) {
   command->add_option("--out", sft->out_dir, "folder to write")->required();
   command->add_option("--updates", sft->updates, "optimiser updates (800)");
   command->add_option("--batch-rows", sft->batch_rows, "rows an update (32)");
-  command->add_option("--lr", sft->lr, "peak learning rate (3e-3)");
-  command->add_option("--warmup", sft->warmup, "updates of warm-up (30)");
+  command->add_option("--lr", sft->lr, "peak learning rate (3e-3)")
+      ->check(Number(0, 10));
+  command->add_option("--warmup", sft->warmup, "updates of warm-up (30)")
+      ->check(WholeNumber(0, 1'000'000));
   command->add_option("--schedule", sft->schedule, "cosine or constant");
-  command->add_option("--weight-decay", sft->weight_decay,
-                      "of matrices (0.01)");
-  command->add_option("--grad-clip", sft->grad_clip,
-                      "largest gradient norm, 0: none (1)");
-  command->add_option("--beta2", sft->beta2, "AdamW's second beta (0.95)");
-  command->add_option("--seed", sft->seed, "of the order of rows (0)");
-  command->add_option("--threads", sft->threads, "compute threads, 0: all (1)");
+  command->add_option("--weight-decay", sft->weight_decay, "of matrices (0.01)")
+      ->check(Number(0, 10));
+  command
+      ->add_option("--grad-clip", sft->grad_clip,
+                   "largest gradient norm, 0: none (1)")
+      ->check(Number(0, 1e9));
+  command->add_option("--beta2", sft->beta2, "AdamW's second beta (0.95)")
+      ->check(Number(0, 1));
+  command->add_option("--seed", sft->seed, "of the order of rows (0)")
+      ->check(WholeNumber());
+  command->add_option("--threads", sft->threads, "compute threads, 0: all (1)")
+      ->check(Threads());
 }
 
 }  // namespace atod::cli

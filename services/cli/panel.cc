@@ -110,6 +110,7 @@ void AddPanelFlags(CLI::App& sub, PanelFlags& flags) {
   sub.add_option("--count", flags.count, "number of games")
       ->capture_default_str();
   sub.add_option("--seed", flags.seed, "which games, and the noise")
+      ->check(WholeNumber())
       ->capture_default_str();
   sub.add_option("--temperature", flags.temperature, "0 is greedy")
       ->capture_default_str();
@@ -154,6 +155,9 @@ absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags) {
   const v1::RunConfig& c = panel.config;
   if (!flags.out.empty()) {
     const std::filesystem::path out(flags.out);
+    if (std::filesystem::is_directory(out))
+      return BadInput({"", "--out", 0, absl::StrCat("folder ", flags.out),
+                       "a file to write"});
     if (out.has_parent_path())
       ATOD_RETURN_IF_ERROR(MakeDirs(out.parent_path().string()));
     const std::string probe = flags.out + ".part";

@@ -326,7 +326,8 @@ void AddReplayCommand(CLI::App& app) {
                   "STEP/GROUP/SAMPLE or eval/STEP/GROUP/SAMPLE; several");
   sub->add_option("--random", flags->random,
                   "so many random trajectories of the run");
-  sub->add_option("--seed", flags->seed, "which --random picks (0)");
+  sub->add_option("--seed", flags->seed, "which --random picks (0)")
+      ->check(WholeNumber());
 }
 
 }  // namespace atod::cli

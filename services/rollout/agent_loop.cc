@@ -240,7 +240,7 @@ void AgentLoop::OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply) {
     if (IsFinal(reply.status()) || TooManyFaults(*e, reply.status()))
       return Fail(*e, "task", reply.status());
     spdlog::warn("{}: reset failed, will be repeated: {}", Name(e->record.spec),
-                 reply.status().ToString());
+                 std::string(reply.status().message()));
     Post(Backoff(e->failures++), [id](AgentLoop& loop) {
       if (Episode* episode = loop.Find(id)) loop.SendReset(*episode);
     });
@@ -432,7 +432,7 @@ void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
       return Fail(*e, "environment", status);
     }
     spdlog::warn("{}: turn {} will be repeated: {}", Name(e->record.spec),
-                 e->history.size(), status.ToString());
+                 e->history.size(), std::string(status.message()));
     const bool rebuild =
         absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
     Post(Backoff(e->failures++), [id, rebuild](AgentLoop& loop) {
@@ -491,7 +491,7 @@ void AgentLoop::OnScore(uint64_t id, size_t sequence, size_t teacher,
     if (IsFinal(reply.status()) || TooManyFaults(*e, reply.status()))
       return Fail(*e, "teacher", reply.status());
     spdlog::warn("{}: scoring will be repeated: {}", Name(e->record.spec),
-                 reply.status().ToString());
+                 std::string(reply.status().message()));
     Post(options_.retry_max, [id, sequence, teacher](AgentLoop& loop) {
       Episode* episode = loop.Find(id);
       if (episode != nullptr) loop.SendScore(*episode, sequence, teacher);
@@ -536,7 +536,8 @@ void AgentLoop::Fail(Episode& e, const std::string& kind, absl::Status status) {
   e.record.done_reason = envs::DoneReason::kError;
   e.record.error = kind;
   e.record.error_message = std::string(status.message());
-  spdlog::error("{} failed: {}", Name(e.record.spec), status.ToString());
+  spdlog::error("{} failed: {}", Name(e.record.spec),
+                std::string(status.message()));
   if (e.playing) {
     --playing_;
     if (!e.env_episode.empty()) envs_.Close(e.env_episode);

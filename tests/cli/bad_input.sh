@@ -295,6 +295,22 @@ status=0
   >out 2>error || status=$?
 [[ $status == 1 && ! -s out ]] &&
   grep -q '^error: 2 of 2 games ended in errors and are left out (prompt 2)' error
+refused '--seed: found -1' "$atod" eval --model model --games games --seed -1
+refused '--out: found folder games' "$atod" eval --model model --games games \
+  --max-context 64 --out games
+for flag in '--lr -1' '--lr nan' '--warmup -5' '--grad-clip -1' '--beta2 1.5' \
+  '--seed -1' '--threads 9999'; do
+  # shellcheck disable=SC2086
+  refused "${flag% *}: found ${flag#* }, expected" "$atod" sft --model model \
+    --data spans.jsonl --out sft $flag
+done
+# A collection that was made before stays when nothing new comes.
+echo precious >kept.jsonl
+if "$atod" collect --model model --games games --split train --count 1 \
+  --attempts 1 --max-context 24 --out kept.jsonl >out 2>error; then
+  echo "collect without a solved game: status 0"; exit 1
+fi
+[[ $(<kept.jsonl) == precious ]]
 refused '--attempts: Value 0' "$atod" collect --model model --games . --attempts 0 --out x
 refused 'none.yaml' "$atod" collect --config none.yaml --model model --out x
 touch no-folder
