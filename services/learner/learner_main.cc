@@ -302,7 +302,9 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   if (!checkpoint_dir.empty())
     spdlog::info("going on after step {} from {}", start.step, checkpoint_dir);
   else if (!args.resume.empty())
-    spdlog::info("no checkpoint yet: starting from the beginning");
+    LogWarning(absl::StrCat(run_dir,
+                            ": no checkpoint to go on from: starting from the "
+                            "beginning, without the steps recorded so far"));
 
   // Peers, then the run.
   const KeepTrying keep_trying = [&] {

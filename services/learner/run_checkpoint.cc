@@ -241,23 +241,24 @@ absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const std::string& run_dir,
   if (!last.empty()) candidates.push_back(last);
   for (auto it = all.rbegin(); it != all.rend(); ++it)
     if (it->second != last) candidates.push_back(it->second);
-  absl::Status damage;
+  std::string damage;  // of each one passed over
   for (const std::string& name : candidates) {
     const std::string dir = absl::StrCat(folder, "/", name);
     absl::StatusOr<RunCheckpoint> state = LoadCheckpoint(dir);
     if (state.ok()) {
-      if (!damage.ok()) {
-        LogWarning(
-            absl::StrCat("damaged checkpoint passed over: ", damage.message(),
-                         "; going on after step ", state->step, " from ", dir));
+      if (!damage.empty()) {
+        LogWarning(absl::StrCat("damaged checkpoint passed over: ", damage,
+                                "; going on after step ", state->step, " from ",
+                                dir));
       }
       return FoundCheckpoint{dir, *std::move(state)};
     }
-    if (damage.ok()) damage = state.status();
+    absl::StrAppend(&damage, damage.empty() ? "" : "; ",
+                    state.status().message());
   }
-  if (damage.ok()) return found;
+  if (damage.empty()) return found;
   return absl::InvalidArgumentError(
-      absl::StrCat(damage.message(), "; no other checkpoint in ", folder,
+      absl::StrCat(damage, "; no other checkpoint in ", folder,
                    " is whole: restore one, or start under another name"));
 }
 
