@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/run/run_folder.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "report/chart.h"
@@ -89,7 +90,7 @@ class RunFolder {
   // `count` episodes of `turns` turns; even ones are solved.
   void Step(uint32_t step, uint32_t count, uint32_t turns) {
     const auto store =
-        learner::TrajectoryStore::Open(learner::SpoolDir(dir_.string()));
+        learner::TrajectoryStore::Open(atod::RunFolder(dir_.string()).spool());
     ASSERT_TRUE(store.ok()) << store.status();
     std::string side;
     for (uint32_t i = 0; i < count; ++i) {
@@ -120,7 +121,7 @@ class RunFolder {
     }
     ASSERT_TRUE((*store)->Sync().ok());
     const std::string path =
-        learner::AdvantageFile(learner::SpoolDir(dir_.string()), step);
+        learner::AdvantageFile(atod::RunFolder(dir_.string()).spool(), step);
     std::ofstream(path) << side;
   }
 

@@ -17,6 +17,7 @@
 #include "common/base/json.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/run/run_folder.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/learner/trajectory_store.h"
 #include "services/learner/work_id.h"
@@ -61,7 +62,7 @@ absl::StatusOr<std::vector<json>> ReadObjects(const std::string& path) {
   return out;
 }
 
-// Files of DIR/FOLDER with `suffix`, sorted; none when there is no folder.
+// Files of `folder` with `suffix`, sorted; none when there is no folder.
 std::vector<std::string> FilesIn(const std::string& folder,
                                  const std::string& suffix) {
   std::vector<std::string> out;
@@ -73,11 +74,10 @@ std::vector<std::string> FilesIn(const std::string& folder,
   return out;
 }
 
-absl::Status ReadSteps(RunData& run) {
+absl::Status ReadSteps(const RunFolder& folder, RunData& run) {
   std::map<int64_t, StepRow> steps;
-  for (const char* name : {"metrics.jsonl", "timings.jsonl"}) {
-    const std::string path = absl::StrCat(run.dir, "/", name);
-    const bool main = name[0] == 'm';
+  for (const bool main : {true, false}) {
+    const std::string path = main ? folder.metrics() : folder.timings();
     if (!main && !fs::exists(path)) continue;
     ATOD_ASSIGN_OR_RETURN(const std::vector<json> lines, ReadObjects(path));
     for (const json& line : lines) {
@@ -120,8 +120,8 @@ absl::StatusOr<std::vector<Game>> ReadGames(const std::string& path) {
   return games;
 }
 
-absl::Status ReadEvals(RunData& run) {
-  for (const std::string& path : FilesIn(run.dir + "/evals", ".jsonl")) {
+absl::Status ReadEvals(const RunFolder& folder, RunData& run) {
+  for (const std::string& path : FilesIn(folder.evals(), ".jsonl")) {
     ATOD_ASSIGN_OR_RETURN(std::vector<Game> games, ReadGames(path));
     if (games.empty()) continue;
     const std::string stem = fs::path(path).stem().string();
@@ -139,8 +139,8 @@ absl::Status ReadEvals(RunData& run) {
   return absl::OkStatus();
 }
 
-absl::Status ReadDiagnoses(RunData& run) {
-  for (const std::string& path : FilesIn(run.dir + "/diagnose", ".jsonl")) {
+absl::Status ReadDiagnoses(const RunFolder& folder, RunData& run) {
+  for (const std::string& path : FilesIn(folder.diagnoses(), ".jsonl")) {
     ATOD_ASSIGN_OR_RETURN(const std::vector<json> lines, ReadObjects(path));
     DiagnosisFile file;
     file.name = fs::path(path).stem().string();
@@ -168,15 +168,15 @@ absl::Status ReadDiagnoses(RunData& run) {
   return absl::OkStatus();
 }
 
-absl::Status ReadPreparation(RunData& run) {
-  const std::string seconds = run.dir + "/seconds.json";
+absl::Status ReadPreparation(const RunFolder& folder, RunData& run) {
+  const std::string seconds = folder.preparation();
   if (fs::exists(seconds)) {
     ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(seconds));
     ATOD_ASSIGN_OR_RETURN(const json object, ParseJson(text, seconds));
     run.cores = Number(object, "cores");
     run.prepare_seconds = Number(object, "prepare");
   }
-  const std::string games = run.dir + "/games.txt";
+  const std::string games = folder.games();
   if (!fs::exists(games)) return absl::OkStatus();
   ATOD_ASSIGN_OR_RETURN(run.games, ReadFile(games));
   return absl::OkStatus();
@@ -310,8 +310,8 @@ absl::Status SelectTrajectories(const std::string& path, const SideLines& side,
   return absl::OkStatus();
 }
 
-absl::Status ReadTurns(RunData& run) {
-  const std::string dir = learner::SpoolDir(run.dir);
+absl::Status ReadTurns(const RunFolder& folder, RunData& run) {
+  const std::string dir = folder.spool();
   if (!fs::is_directory(dir)) return absl::OkStatus();
   ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> stored,
                         learner::StoredSteps(dir, v1::TRAIN));
@@ -321,11 +321,11 @@ absl::Status ReadTurns(RunData& run) {
   run.recorded_columns = steps.size();
   const std::vector<uint32_t> shown = Spread(steps, 3);
   std::unique_ptr<Tokenizer> tokenizer;
-  for (const std::string& folder :
-       {run.dir + "/checkpoints/last/model", run.key("model.path")}) {
-    if (tokenizer != nullptr || !fs::exists(folder + "/tokenizer.json"))
+  for (const std::string& model :
+       {folder.last().model(), run.key("model.path")}) {
+    if (tokenizer != nullptr || !fs::exists(model + "/tokenizer.json"))
       continue;
-    absl::StatusOr<std::unique_ptr<Tokenizer>> loaded = Tokenizer::Load(folder);
+    absl::StatusOr<std::unique_ptr<Tokenizer>> loaded = Tokenizer::Load(model);
     if (loaded.ok()) tokenizer = *std::move(loaded);
   }
   const std::vector<uint32_t> columns = Spread(steps, kMaxColumns);
@@ -428,9 +428,9 @@ std::vector<uint32_t> Spread(const std::vector<uint32_t>& steps, size_t most) {
 
 absl::StatusOr<RunData> ReadRun(const std::string& dir) {
   RunData run;
-  run.dir = dir;
-  while (run.dir.size() > 1 && run.dir.back() == '/') run.dir.pop_back();
-  if (!fs::is_directory(run.dir) || !fs::exists(run.dir + "/metrics.jsonl")) {
+  const RunFolder folder(dir);
+  run.dir = folder.dir();
+  if (!fs::is_directory(run.dir) || !fs::exists(folder.metrics())) {
     return BadInput({.file = dir,
                      .field = "RUN",
                      .found = !fs::exists(run.dir)        ? "nothing"
@@ -439,23 +439,21 @@ absl::StatusOr<RunData> ReadRun(const std::string& dir) {
                      .expected = "the folder of a run"});
   }
   run.name = fs::path(run.dir).filename().string();
-  if (fs::exists(run.dir + "/config.resolved.yaml")) {
-    ATOD_ASSIGN_OR_RETURN(const std::string yaml,
-                          ReadFile(run.dir + "/config.resolved.yaml"));
-    ATOD_ASSIGN_OR_RETURN(
-        run.config, FlattenConfig(yaml, run.dir + "/config.resolved.yaml"));
+  if (fs::exists(folder.config())) {
+    ATOD_ASSIGN_OR_RETURN(const std::string yaml, ReadFile(folder.config()));
+    ATOD_ASSIGN_OR_RETURN(run.config, FlattenConfig(yaml, folder.config()));
     run.name = run.key("name", run.name);
   }
-  ATOD_RETURN_IF_ERROR(ReadSteps(run));
+  ATOD_RETURN_IF_ERROR(ReadSteps(folder, run));
   if (run.steps.empty()) {
-    return BadInput({.file = run.dir + "/metrics.jsonl",
+    return BadInput({.file = folder.metrics(),
                      .found = "no step",
                      .expected = "a run that has recorded one"});
   }
-  ATOD_RETURN_IF_ERROR(ReadEvals(run));
-  ATOD_RETURN_IF_ERROR(ReadDiagnoses(run));
-  ATOD_RETURN_IF_ERROR(ReadPreparation(run));
-  ATOD_RETURN_IF_ERROR(ReadTurns(run));
+  ATOD_RETURN_IF_ERROR(ReadEvals(folder, run));
+  ATOD_RETURN_IF_ERROR(ReadDiagnoses(folder, run));
+  ATOD_RETURN_IF_ERROR(ReadPreparation(folder, run));
+  ATOD_RETURN_IF_ERROR(ReadTurns(folder, run));
   return run;
 }
 

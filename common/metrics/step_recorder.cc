@@ -20,9 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kMetrics[] = "/metrics.jsonl";
-constexpr char kTimings[] = "/timings.jsonl";
-
 // Reads one of the files into `steps` and drops what is not kept from it. Only
 // steps that are there already are added to when `create` is false.
 absl::Status ReadKept(const std::string& path, int64_t keep_through,
@@ -68,14 +65,14 @@ absl::Status AppendLine(const std::string& path, const std::string& line) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<StepRecorder>> StepRecorder::Open(
-    const std::string& run_dir, const std::string& run, int64_t keep_through,
+    const RunFolder& folder, const std::string& run, int64_t keep_through,
     Registry* registry, Clock& clock) {
   std::map<int64_t, RecordedStep> steps;
   ATOD_RETURN_IF_ERROR(
-      ReadKept(run_dir + kMetrics, keep_through, /*create=*/true, steps));
+      ReadKept(folder.metrics(), keep_through, /*create=*/true, steps));
   ATOD_RETURN_IF_ERROR(
-      ReadKept(run_dir + kTimings, keep_through, /*create=*/false, steps));
-  const std::string events_dir = absl::StrCat(run_dir, "/tb");
+      ReadKept(folder.timings(), keep_through, /*create=*/false, steps));
+  const std::string events_dir = folder.events();
   std::error_code ec;
   fs::remove_all(events_dir, ec);
   ATOD_RETURN_IF_ERROR(MakeDirs(events_dir));
@@ -88,7 +85,7 @@ absl::StatusOr<std::unique_ptr<StepRecorder>> StepRecorder::Open(
     kept.push_back(std::move(recorded));
   }
   std::unique_ptr<StepRecorder> recorder(new StepRecorder(
-      run_dir, run, registry, clock, std::move(events), std::move(kept)));
+      folder, run, registry, clock, std::move(events), std::move(kept)));
   for (const RecordedStep& step : recorder->kept_)
     recorder->SetGauges(step.scalars);
   return recorder;
@@ -103,8 +100,8 @@ absl::Status StepRecorder::Record(
   for (const auto& [tag, value] : scalars)
     (MeasuredByClock(tag) ? timings : metrics)[tag] = value;
   // In this order: who sees a step finds its times.
-  ATOD_RETURN_IF_ERROR(AppendLine(run_dir_ + kTimings, timings.dump() + "\n"));
-  ATOD_RETURN_IF_ERROR(AppendLine(run_dir_ + kMetrics, metrics.dump() + "\n"));
+  ATOD_RETURN_IF_ERROR(AppendLine(folder_.timings(), timings.dump() + "\n"));
+  ATOD_RETURN_IF_ERROR(AppendLine(folder_.metrics(), metrics.dump() + "\n"));
   ATOD_RETURN_IF_ERROR(events_->Write(step, time, scalars));
   SetGauges(scalars);
   return absl::OkStatus();

@@ -11,6 +11,7 @@
 #include "common/base/clock.h"
 #include "common/metrics/metrics.h"
 #include "common/metrics/tensorboard.h"
+#include "common/run/run_folder.h"
 
 namespace atod::metrics {
 
@@ -21,20 +22,20 @@ struct RecordedStep {
   std::map<std::string, double> scalars;  // NaN for null
 };
 
-// Where the numbers of a run's steps go: RUN_DIR/metrics.jsonl (one object a
-// line: "step", then the tags; null for a value that is not finite),
-// RUN_DIR/timings.jsonl (the same for "time" in Unix seconds and for what is
-// MeasuredByClock), TensorBoard events in RUN_DIR/tb, and gauges in a registry.
+// Where the numbers of a run's steps go: metrics.jsonl (one object a line:
+// "step", then the tags; null for a value that is not finite), timings.jsonl
+// (the same for "time" in Unix seconds and for what is MeasuredByClock),
+// TensorBoard events, and gauges in a registry.
 // metrics.jsonl holds only what the run computes, so that a run that was killed
 // and resumed leaves the same bytes as an unbroken one. The two files are the
 // truth; the events are made from them again on a resume. Not thread-safe.
 class StepRecorder {
  public:
-  // Starts recording into `run_dir`, which exists. Steps after `keep_through`
+  // Starts recording into `folder`, which exists. Steps after `keep_through`
   // that an earlier life recorded are dropped, and so is a line that it did not
   // finish; -1 drops all. `registry` may be null; `clock` is not owned.
   static absl::StatusOr<std::unique_ptr<StepRecorder>> Open(
-      const std::string& run_dir, const std::string& run, int64_t keep_through,
+      const RunFolder& folder, const std::string& run, int64_t keep_through,
       Registry* registry, Clock& clock);
 
   // Records one step, durably. Steps come in ascending order, each once.
@@ -45,10 +46,10 @@ class StepRecorder {
   const std::vector<RecordedStep>& kept() const { return kept_; }
 
  private:
-  StepRecorder(std::string run_dir, std::string run, Registry* registry,
+  StepRecorder(RunFolder folder, std::string run, Registry* registry,
                Clock& clock, std::unique_ptr<EventWriter> events,
                std::vector<RecordedStep> kept)
-      : run_dir_(std::move(run_dir)),
+      : folder_(std::move(folder)),
         run_(std::move(run)),
         registry_(registry),
         clock_(clock),
@@ -57,7 +58,7 @@ class StepRecorder {
 
   void SetGauges(const std::map<std::string, double>& scalars);
 
-  const std::string run_dir_;
+  const RunFolder folder_;
   const std::string run_;
   Registry* const registry_;
   Clock& clock_;

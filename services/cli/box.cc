@@ -18,10 +18,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "common/base/cpus.h"
-#include "common/base/disk.h"
-#include "common/base/file.h"
-#include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/run/run_folder.h"
 #include "services/cli/log_follower.h"
 #include "services/cli/progress.h"
 #include "services/cli/screen.h"
@@ -65,8 +63,7 @@ std::string Tail(const std::string& path, size_t lines) {
 class Box {
  public:
   Box(const v1::RunConfig& config, const BoxOptions& options)
-      : config_(config),
-        run_dir_((fs::path(config_.runs_dir()) / config_.name()).string()) {
+      : config_(config), run_(config_.runs_dir(), config_.name()) {
     std::vector<std::string> args;
     for (const std::string& file : options.files)
       args.insert(args.end(), {"--config", file});
@@ -99,8 +96,9 @@ class Box {
   }
 
   absl::StatusOr<int> Run() {
-    ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<FolderLock> lock, Claim());
-    StepFollower follower(run_dir_, start_);
+    ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<FolderLock> lock,
+                          run_.LockLogs());
+    StepFollower follower(run_, start_);
     follower.Poll();
     Supervisor supervisor;
     for (const ProcessSpec& spec : specs_) {
@@ -109,7 +107,7 @@ class Box {
     }
     screen_.Line(absl::StrCat("run ", config_.name(), ": ", config_.steps(),
                               " steps, ", specs_.size(), " processes, logs in ",
-                              run_dir_, "/logs"));
+                              run_.logs()));
     if (follower.earlier())
       screen_.Line(
           absl::StrCat("steps up to ", *follower.earlier(), " are recorded"));
@@ -149,30 +147,13 @@ class Box {
     // Spinning OpenMP workers of one role would starve the others.
     spec.env = {{"OMP_NUM_THREADS", absl::StrCat(ThreadsOrAll(threads))},
                 {"OMP_WAIT_POLICY", "passive"}};
-    spec.log_path = absl::StrCat(run_dir_, "/logs/", name, ".log");
+    spec.log_path = run_.log(name);
     specs_.push_back(std::move(spec));
   }
 
   const ProcessSpec& Spec(const std::string& name) const {
     return *std::find_if(specs_.begin(), specs_.end(),
                          [&](const ProcessSpec& s) { return s.name == name; });
-  }
-
-  // Nobody else runs this run, from before its logs are touched until we end.
-  absl::StatusOr<std::unique_ptr<FolderLock>> Claim() {
-    const auto take = [&](const std::string& folder) {
-      auto lock = FolderLock::Take(folder);
-      if (absl::IsFailedPrecondition(lock.status()))
-        lock = BadInput({.file = run_dir_,
-                         .field = "name",
-                         .found = "a run that is going on",
-                         .expected = "another name, or the end of that run"});
-      return lock;
-    };
-    // The learner's lock, if one is at work without an `atod up`.
-    if (fs::exists(run_dir_)) ATOD_RETURN_IF_ERROR(take(run_dir_).status());
-    ATOD_RETURN_IF_ERROR(MakeDirs(run_dir_ + "/logs"));
-    return take(run_dir_ + "/logs");
   }
 
   void ShowSteps(StepFollower& follower) {
@@ -208,7 +189,7 @@ class Box {
     supervisor.Signal(kLearner, SIGTERM);
     WaitForLearner(supervisor);
     supervisor.StopAll(absl::Seconds(10));
-    const auto checkpoint = learner::FindCheckpoint(run_dir_, "latest");
+    const auto checkpoint = learner::FindCheckpoint(run_, "latest");
     screen_.Line(
         checkpoint.ok() && !checkpoint->empty()
             ? absl::StrCat("stopped; `atod up --resume` goes on from ",
@@ -292,7 +273,7 @@ class Box {
   }
 
   const v1::RunConfig config_;
-  const std::string run_dir_;
+  const RunFolder run_;
   std::vector<ProcessSpec> specs_;
   const absl::Time start_ = absl::Now();
   std::map<std::string, LogFollower> followers_;  // by service, as all below

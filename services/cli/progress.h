@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/run/run_folder.h"
 
 namespace atod::cli {
 
@@ -19,9 +20,9 @@ class StepFollower {
 
   // Steps that were recorded before `since` belong to an earlier life of the
   // run.
-  StepFollower(const std::string& run_dir, absl::Time since)
-      : metrics_{run_dir + "/metrics.jsonl"},
-        timings_{run_dir + "/timings.jsonl"},
+  StepFollower(const RunFolder& run, absl::Time since)
+      : metrics_{run.metrics()},
+        timings_{run.timings()},
         since_(absl::ToDoubleSeconds(since - absl::UnixEpoch())) {}
 
   // Steps that are new since the last call, in order.

@@ -18,6 +18,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/model/threads.h"
+#include "common/run/run_folder.h"
 #include "common/tokenizer/tokenizer.h"
 #include "common/weights/snapshot_file.h"
 #include "services/cli/command.h"
@@ -93,10 +94,9 @@ class LocalTeachers : public rollout::TeacherCaller {
 // The weights of a version: kept by the run, a checkpoint's, or those that the
 // run began with.
 absl::StatusOr<weights::WeightSnapshot> FindWeights(
-    const std::string& run_dir, const v1::RunConfig& config,
+    const RunFolder& run, const v1::RunConfig& config,
     const std::string& root_hash) {
-  const std::string kept =
-      absl::StrCat(run_dir, "/weights/", root_hash, ".safetensors");
+  const std::string kept = run.weights(root_hash);
   if (fs::exists(kept)) {
     ATOD_ASSIGN_OR_RETURN(weights::WeightSnapshot snapshot,
                           weights::ReadSnapshotFile(kept));
@@ -104,15 +104,12 @@ absl::StatusOr<weights::WeightSnapshot> FindWeights(
     return absl::DataLossError(absl::StrCat(
         kept, ": found root hash ", snapshot.root_hash, ", expected its name"));
   }
-  std::error_code ec;
-  for (const auto& entry :
-       fs::directory_iterator(run_dir + "/checkpoints", ec)) {
-    const std::string dir = entry.path();
-    if (!fs::exists(dir + "/MANIFEST.json")) continue;
+  for (const auto& [step, dir] : learner::Checkpoints(run)) {
     ATOD_ASSIGN_OR_RETURN(const learner::RunCheckpoint checkpoint,
                           learner::LoadCheckpoint(dir));
     if (checkpoint.root_hash == root_hash)
-      return weights::ReadSnapshotFile(dir + "/model/model.safetensors");
+      return weights::ReadSnapshotFile(CheckpointFolder(dir).model() +
+                                       "/model.safetensors");
   }
   const std::string first = config.model().path() + "/model.safetensors";
   if (fs::exists(first)) {
@@ -120,7 +117,7 @@ absl::StatusOr<weights::WeightSnapshot> FindWeights(
                           weights::ReadSnapshotFile(first));
     if (snapshot.root_hash == root_hash) return snapshot;
   }
-  return BadInput({.file = run_dir,
+  return BadInput({.file = run.dir(),
                    .field = "weights",
                    .found = absl::StrCat("no copy of version ", root_hash),
                    .expected = "a run with checkpoint.keep_weights: true, or a "
@@ -137,9 +134,9 @@ std::string WeightsOf(const v1::Trajectory& t) {
 }
 
 // Calls `each` on all trajectories that a run accepted.
-absl::Status ForEachStored(const std::string& run_dir,
+absl::Status ForEachStored(const RunFolder& run,
                            const std::function<void(v1::Trajectory)>& each) {
-  const std::string dir = learner::SpoolDir(run_dir);
+  const std::string dir = run.spool();
   for (const v1::Purpose purpose : {v1::TRAIN, v1::EVAL}) {
     ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> steps,
                           learner::StoredSteps(dir, purpose));
@@ -150,20 +147,21 @@ absl::Status ForEachStored(const std::string& run_dir,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<WorkId>> AllIds(const std::string& run_dir) {
+absl::StatusOr<std::vector<WorkId>> AllIds(const RunFolder& run) {
   std::set<WorkId> ids;
   ATOD_RETURN_IF_ERROR(ForEachStored(
-      run_dir, [&](const v1::Trajectory& t) { ids.insert(learner::IdOf(t)); }));
+      run, [&](const v1::Trajectory& t) { ids.insert(learner::IdOf(t)); }));
   return std::vector<WorkId>(ids.begin(), ids.end());
 }
 
-absl::StatusOr<std::vector<WorkId>> Chosen(const Flags& flags) {
+absl::StatusOr<std::vector<WorkId>> Chosen(const RunFolder& run,
+                                           const Flags& flags) {
   std::vector<WorkId> ids;
   for (const std::string& text : flags.ids) {
     ATOD_ASSIGN_OR_RETURN(ids.emplace_back(), learner::ParseId(text));
   }
   if (flags.random == 0) return ids;
-  ATOD_ASSIGN_OR_RETURN(std::vector<WorkId> all, AllIds(flags.run_dir));
+  ATOD_ASSIGN_OR_RETURN(std::vector<WorkId> all, AllIds(run));
   Rng(flags.seed).Shuffle(all);
   all.resize(std::min<size_t>(all.size(), flags.random));
   ids.insert(ids.end(), all.begin(), all.end());
@@ -171,16 +169,11 @@ absl::StatusOr<std::vector<WorkId>> Chosen(const Flags& flags) {
 }
 
 absl::StatusOr<int> RunReplay(const Flags& flags) {
-  if (!fs::is_directory(flags.run_dir))
-    return BadInput({.file = flags.run_dir,
-                     .field = "RUN_DIR",
-                     .found = "no folder",
-                     .expected = "the folder of a run"});
-  ATOD_ASSIGN_OR_RETURN(
-      const config::LoadedConfig loaded,
-      config::LoadRunConfig({flags.run_dir + "/config.resolved.yaml"}));
+  ATOD_ASSIGN_OR_RETURN(const RunFolder run, RunFolder::Find(flags.run_dir));
+  ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
+                        config::LoadRunConfig({run.config()}));
   const v1::RunConfig& config = loaded.config;
-  ATOD_ASSIGN_OR_RETURN(std::vector<WorkId> ids, Chosen(flags));
+  ATOD_ASSIGN_OR_RETURN(std::vector<WorkId> ids, Chosen(run, flags));
   if (ids.empty())
     return BadInput({.file = flags.run_dir,
                      .field = "TRAJECTORY_ID",
@@ -189,8 +182,7 @@ absl::StatusOr<int> RunReplay(const Flags& flags) {
                                  "--random N of a run that has some"});
   std::vector<std::pair<WorkId, v1::Trajectory>> stored;
   for (const WorkId& id : ids) {
-    ATOD_ASSIGN_OR_RETURN(v1::Trajectory t,
-                          learner::FindTrajectory(flags.run_dir, id));
+    ATOD_ASSIGN_OR_RETURN(v1::Trajectory t, learner::FindTrajectory(run, id));
     stored.emplace_back(id, std::move(t));
   }
   // One change of weights a version.
@@ -228,7 +220,7 @@ absl::StatusOr<int> RunReplay(const Flags& flags) {
     const std::string root_hash = WeightsOf(trajectory);
     if (!root_hash.empty() && root_hash != installed) {
       ATOD_ASSIGN_OR_RETURN(const weights::WeightSnapshot snapshot,
-                            FindWeights(flags.run_dir, config, root_hash));
+                            FindWeights(run, config, root_hash));
       ATOD_RETURN_IF_ERROR(engine->InstallWeights(snapshot));
       installed = root_hash;
     }
@@ -253,18 +245,18 @@ absl::StatusOr<int> RunReplay(const Flags& flags) {
 
 using Stored = std::map<WorkId, v1::Trajectory>;
 
-absl::StatusOr<Stored> AllStored(const std::string& run_dir) {
+absl::StatusOr<Stored> AllStored(const RunFolder& run) {
   Stored out;
-  ATOD_RETURN_IF_ERROR(ForEachStored(run_dir, [&](v1::Trajectory t) {
+  ATOD_RETURN_IF_ERROR(ForEachStored(run, [&](v1::Trajectory t) {
     const WorkId id = learner::IdOf(t);
     out[id] = std::move(t);
   }));
   return out;
 }
 
-absl::StatusOr<std::string> LastWeights(const std::string& run_dir) {
+absl::StatusOr<std::string> LastWeights(const RunFolder& run) {
   ATOD_ASSIGN_OR_RETURN(const learner::RunCheckpoint last,
-                        learner::LoadCheckpoint(run_dir + "/checkpoints/last"));
+                        learner::LoadCheckpoint(run.last().dir()));
   return last.root_hash;
 }
 

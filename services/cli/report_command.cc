@@ -12,6 +12,7 @@
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
+#include "common/run/run_folder.h"
 #include "report/report.h"
 #include "services/cli/command.h"
 
@@ -48,7 +49,7 @@ absl::StatusOr<int> RunReport(const Flags& flags) {
       options.defaults,
       report::FlattenConfig(config::ResolvedYaml(defaults.config), "defaults"));
   const std::string out =
-      flags.out.empty() ? runs[0].dir + "/report.html" : flags.out;
+      flags.out.empty() ? RunFolder(runs[0].dir).report() : flags.out;
   const std::string html = report::RenderReport(runs, options);
   ATOD_RETURN_IF_ERROR(WriteFileAtomic(out, html));
   absl::PrintF("%s: %d runs, %.1f KiB\n", out, runs.size(),

@@ -18,6 +18,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/rpc/health_client.h"
+#include "common/run/run_folder.h"
 #include "services/cli/command.h"
 #include "services/learner/control_client.h"
 #include "services/learner/ledger_check.h"
@@ -29,20 +30,12 @@ namespace {
 namespace fs = std::filesystem;
 using learner::WorkId;
 
-absl::Status CheckRunDir(const std::string& dir) {
-  if (fs::is_directory(dir)) return absl::OkStatus();
-  return BadInput({.file = dir,
-                   .field = "RUN_DIR",
-                   .found = fs::exists(dir) ? "a file" : "nothing",
-                   .expected = "the folder of a run"});
-}
-
 // --- check-ledger.
 
 absl::StatusOr<int> RunCheckLedger(const std::string& run_dir) {
-  ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
+  ATOD_ASSIGN_OR_RETURN(const RunFolder run, RunFolder::Find(run_dir));
   ATOD_ASSIGN_OR_RETURN(const learner::LedgerReport report,
-                        learner::CheckRun(run_dir));
+                        learner::CheckRun(run));
   const learner::Ledger::Counts& c = report.counts;
   absl::PrintF("issued %d = consumed %d + dropped %d + in flight %d\n",
                c.issued, c.consumed, c.dropped, c.in_flight);
@@ -77,8 +70,8 @@ struct StatusFlags {
 absl::StatusOr<v1::RpcConfig> LearnerAddress(const StatusFlags& flags) {
   std::vector<std::string> files = flags.config;
   if (!flags.run_dir.empty()) {
-    ATOD_RETURN_IF_ERROR(CheckRunDir(flags.run_dir));
-    files.push_back(flags.run_dir + "/config.resolved.yaml");
+    ATOD_ASSIGN_OR_RETURN(const RunFolder run, RunFolder::Find(flags.run_dir));
+    files.push_back(run.config());
   }
   ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
                         config::LoadRunConfig(files, flags.sets));
@@ -136,8 +129,8 @@ std::string EndOf(const v1::Outcome& outcome) {
 
 absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
                                      bool eval) {
-  ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
-  const std::string dir = learner::SpoolDir(run_dir);
+  ATOD_ASSIGN_OR_RETURN(const RunFolder run, RunFolder::Find(run_dir));
+  const std::string dir = run.spool();
   const v1::Purpose purpose = eval ? v1::EVAL : v1::TRAIN;
   ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> steps,
                         learner::StoredSteps(dir, purpose));
@@ -207,12 +200,12 @@ void PrintTurn(const v1::Turn& turn, const nlohmann::json* computed) {
 
 absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
                                    const std::string& name) {
-  ATOD_RETURN_IF_ERROR(CheckRunDir(run_dir));
+  ATOD_ASSIGN_OR_RETURN(const RunFolder run, RunFolder::Find(run_dir));
   ATOD_ASSIGN_OR_RETURN(const WorkId id, learner::ParseId(name));
   ATOD_ASSIGN_OR_RETURN(const v1::Trajectory found,
-                        learner::FindTrajectory(run_dir, id));
+                        learner::FindTrajectory(run, id));
   ATOD_ASSIGN_OR_RETURN(const nlohmann::json computed,
-                        Advantages(learner::SpoolDir(run_dir), id));
+                        Advantages(run.spool(), id));
   absl::PrintF("trajectory %s, task %s (%s), worker %s, attempt %d\n", name,
                OneLine(found.task().task_id()),
                OneLine(found.task().category()), OneLine(found.worker()),

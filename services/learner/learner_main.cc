@@ -24,6 +24,7 @@
 #include "common/rpc/address.h"
 #include "common/rpc/server.h"
 #include "common/rpc/signal.h"
+#include "common/run/run_folder.h"
 #include "common/tokenizer/tokenizer.h"
 #include "common/weights/version_store.h"
 #include "common/weights/weights_service.h"
@@ -96,25 +97,24 @@ PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c,
 
 // The folder of a new run must be empty of runs; that of a resumed one may be
 // anything.
-absl::Status CheckFolder(const std::string& run_dir,
-                         const std::string& resume) {
+absl::Status CheckFolder(const RunFolder& run, const std::string& resume) {
   if (!resume.empty()) return absl::OkStatus();
-  const std::string ledger = run_dir + "/ledger.db";
-  std::string found;
-  if (fs::exists(ledger)) {
+  fs::path found;
+  if (fs::exists(run.ledger())) {
     // A start that was refused before it gave out work left an empty one.
-    ATOD_ASSIGN_OR_RETURN(const bool used, HasWork(ledger));
-    if (used) found = "ledger.db";
+    ATOD_ASSIGN_OR_RETURN(const bool used, HasWork(run.ledger()));
+    if (used) found = run.ledger();
   }
   std::error_code ec;
-  const auto size = fs::file_size(run_dir + "/metrics.jsonl", ec);
-  if (!ec && size > 0) found = "metrics.jsonl";
+  const auto size = fs::file_size(run.metrics(), ec);
+  if (!ec && size > 0) found = run.metrics();
   return found.empty()
              ? absl::OkStatus()
              : BadInput(
-                   {.file = run_dir,
+                   {.file = run.dir(),
                     .field = "name",
-                    .found = absl::StrCat("a run (", found, ")"),
+                    .found =
+                        absl::StrCat("a run (", found.filename().string(), ")"),
                     .expected = "a new name, or --resume latest to go on"});
 }
 
@@ -133,7 +133,7 @@ absl::Status TellChanges(const std::string& checkpoint_dir,
   if (checkpoint.config_hash == HashHex(config::ResolvedYaml(config)))
     return absl::OkStatus();
   absl::StatusOr<config::LoadedConfig> before =
-      config::LoadRunConfig({checkpoint_dir + "/config.resolved.yaml"});
+      config::LoadRunConfig({CheckpointFolder(checkpoint_dir).config()});
   if (!before.ok()) {
     LogWarning(
         absl::StrCat("the configuration is not that of ", checkpoint_dir,
@@ -149,10 +149,9 @@ absl::Status TellChanges(const std::string& checkpoint_dir,
 
 absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   const v1::RunConfig& config = args.loaded.config;
-  const std::string run_dir =
-      (fs::path(config.runs_dir()) / config.name()).string();
-  ATOD_RETURN_IF_ERROR(CheckFolder(run_dir, args.resume));
-  ATOD_RETURN_IF_ERROR(RequireLocalDisk(run_dir));
+  const RunFolder run(config.runs_dir(), config.name());
+  ATOD_RETURN_IF_ERROR(CheckFolder(run, args.resume));
+  ATOD_RETURN_IF_ERROR(RequireLocalDisk(run.dir()));
   if (!fs::is_directory(config.model().path())) {
     return BadInput({.file = "configuration",
                      .field = "model.path",
@@ -166,22 +165,22 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   // Nobody else touches the folder from here on.
   std::unique_ptr<FolderLock> lock;
   if (!args.dry_run) {
-    ATOD_RETURN_IF_ERROR(MakeDirs(run_dir));
-    ATOD_ASSIGN_OR_RETURN(lock, FolderLock::Take(run_dir));
-    TidyCheckpoints(run_dir);
+    ATOD_ASSIGN_OR_RETURN(lock, run.Lock());
+    TidyCheckpoints(run);
   }
 
   // Where to go on from.
   FoundCheckpoint found;
   if (!args.resume.empty()) {
-    ATOD_ASSIGN_OR_RETURN(found, OpenCheckpoint(run_dir, args.resume));
+    ATOD_ASSIGN_OR_RETURN(found, OpenCheckpoint(run, args.resume));
   }
   if (!args.fork.empty() && found.dir.empty() && !args.dry_run) {
-    ATOD_RETURN_IF_ERROR(ForkRun(args.fork, config.runs_dir(), run_dir));
-    ATOD_ASSIGN_OR_RETURN(found, OpenCheckpoint(run_dir, "latest"));
+    ATOD_RETURN_IF_ERROR(ForkRun(args.fork, config.runs_dir(), run));
+    ATOD_ASSIGN_OR_RETURN(found, OpenCheckpoint(run, "latest"));
   }
-  ATOD_ASSIGN_OR_RETURN(const ForkOrigin origin, ReadForkOrigin(run_dir));
+  ATOD_ASSIGN_OR_RETURN(const ForkOrigin origin, ReadForkOrigin(run));
   const std::string checkpoint_dir = found.dir;
+  const CheckpointFolder checkpoint(checkpoint_dir);
   RunCheckpoint start = std::move(found.state);
   if (!checkpoint_dir.empty())
     ATOD_RETURN_IF_ERROR(TellChanges(checkpoint_dir, start, config));
@@ -192,13 +191,11 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   const std::unique_ptr<Communicator> communicator = MakeLocalCommunicator();
   ATOD_ASSIGN_OR_RETURN(
       const std::unique_ptr<PolicyTrainer> trainer,
-      PolicyTrainer::Load(checkpoint_dir.empty() ? config.model().path()
-                                                 : checkpoint_dir + "/model",
-                          TrainerOptions(config, recipe), communicator.get(),
-                          device.get()));
+      PolicyTrainer::Load(
+          checkpoint_dir.empty() ? config.model().path() : checkpoint.model(),
+          TrainerOptions(config, recipe), communicator.get(), device.get()));
   if (!checkpoint_dir.empty()) {
-    ATOD_RETURN_IF_ERROR(
-        trainer->LoadOptimizer(checkpoint_dir + "/optimizer.safetensors"));
+    ATOD_RETURN_IF_ERROR(trainer->LoadOptimizer(checkpoint.optimizer()));
   }
   if (args.dry_run) return absl::OkStatus();
 
@@ -213,18 +210,17 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
 
   // The folder.
   const std::string yaml = config::ResolvedYaml(config);
-  for (const char* folder : {"checkpoints", "evals", "logs"})
-    ATOD_RETURN_IF_ERROR(MakeDirs(run_dir + "/" + folder));
-  ATOD_RETURN_IF_ERROR(
-      WriteFileAtomic(run_dir + "/config.resolved.yaml", yaml));
+  for (const std::string& folder : {run.checkpoints(), run.evals(), run.logs()})
+    ATOD_RETURN_IF_ERROR(MakeDirs(folder));
+  ATOD_RETURN_IF_ERROR(WriteFileAtomic(run.config(), yaml));
   if (!checkpoint_dir.empty())
-    ATOD_RETURN_IF_ERROR(PointLast(run_dir, checkpoint_dir));
-  const std::string ledger_path = run_dir + "/ledger.db";
+    ATOD_RETURN_IF_ERROR(PointLast(run, checkpoint_dir));
+  const std::string ledger_path = run.ledger();
   const bool own_checkpoint = origin.run.empty() || start.step > origin.step;
   if (!checkpoint_dir.empty() && own_checkpoint && !fs::exists(ledger_path)) {
     spdlog::warn("{} is gone: going on with the checkpoint's", ledger_path);
     ATOD_ASSIGN_OR_RETURN(const std::string bytes,
-                          ReadFile(checkpoint_dir + "/ledger.db"));
+                          ReadFile(checkpoint.ledger()));
     ATOD_RETURN_IF_ERROR(WriteFileAtomic(ledger_path, bytes));
   }
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Ledger> ledger,
@@ -234,20 +230,20 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   Continuation from;
   from.last_step = start.step;
   from.last_eval = last;
-  if (!checkpoint_dir.empty()) from.snapshot = checkpoint_dir + "/ledger.db";
+  if (!checkpoint_dir.empty()) from.snapshot = checkpoint.ledger();
   from.forked_from = origin.ToString();
   from.fork_step = origin.step;
   ATOD_ASSIGN_OR_RETURN(const uint32_t incarnation,
                         ledger->StartIncarnation(from));
   KillPoint(KillLabel::kIncarnationStarted);
   ATOD_RETURN_IF_ERROR(
-      SupersedeAfter(SpoolDir(run_dir), start.step, last, incarnation));
+      SupersedeAfter(run.spool(), start.step, last, incarnation));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<TrajectoryStore> store,
-                        TrajectoryStore::Open(SpoolDir(run_dir)));
+                        TrajectoryStore::Open(run.spool()));
 
-  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<metrics::StepRecorder> recorder,
-                        metrics::StepRecorder::Open(run_dir, config.name(),
-                                                    last, &registry, clock));
+  ATOD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<metrics::StepRecorder> recorder,
+      metrics::StepRecorder::Open(run, config.name(), last, &registry, clock));
 
   // The core.
   CoordinatorOptions options;
@@ -302,7 +298,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   if (!checkpoint_dir.empty())
     spdlog::info("going on after step {} from {}", start.step, checkpoint_dir);
   else if (!args.resume.empty())
-    LogWarning(absl::StrCat(run_dir,
+    LogWarning(absl::StrCat(run.dir(),
                             ": no checkpoint to go on from: starting from the "
                             "beginning, without the steps recorded so far"));
 
@@ -320,7 +316,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
           CheckTeacher(config, tokenizer->hash(), keep_trying));
     }
     parts.config = &config;
-    parts.run_dir = run_dir;
+    parts.folder = &run;
     parts.incarnation = incarnation;
     parts.tokenizer_hash = tokenizer->hash();
     parts.tokenizer_file_hash = tokenizer->file_hash();

@@ -204,10 +204,8 @@ absl::Status LearnerRun::Publish() {
   checkpoint_.root_hash = snapshot.root_hash;
   if (config_.checkpoint().keep_weights()) {
     // By content, so that a resume finds its own and writes nothing.
-    const std::string folder = parts_.run_dir + "/weights";
-    const std::string path =
-        absl::StrCat(folder, "/", snapshot.root_hash, ".safetensors");
-    ATOD_RETURN_IF_ERROR(MakeDirs(folder));
+    const std::string path = parts_.folder->weights(snapshot.root_hash);
+    ATOD_RETURN_IF_ERROR(MakeDirs(parts_.folder->weights()));
     if (!fs::exists(path))
       ATOD_RETURN_IF_ERROR(weights::WriteSnapshotFile(path, snapshot));
   }
@@ -389,10 +387,9 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
   std::vector<WorkId> ids;
   for (const v1::Trajectory& t : played->trajectories) ids.push_back(IdOf(t));
   ATOD_RETURN_IF_ERROR(parts_.ledger->Consume(step, {ids}));
-  const std::string folder = parts_.run_dir + "/evals";
-  ATOD_RETURN_IF_ERROR(MakeDirs(folder));
+  ATOD_RETURN_IF_ERROR(MakeDirs(parts_.folder->evals()));
   ATOD_RETURN_IF_ERROR(
-      WriteFileAtomic(absl::StrFormat("%s/panel-%06u.jsonl", folder, step),
+      WriteFileAtomic(parts_.folder->panel(step),
                       PanelResults(played->trajectories, played->dropped, tasks,
                                    checkpoint_.panel_hash)));
   scalars.merge(PanelMetrics(played->trajectories));
@@ -497,16 +494,15 @@ absl::Status LearnerRun::SaveCheckpoint(bool best) {
   parts_.state->SetPhase("checkpoint");
   const Stopwatch watch(parts_.clock);
   ATOD_RETURN_IF_ERROR(learner::SaveCheckpoint(
-      parts_.run_dir, checkpoint_, best, config_.checkpoint().keep(),
-      [&](const std::string& dir) -> absl::Status {
-        ATOD_RETURN_IF_ERROR(parts_.trainer->SaveModel(dir + "/model"));
+      *parts_.folder, checkpoint_, best, config_.checkpoint().keep(),
+      [&](const CheckpointFolder& to) -> absl::Status {
+        ATOD_RETURN_IF_ERROR(parts_.trainer->SaveModel(to.model()));
         ATOD_RETURN_IF_ERROR(
-            model::CopyTokenizerFiles(config_.model().path(), dir + "/model"));
-        ATOD_RETURN_IF_ERROR(WriteFileAtomic(dir + "/config.resolved.yaml",
-                                             config::ResolvedYaml(config_)));
+            model::CopyTokenizerFiles(config_.model().path(), to.model()));
         ATOD_RETURN_IF_ERROR(
-            parts_.trainer->SaveOptimizer(dir + "/optimizer.safetensors"));
-        return parts_.ledger->SnapshotTo(dir + "/ledger.db");
+            WriteFileAtomic(to.config(), config::ResolvedYaml(config_)));
+        ATOD_RETURN_IF_ERROR(parts_.trainer->SaveOptimizer(to.optimizer()));
+        return parts_.ledger->SnapshotTo(to.ledger());
       }));
   checkpoint_seconds_ = watch.Seconds();
   saved_ = true;
@@ -552,7 +548,7 @@ absl::Status LearnerRun::WriteAdvantages(uint32_t step, const StepData& data,
     }
     absl::StrAppend(&out, line.dump(), "\n");
   }
-  return WriteFileAtomic(AdvantageFile(SpoolDir(parts_.run_dir), step), out);
+  return WriteFileAtomic(AdvantageFile(parts_.folder->spool(), step), out);
 }
 
 }  // namespace atod::learner

@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/metrics/metrics.h"
 #include "common/metrics/step_recorder.h"
+#include "common/run/run_folder.h"
 #include "common/weights/version_store.h"
 #include "services/learner/algorithm/dead_signal.h"
 #include "services/learner/coordinator.h"
@@ -31,7 +32,7 @@ namespace atod::learner {
 // What a run works with; nothing is owned.
 struct RunParts {
   const v1::RunConfig* config = nullptr;
-  std::string run_dir;
+  const RunFolder* folder = nullptr;
   uint32_t incarnation = 1;
   std::string tokenizer_hash;
   std::string tokenizer_file_hash;  // what checkpoints of old versions hold

@@ -142,18 +142,18 @@ v1::Trajectory Play(const v1::Lease& lease, uint32_t sample,
 class Life {
  public:
   Life(const v1::RunConfig& config, const std::string& resume)
-      : config_(config), run_dir_(config.runs_dir() + "/" + config.name()) {
-    EXPECT_TRUE(MakeDirs(run_dir_ + "/checkpoints").ok());
+      : config_(config), run_(config.runs_dir(), config.name()) {
+    EXPECT_TRUE(MakeDirs(run_.checkpoints()).ok());
     std::string from = config.model().path();
     if (!resume.empty()) {
-      const std::string dir = FindCheckpoint(run_dir_, resume).value();
+      const std::string dir = FindCheckpoint(run_, resume).value();
       start_ = LoadCheckpoint(dir).value();
       from = dir + "/model";
       optimizer_ = dir + "/optimizer.safetensors";
     }
     const int64_t last = start_.last_recorded();
-    ledger_ = Ledger::Open(run_dir_ + "/ledger.db").value();
-    const ForkOrigin origin = ReadForkOrigin(run_dir_).value();
+    ledger_ = Ledger::Open(run_.ledger()).value();
+    const ForkOrigin origin = ReadForkOrigin(run_).value();
     Continuation go_on{start_.step, last};
     if (!resume.empty())
       go_on.snapshot = fs::path(optimizer_).parent_path() / "ledger.db";
@@ -161,10 +161,9 @@ class Life {
     go_on.fork_step = origin.step;
     incarnation_ = ledger_->StartIncarnation(go_on).value();
     EXPECT_TRUE(
-        SupersedeAfter(run_dir_ + "/spool", start_.step, last, incarnation_)
-            .ok());
-    store_ = TrajectoryStore::Open(run_dir_ + "/spool").value();
-    recorder_ = metrics::StepRecorder::Open(run_dir_, config.name(), last,
+        SupersedeAfter(run_.spool(), start_.step, last, incarnation_).ok());
+    store_ = TrajectoryStore::Open(run_.spool()).value();
+    recorder_ = metrics::StepRecorder::Open(run_, config.name(), last,
                                             &registry_, clock_)
                     .value();
     device_ = OpenDevice("cpu").value();
@@ -240,7 +239,7 @@ class Life {
     });
     RunParts parts;
     parts.config = &config_;
-    parts.run_dir = run_dir_;
+    parts.folder = &run_;
     parts.incarnation = incarnation_;
     parts.tokenizer_hash = "tokenizer";
     parts.teacher_hashes = {{"teacher", teacher_hash}};
@@ -264,7 +263,7 @@ class Life {
 
  private:
   const v1::RunConfig config_;
-  const std::string run_dir_;
+  const RunFolder run_;
   std::string optimizer_;
   RunCheckpoint start_;
   std::vector<v1::Lease> leases_;

@@ -318,15 +318,14 @@ absl::StatusOr<LedgerReport> CheckLedger(const std::string& path) {
   return report;
 }
 
-absl::StatusOr<LedgerReport> CheckRun(const std::string& run_dir) {
+absl::StatusOr<LedgerReport> CheckRun(const RunFolder& run) {
   LedgerReport report;
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader,
-                        OpenAndCheck(run_dir + "/ledger.db", &report));
+                        OpenAndCheck(run.ledger(), &report));
   // File by file: what it should hold, then what it holds.
   std::map<std::string, std::vector<Submitted>> files;
   for (const Submitted& s : reader->submitted())
-    files[TrajectoryFile(SpoolDir(run_dir), s.id.purpose, s.id.step)].push_back(
-        s);
+    files[TrajectoryFile(run.spool(), s.id.purpose, s.id.step)].push_back(s);
   for (const auto& [path, expected] : files) {
     std::set<Submitted> found;
     const absl::Status read = ReadTrajectories(path, [&](v1::Trajectory t) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/run/run_folder.h"
 #include "services/learner/ledger.h"
 
 struct sqlite3;
@@ -38,9 +39,9 @@ struct LedgerReport {
 // from the tables, every id by itself, digests from the consumed rows.
 absl::StatusOr<LedgerReport> CheckLedger(const std::string& path);
 
-// The same for a run folder, and every payload that the ledger names: there,
+// The same for a run, and every payload that the ledger names: there,
 // with its checksum, in the spool.
-absl::StatusOr<LedgerReport> CheckRun(const std::string& run_dir);
+absl::StatusOr<LedgerReport> CheckRun(const RunFolder& run);
 
 // Counts on an open ledger file.
 absl::StatusOr<Ledger::Counts> CountLedger(sqlite3* db,

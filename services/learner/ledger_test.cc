@@ -217,7 +217,7 @@ TEST(LedgerTest, CheckRunFindsEveryPayloadThatTheLedgerNames) {
   ASSERT_TRUE(MakeDirs(dir).ok());
   auto ledger = Ledger::Open(dir + "/ledger.db").value();
   ASSERT_EQ(ledger->StartIncarnation({0, -1}).value(), 1u);
-  auto store = TrajectoryStore::Open(SpoolDir(dir)).value();
+  auto store = TrajectoryStore::Open(RunFolder(dir).spool()).value();
   Play(*ledger, 1);
   for (const WorkId& id : Step(1, 2, 2)) {
     v1::Trajectory t;
@@ -233,7 +233,7 @@ TEST(LedgerTest, CheckRunFindsEveryPayloadThatTheLedgerNames) {
   EXPECT_TRUE(report.ok());
   EXPECT_EQ(report.payloads, 4u);
 
-  const std::string path = TrajectoryFile(SpoolDir(dir), v1::TRAIN, 1);
+  const std::string path = TrajectoryFile(RunFolder(dir).spool(), v1::TRAIN, 1);
   const std::string bytes = ReadFile(path).value();
   ASSERT_TRUE(WriteFileAtomic(path, bytes.substr(0, bytes.size() - 1)).ok());
   EXPECT_THAT(CheckRun(dir)->missing, ElementsAre(HasSubstr("payload 1/1/1")));

@@ -26,10 +26,6 @@ using nlohmann::json;
 constexpr char kPrefix[] = "step-";
 constexpr char kOld[] = ".old";
 
-std::string Folder(const std::string& run_dir) {
-  return run_dir + "/checkpoints";
-}
-
 absl::Status FsError(const std::error_code& ec, const std::string& what) {
   return ec ? absl::ErrnoToStatus(ec.value(), what) : absl::OkStatus();
 }
@@ -122,18 +118,17 @@ json ToJson(const RunCheckpoint& s) {
 }  // namespace
 
 absl::Status SaveCheckpoint(
-    const std::string& run_dir, const RunCheckpoint& state, bool best,
-    uint32_t keep,
-    const std::function<absl::Status(const std::string& dir)>& write) {
-  const std::string folder = Folder(run_dir);
+    const RunFolder& run, const RunCheckpoint& state, bool best, uint32_t keep,
+    const std::function<absl::Status(const CheckpointFolder&)>& write) {
+  const std::string folder = run.checkpoints();
   const std::string name = absl::StrCat(kPrefix, state.step);
   const std::string part = Part(folder, name);
   std::error_code ec;
   fs::remove_all(part, ec);
   ATOD_RETURN_IF_ERROR(MakeDirs(part));
   ATOD_RETURN_IF_ERROR(write(part));
-  ATOD_RETURN_IF_ERROR(
-      WriteFileAtomic(part + "/state.json", ToJson(state).dump(1) + "\n"));
+  ATOD_RETURN_IF_ERROR(WriteFileAtomic(CheckpointFolder(part).state(),
+                                       ToJson(state).dump(1) + "\n"));
   KillPoint(KillLabel::kCheckpointDataWritten);
   ATOD_RETURN_IF_ERROR(WriteManifest(part, ToJson(state)));
   ATOD_RETURN_IF_ERROR(PutInPlace(folder, name));
@@ -144,8 +139,8 @@ absl::Status SaveCheckpoint(
   return absl::OkStatus();
 }
 
-void TidyCheckpoints(const std::string& run_dir) {
-  const fs::path folder = Folder(run_dir);
+void TidyCheckpoints(const RunFolder& run) {
+  const fs::path folder = run.checkpoints();
   std::error_code ec;
   std::vector<fs::path> left;
   for (const auto& entry : fs::directory_iterator(folder, ec))
@@ -162,7 +157,14 @@ void TidyCheckpoints(const std::string& run_dir) {
   }
 }
 
-absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
+std::map<uint32_t, std::string> Checkpoints(const RunFolder& run) {
+  std::map<uint32_t, std::string> all = List(run.checkpoints());
+  for (auto& [step, name] : all)
+    name = absl::StrCat(run.checkpoints(), "/", name);
+  return all;
+}
+
+absl::StatusOr<std::string> FindCheckpoint(const RunFolder& run,
                                            const std::string& resume) {
   if (resume != "latest") {
     if (fs::exists(fs::path(resume) / kManifestName)) return resume;
@@ -172,7 +174,7 @@ absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
          .found = fs::exists(resume) ? "an incomplete checkpoint" : "nothing",
          .expected = "`latest` or the folder of a checkpoint"});
   }
-  const std::string folder = Folder(run_dir);
+  const std::string folder = run.checkpoints();
   const std::map<uint32_t, std::string> all = List(folder);
   const std::string last = Target(folder, "last");
   if (!last.empty() &&
@@ -187,7 +189,7 @@ absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
   // Damage is no passing trouble: a restart finds it again.
   if (const absl::Status whole = VerifyManifest(dir).status(); !whole.ok())
     return absl::InvalidArgumentError(whole.message());
-  const std::string path = dir + "/state.json";
+  const std::string path = CheckpointFolder(dir).state();
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   ATOD_ASSIGN_OR_RETURN(const json j, ParseJson(text, path));
   RunCheckpoint s;
@@ -218,13 +220,13 @@ absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
   return s;
 }
 
-absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const std::string& run_dir,
+absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const RunFolder& run,
                                                const std::string& resume) {
   FoundCheckpoint found;
-  const std::string folder = Folder(run_dir);
+  const std::string folder = run.checkpoints();
   const std::map<uint32_t, std::string> all = List(folder);
   if (resume != "latest") {
-    ATOD_ASSIGN_OR_RETURN(found.dir, FindCheckpoint(run_dir, resume));
+    ATOD_ASSIGN_OR_RETURN(found.dir, FindCheckpoint(run, resume));
     absl::StatusOr<RunCheckpoint> state = LoadCheckpoint(found.dir);
     if (!state.ok()) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -262,9 +264,9 @@ absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const std::string& run_dir,
                    " is whole: restore one, or start under another name"));
 }
 
-absl::StatusOr<std::string> CheckpointOfStep(const std::string& run_dir,
+absl::StatusOr<std::string> CheckpointOfStep(const RunFolder& run,
                                              uint32_t step) {
-  const std::string folder = Folder(run_dir);
+  const std::string folder = run.checkpoints();
   const std::map<uint32_t, std::string> all = List(folder);
   const auto found = all.find(step);
   if (found != all.end()) return folder + "/" + found->second;
@@ -279,32 +281,32 @@ absl::StatusOr<std::string> CheckpointOfStep(const std::string& run_dir,
            }))});
 }
 
-absl::Status CopyCheckpoint(const std::string& from_run, uint32_t step,
-                            const std::string& to_run) {
-  ATOD_ASSIGN_OR_RETURN(const std::string chosen,
-                        CheckpointOfStep(from_run, step));
+absl::Status CopyCheckpoint(const RunFolder& from, uint32_t step,
+                            const RunFolder& to) {
+  ATOD_ASSIGN_OR_RETURN(const std::string chosen, CheckpointOfStep(from, step));
   ATOD_ASSIGN_OR_RETURN(const RunCheckpoint state, LoadCheckpoint(chosen));
-  const std::string to = Folder(to_run);
-  ATOD_RETURN_IF_ERROR(MakeDirs(to));
-  const auto copy = [&](const std::string& from,
+  const std::string folder = to.checkpoints();
+  ATOD_RETURN_IF_ERROR(MakeDirs(folder));
+  const auto copy = [&](const std::string& dir,
                         const char* link) -> absl::Status {
-    const std::string name = fs::path(from).filename(), part = Part(to, name);
+    const std::string name = fs::path(dir).filename();
+    const std::string part = Part(folder, name);
     std::error_code ec;
     fs::remove_all(part, ec);
-    fs::copy(from, part, fs::copy_options::recursive, ec);
+    fs::copy(dir, part, fs::copy_options::recursive, ec);
     ATOD_RETURN_IF_ERROR(FsError(ec, absl::StrCat(part, ": cannot copy")));
     ATOD_RETURN_IF_ERROR(VerifyManifest(part).status());
-    ATOD_RETURN_IF_ERROR(PutInPlace(to, name));
-    return Link(to, link, name);
+    ATOD_RETURN_IF_ERROR(PutInPlace(folder, name));
+    return Link(folder, link, name);
   };
   ATOD_RETURN_IF_ERROR(copy(chosen, "last"));
   // It may have been pruned.
-  const auto best = CheckpointOfStep(from_run, state.best_step);
+  const auto best = CheckpointOfStep(from, state.best_step);
   return best.ok() ? copy(*best, "best") : absl::OkStatus();
 }
 
-absl::Status PointLast(const std::string& run_dir, const std::string& dir) {
-  const std::string folder = Folder(run_dir);
+absl::Status PointLast(const RunFolder& run, const std::string& dir) {
+  const std::string folder = run.checkpoints();
   std::error_code ec;
   const fs::path real = fs::canonical(dir, ec);
   if (ec || real.parent_path() != fs::canonical(folder, ec))

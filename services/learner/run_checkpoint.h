@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/run/run_folder.h"
 
 namespace atod::learner {
 
@@ -37,25 +38,25 @@ struct RunCheckpoint {
   }
 };
 
-// RUN_DIR/checkpoints/step-N/{model/, optimizer.safetensors, state.json,
-// config.resolved.yaml, ledger.db, MANIFEST.json}, the manifest last; `last`
-// and `best` are links. `write` fills the folder with everything but state.json
-// and the manifest. Of the others the newest `keep` stay, and what the links
-// point at.
+// A checkpoint of the run, the manifest last. `write` fills the folder with
+// everything but state and manifest. Of the others the newest `keep` stay, and
+// what the links `last` and `best` point at.
 absl::Status SaveCheckpoint(
-    const std::string& run_dir, const RunCheckpoint& state, bool best,
-    uint32_t keep,
-    const std::function<absl::Status(const std::string& dir)>& write);
+    const RunFolder& run, const RunCheckpoint& state, bool best, uint32_t keep,
+    const std::function<absl::Status(const CheckpointFolder&)>& write);
 
 // After a life that died while it saved, for the one who owns the folder: a
 // checkpoint that made way for another that did not get its place is put back,
 // what was not finished goes.
-void TidyCheckpoints(const std::string& run_dir);
+void TidyCheckpoints(const RunFolder& run);
+
+// Folders of the run's complete checkpoints, by step.
+std::map<uint32_t, std::string> Checkpoints(const RunFolder& run);
 
 // The folder that `resume` means: "latest" is
 // the one that `last` points at, or else the newest complete one, or "" when
 // there is none; anything else is a checkpoint's folder.
-absl::StatusOr<std::string> FindCheckpoint(const std::string& run_dir,
+absl::StatusOr<std::string> FindCheckpoint(const RunFolder& run,
                                            const std::string& resume);
 
 // Verifies every file and reads state.json. INVALID_ARGUMENT names the file
@@ -69,19 +70,19 @@ struct FoundCheckpoint {
   std::string dir;
   RunCheckpoint state;
 };
-absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const std::string& run_dir,
+absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const RunFolder& run,
                                                const std::string& resume);
 
 // The run's complete checkpoint of `step`; an error lists those that there are.
-absl::StatusOr<std::string> CheckpointOfStep(const std::string& run_dir,
+absl::StatusOr<std::string> CheckpointOfStep(const RunFolder& run,
                                              uint32_t step);
 
 // Copies the run's checkpoint of `step`, and the best one before it, into
 // another run's folder, where `last` and `best` point at them.
-absl::Status CopyCheckpoint(const std::string& from_run, uint32_t step,
-                            const std::string& to_run);
+absl::Status CopyCheckpoint(const RunFolder& from, uint32_t step,
+                            const RunFolder& to);
 
 // Makes `last` point at `dir` when this is one of the run's checkpoints.
-absl::Status PointLast(const std::string& run_dir, const std::string& dir);
+absl::Status PointLast(const RunFolder& run, const std::string& dir);
 
 }  // namespace atod::learner

@@ -16,8 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kOrigin[] = "/fork.json";
-
 absl::StatusOr<ForkOrigin> ParseOrigin(const std::string& from,
                                        const std::string& runs_dir) {
   const size_t at = from.rfind('@');
@@ -40,36 +38,38 @@ std::string ForkOrigin::ToString() const {
 }
 
 absl::Status ForkRun(const std::string& from, const std::string& runs_dir,
-                     const std::string& run_dir) {
+                     const RunFolder& run) {
   ATOD_ASSIGN_OR_RETURN(const ForkOrigin origin, ParseOrigin(from, runs_dir));
   ATOD_RETURN_IF_ERROR(CheckpointOfStep(origin.run, origin.step).status());
-  ATOD_RETURN_IF_ERROR(MakeDirs(run_dir));
+  ATOD_RETURN_IF_ERROR(MakeDirs(run.dir()));
   std::error_code ec;
-  for (const char* file : {"/metrics.jsonl", "/timings.jsonl"}) {
-    // Later steps are cut off by the resume that follows.
-    fs::copy_file(origin.run + file, run_dir + file,
-                  fs::copy_options::overwrite_existing, ec);
-  }
+  const RunFolder parent(origin.run);
+  // Later steps are cut off by the resume that follows.
+  const auto copy = [&](const std::string& from, const std::string& to) {
+    fs::copy_file(from, to, fs::copy_options::overwrite_existing, ec);
+  };
+  copy(parent.metrics(), run.metrics());
+  copy(parent.timings(), run.timings());
   const nlohmann::json json = {{"run", origin.run}, {"step", origin.step}};
-  ATOD_RETURN_IF_ERROR(WriteFileAtomic(run_dir + kOrigin, json.dump(1) + "\n"));
-  return CopyCheckpoint(origin.run, origin.step, run_dir);
+  ATOD_RETURN_IF_ERROR(WriteFileAtomic(run.origin(), json.dump(1) + "\n"));
+  return CopyCheckpoint(parent, origin.step, run);
 }
 
-absl::StatusOr<ForkOrigin> ReadForkOrigin(const std::string& run_dir) {
-  const std::string path = run_dir + kOrigin;
+absl::StatusOr<ForkOrigin> ReadForkOrigin(const RunFolder& run) {
+  const std::string path = run.origin();
   ForkOrigin origin;
   if (!fs::exists(path)) return origin;
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   ATOD_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, path));
-  const auto run = json.find("run"), step = json.find("step");
-  if (run == json.end() || !run->is_string() || step == json.end() ||
+  const auto parent = json.find("run"), step = json.find("step");
+  if (parent == json.end() || !parent->is_string() || step == json.end() ||
       !step->is_number_unsigned()) {
     return BadInput({.file = path,
                      .field = "run, step",
                      .found = JsonPreview(json),
                      .expected = "a run's folder and a step"});
   }
-  origin.run = run->get<std::string>();
+  origin.run = parent->get<std::string>();
   origin.step = step->get<uint32_t>();
   return origin;
 }

@@ -80,8 +80,6 @@ absl::StatusOr<uint64_t> CutTornTail(const std::string& path) {
 
 }  // namespace
 
-std::string SpoolDir(const std::string& run_dir) { return run_dir + "/spool"; }
-
 std::string TrajectoryFile(const std::string& dir, v1::Purpose purpose,
                            uint32_t step) {
   return absl::StrFormat("%s/%s%06u%s", dir, Prefix(purpose), step, kSuffix);
@@ -218,10 +216,9 @@ absl::Status ReadTrajectories(const std::string& path,
   return ReadFrames(bytes, path, each).status();
 }
 
-absl::StatusOr<v1::Trajectory> FindTrajectory(const std::string& run_dir,
+absl::StatusOr<v1::Trajectory> FindTrajectory(const RunFolder& run,
                                               const WorkId& id) {
-  const std::string path =
-      TrajectoryFile(SpoolDir(run_dir), id.purpose, id.step);
+  const std::string path = TrajectoryFile(run.spool(), id.purpose, id.step);
   std::optional<v1::Trajectory> found;
   if (fs::exists(path)) {
     ATOD_RETURN_IF_ERROR(ReadTrajectories(path, [&](v1::Trajectory t) {

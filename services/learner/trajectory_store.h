@@ -11,11 +11,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "atod/v1/trajectory.pb.h"
+#include "common/run/run_folder.h"
 #include "services/learner/work_id.h"
 
 namespace atod::learner {
 
-// RUN_DIR/spool: the payloads of what was accepted, one append-only file a step
+// RunFolder::spool(): the payloads of what was accepted, one append-only file a
+// step
 // ("train-000012.spool", "eval-000010.spool"). A frame is a header of four
 // little-endian uint32 (magic, length of the payload, CRC-32 of the payload,
 // CRC-32 of the twelve bytes before) and a serialised Trajectory. Not
@@ -61,11 +63,9 @@ absl::Status ReadTrajectories(const std::string& path,
 
 // The trajectory of `id` that a run accepted; an error names the file looked
 // at.
-absl::StatusOr<v1::Trajectory> FindTrajectory(const std::string& run_dir,
+absl::StatusOr<v1::Trajectory> FindTrajectory(const RunFolder& run,
                                               const WorkId& id);
 
-// RUN_DIR/spool.
-std::string SpoolDir(const std::string& run_dir);
 // DIR/train-000012.spool
 std::string TrajectoryFile(const std::string& dir, v1::Purpose purpose,
                            uint32_t step);
