@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <set>
+#include <string_view>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -18,6 +19,7 @@
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/run/run_folder.h"
+#include "common/run/step_line.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/learner/trajectory_store.h"
 #include "services/learner/work_id.h"
@@ -39,27 +41,39 @@ std::string Text(const json& object, const char* key) {
   return it != object.end() && it->is_string() ? it->get<std::string>() : "";
 }
 
-// Objects of a JSONL file, one a line. The last line may be torn: its writer
+// What `parse` makes of a file's lines. The last line may be torn: its writer
 // may be at work or dead.
-absl::StatusOr<std::vector<json>> ReadObjects(const std::string& path) {
+template <typename T>
+absl::StatusOr<std::vector<T>> ReadLines(
+    const std::string& path, std::optional<T> (*parse)(std::string_view),
+    const char* expected) {
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  std::vector<json> out;
+  std::vector<T> out;
   int64_t line = 0;
   for (const absl::string_view piece : absl::StrSplit(text, '\n')) {
     ++line;
     if (piece.empty()) continue;
-    json value = json::parse(piece.begin(), piece.end(), nullptr, false);
-    if (value.is_object()) {
-      out.push_back(std::move(value));
+    if (auto value = parse({piece.data(), piece.size()})) {
+      out.push_back(*std::move(value));
       continue;
     }
     if (piece.data() + piece.size() == text.data() + text.size()) break;
     return BadInput({.file = path,
                      .line = line,
                      .found = std::string(piece.substr(0, 40)),
-                     .expected = "one JSON object a line"});
+                     .expected = expected});
   }
   return out;
+}
+
+std::optional<json> ParseObject(std::string_view line) {
+  json value = json::parse(line, nullptr, false);
+  return value.is_object() ? std::make_optional(std::move(value))
+                           : std::nullopt;
+}
+
+absl::StatusOr<std::vector<json>> ReadObjects(const std::string& path) {
+  return ReadLines(path, ParseObject, "one JSON object a line");
 }
 
 // Files of `folder` with `suffix`, sorted; none when there is no folder.
@@ -75,22 +89,21 @@ std::vector<std::string> FilesIn(const std::string& folder,
 }
 
 absl::Status ReadSteps(const RunFolder& folder, RunData& run) {
-  std::map<int64_t, StepRow> steps;
+  std::map<uint32_t, StepRow> steps;
   for (const bool main : {true, false}) {
     const std::string path = main ? folder.metrics() : folder.timings();
     if (!main && !fs::exists(path)) continue;
-    ATOD_ASSIGN_OR_RETURN(const std::vector<json> lines, ReadObjects(path));
-    for (const json& line : lines) {
-      const double step = Number(line, "step", -1);
-      if (step < 0 || (!main && !steps.contains(static_cast<int64_t>(step))))
-        continue;
-      if (main && steps.contains(static_cast<int64_t>(step)))
-        ++run.repeated_steps;
-      StepRow& row = steps[static_cast<int64_t>(step)];
-      row.step = static_cast<uint32_t>(step);
-      for (const auto& [key, value] : line.items())
-        if (value.is_number() && std::isfinite(value.get<double>()))
-          row.scalars[key] = value.get<double>();
+    ATOD_ASSIGN_OR_RETURN(
+        const std::vector<RecordedStep> lines,
+        ReadLines(path, ReadStepLine, "the numbers of a step"));
+    for (const RecordedStep& line : lines) {
+      if (!main && !steps.contains(line.step)) continue;
+      if (main && steps.contains(line.step)) ++run.repeated_steps;
+      StepRow& row = steps[line.step];
+      row.step = line.step;
+      if (line.time > 0) row.scalars["time"] = line.time;
+      for (const auto& [tag, value] : line.scalars)
+        if (std::isfinite(value)) row.scalars[tag] = value;
     }
   }
   for (auto& [step, row] : steps) run.steps.push_back(std::move(row));

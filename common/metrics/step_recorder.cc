@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cmath>
 #include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -13,7 +13,6 @@
 #include "absl/strings/str_split.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
-#include "nlohmann/json.hpp"
 
 namespace atod::metrics {
 namespace {
@@ -28,23 +27,16 @@ absl::Status ReadKept(const std::string& path, int64_t keep_through,
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   std::string again;
   for (const auto line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
-    const auto json =
-        nlohmann::json::parse(line.begin(), line.end(), nullptr, false);
-    // A line that a dying process cut short.
-    if (!json.is_object() || !json.contains("step") ||
-        !json["step"].is_number_integer()) {
+    std::optional<RecordedStep> read = ReadStepLine({line.data(), line.size()});
+    if (!read.has_value() || read->step > keep_through ||
+        (!create && !steps.contains(read->step))) {
       continue;
     }
-    const int64_t step = json["step"].get<int64_t>();
-    if (step > keep_through || (!create && !steps.contains(step))) continue;
     absl::StrAppend(&again, line, "\n");
-    RecordedStep& kept = steps[step];
-    kept.step = static_cast<uint32_t>(step);
-    for (const auto& [key, value] : json.items()) {
-      if (key == "step") continue;
-      const double number = value.is_number() ? value.get<double>() : NAN;
-      (key == "time" ? kept.time : kept.scalars[key]) = number;
-    }
+    RecordedStep& kept = steps[read->step];
+    kept.step = read->step;
+    if (read->time != 0) kept.time = read->time;
+    for (const auto& [tag, value] : read->scalars) kept.scalars[tag] = value;
   }
   return again == text ? absl::OkStatus() : WriteFileAtomic(path, again);
 }
@@ -94,14 +86,14 @@ absl::StatusOr<std::unique_ptr<StepRecorder>> StepRecorder::Open(
 absl::Status StepRecorder::Record(
     uint32_t step, const std::map<std::string, double>& scalars) {
   const double time = absl::ToDoubleSeconds(clock_.Now() - absl::UnixEpoch());
-  nlohmann::ordered_json metrics, timings;
-  metrics["step"] = timings["step"] = step;
-  timings["time"] = time;
+  RecordedStep metrics{step, 0, {}}, timings{step, time, {}};
   for (const auto& [tag, value] : scalars)
-    (MeasuredByClock(tag) ? timings : metrics)[tag] = value;
+    (MeasuredByClock(tag) ? timings : metrics).scalars[tag] = value;
   // In this order: who sees a step finds its times.
-  ATOD_RETURN_IF_ERROR(AppendLine(folder_.timings(), timings.dump() + "\n"));
-  ATOD_RETURN_IF_ERROR(AppendLine(folder_.metrics(), metrics.dump() + "\n"));
+  ATOD_RETURN_IF_ERROR(
+      AppendLine(folder_.timings(), WriteStepLine(timings) + "\n"));
+  ATOD_RETURN_IF_ERROR(
+      AppendLine(folder_.metrics(), WriteStepLine(metrics) + "\n"));
   ATOD_RETURN_IF_ERROR(events_->Write(step, time, scalars));
   SetGauges(scalars);
   return absl::OkStatus();

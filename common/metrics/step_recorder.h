@@ -12,20 +12,13 @@
 #include "common/metrics/metrics.h"
 #include "common/metrics/tensorboard.h"
 #include "common/run/run_folder.h"
+#include "common/run/step_line.h"
 
 namespace atod::metrics {
 
-// What was recorded of one step.
-struct RecordedStep {
-  uint32_t step = 0;
-  double time = 0;                        // Unix seconds; 0 when not known
-  std::map<std::string, double> scalars;  // NaN for null
-};
-
-// Where the numbers of a run's steps go: metrics.jsonl (one object a line:
-// "step", then the tags; null for a value that is not finite), timings.jsonl
-// (the same for "time" in Unix seconds and for what is MeasuredByClock),
-// TensorBoard events, and gauges in a registry.
+// Where the numbers of a run's steps go: metrics.jsonl, timings.jsonl (the
+// step's time, and what is MeasuredByClock), TensorBoard events, and gauges in
+// a registry.
 // metrics.jsonl holds only what the run computes, so that a run that was killed
 // and resumed leaves the same bytes as an unbroken one. The two files are the
 // truth; the events are made from them again on a resume. Not thread-safe.

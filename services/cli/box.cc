@@ -157,12 +157,11 @@ class Box {
   }
 
   void ShowSteps(StepFollower& follower) {
-    for (const StepFollower::Step& step : follower.Poll()) {
+    for (const RecordedStep& step : follower.Poll()) {
       barren_.clear();
-      const double number = step.at("step");
-      if (!first_step_) first_step_ = number;
+      if (!first_step_) first_step_ = step.step;
       std::string line = StepLine(step, config_.steps());
-      const auto left = TimeLeft(absl::Now() - start_, number - *first_step_,
+      const auto left = TimeLeft(absl::Now() - start_, step.step - *first_step_,
                                  config_.steps() - *first_step_);
       if (left) absl::StrAppend(&line, "  ETA ", ShortDuration(*left));
       screen_.Line(line);

@@ -7,12 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "nlohmann/json.hpp"
 
 namespace atod::cli {
 
-std::vector<StepFollower::Step> StepFollower::File::Poll() {
-  std::vector<Step> out;
+std::vector<RecordedStep> StepFollower::File::Poll() {
+  std::vector<RecordedStep> out;
   struct stat file;
   if (stat(path.c_str(), &file) != 0) return out;
   if (file.st_ino != inode || static_cast<uint64_t>(file.st_size) < offset)
@@ -23,43 +22,39 @@ std::vector<StepFollower::Step> StepFollower::File::Poll() {
   std::string line;
   while (std::getline(in, line) && !in.eof()) {
     offset += line.size() + 1;
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (!json.is_object()) continue;
-    Step step;
-    for (const auto& [key, value] : json.items())
-      if (value.is_number()) step[key] = value.get<double>();
-    if (step.contains("step")) out.push_back(std::move(step));
+    if (auto step = ReadStepLine(line)) out.push_back(*std::move(step));
   }
   return out;
 }
 
-std::vector<StepFollower::Step> StepFollower::Poll() {
-  std::vector<Step> out;
+std::vector<RecordedStep> StepFollower::Poll() {
+  std::vector<RecordedStep> out;
   // In this order: a step's times are written before it.
-  std::vector<Step> steps = metrics_.Poll();
-  for (Step& times : timings_.Poll()) times_[times["step"]] = std::move(times);
-  for (Step& step : steps) {
-    const double number = step["step"];
-    if (number <= last_step_) continue;
-    step.merge(times_[number]);
-    times_.erase(times_.begin(), times_.upper_bound(number));
-    const auto time = step.find("time");
-    if (time != step.end() && time->second < since_) {
-      earlier_ = number;
+  std::vector<RecordedStep> steps = metrics_.Poll();
+  for (RecordedStep& times : timings_.Poll())
+    times_[times.step] = std::move(times);
+  for (RecordedStep& step : steps) {
+    if (step.step <= last_step_) continue;
+    RecordedStep& times = times_[step.step];
+    step.time = times.time;
+    step.scalars.merge(times.scalars);
+    times_.erase(times_.begin(), times_.upper_bound(step.step));
+    if (step.time != 0 && step.time < since_) {
+      earlier_ = step.step;
       continue;
     }
-    last_step_ = number;
+    last_step_ = step.step;
     out.push_back(std::move(step));
   }
   return out;
 }
 
-std::string StepLine(const StepFollower::Step& step, uint32_t steps) {
-  std::string out = absl::StrFormat("step %4.0f/%u", step.at("step"), steps);
+std::string StepLine(const RecordedStep& step, uint32_t steps) {
+  std::string out = absl::StrFormat("step %4u/%u", step.step, steps);
   const auto add = [&](const char* tag, const char* label, int digits,
                        double scale = 1, const char* unit = "") {
-    const auto it = step.find(tag);
-    if (it == step.end() || std::isnan(it->second)) return;
+    const auto it = step.scalars.find(tag);
+    if (it == step.scalars.end() || std::isnan(it->second)) return;
     absl::StrAppendFormat(&out, "  %s %.*f%s", label, digits,
                           it->second * scale, unit);
   };

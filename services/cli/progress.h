@@ -8,6 +8,7 @@
 
 #include "absl/time/time.h"
 #include "common/run/run_folder.h"
+#include "common/run/step_line.h"
 
 namespace atod::cli {
 
@@ -16,8 +17,6 @@ namespace atod::cli {
 // read anew from the step after the last one given. Not thread-safe.
 class StepFollower {
  public:
-  using Step = std::map<std::string, double>;  // tags, and "step"
-
   // Steps that were recorded before `since` belong to an earlier life of the
   // run.
   StepFollower(const RunFolder& run, absl::Time since)
@@ -26,28 +25,28 @@ class StepFollower {
         since_(absl::ToDoubleSeconds(since - absl::UnixEpoch())) {}
 
   // Steps that are new since the last call, in order.
-  std::vector<Step> Poll();
+  std::vector<RecordedStep> Poll();
 
   // The last step of an earlier life that was seen; nothing in a new run.
-  std::optional<double> earlier() const { return earlier_; }
+  std::optional<uint32_t> earlier() const { return earlier_; }
 
  private:
   struct File {
     std::string path;
     uint64_t inode = 0;
     uint64_t offset = 0;
-    std::vector<Step> Poll();
+    std::vector<RecordedStep> Poll();
   };
   File metrics_, timings_;
   const double since_;
-  std::map<double, Step> times_;  // of steps not yet given out
-  double last_step_ = -1;
-  std::optional<double> earlier_;
+  std::map<uint32_t, RecordedStep> times_;  // of steps not yet given out
+  int64_t last_step_ = -1;
+  std::optional<uint32_t> earlier_;
 };
 
 // One line about one step: step, reward, success, kl_coef, rl_coef, evaluation,
 // tokens/s. Values that the step lacks are left out.
-std::string StepLine(const StepFollower::Step& step, uint32_t steps);
+std::string StepLine(const RecordedStep& step, uint32_t steps);
 
 // "2h05m", "6m12s", "48s".
 std::string ShortDuration(absl::Duration d);

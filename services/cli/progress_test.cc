@@ -34,7 +34,7 @@ TEST_F(StepFollowerTest, GivesEachCompleteLineOnceEvenAfterAResumeCutTheFile) {
   Write("{\"step\":1,\"a\":2}\n{\"step\":2", std::ios::app);
   auto steps = follower.Poll();
   ASSERT_EQ(steps.size(), 1u);
-  EXPECT_EQ(steps[0].at("a"), 2);
+  EXPECT_EQ(steps[0].scalars.at("a"), 2);
   Write(",\"a\":3}\n", std::ios::app);
   ASSERT_EQ(follower.Poll().size(), 1u);
   Write("{\"step\":1}\n", std::ios::trunc);
@@ -42,7 +42,7 @@ TEST_F(StepFollowerTest, GivesEachCompleteLineOnceEvenAfterAResumeCutTheFile) {
   Write("{\"step\":2}\n{\"step\":3}\n", std::ios::app);
   steps = follower.Poll();
   ASSERT_EQ(steps.size(), 1u);
-  EXPECT_EQ(steps[0].at("step"), 3);
+  EXPECT_EQ(steps[0].step, 3u);
 }
 
 TEST_F(StepFollowerTest, JoinsTheTimesOfAStep) {
@@ -53,8 +53,8 @@ TEST_F(StepFollowerTest, JoinsTheTimesOfAStep) {
   Write("{\"step\":1,\"a\":2}\n", std::ios::app);
   const auto steps = follower.Poll();
   ASSERT_EQ(steps.size(), 1u);
-  EXPECT_EQ(steps[0].at("a"), 2);
-  EXPECT_EQ(steps[0].at("t"), 7);
+  EXPECT_EQ(steps[0].scalars.at("a"), 2);
+  EXPECT_EQ(steps[0].scalars.at("t"), 7);
 }
 
 TEST_F(StepFollowerTest, StepsOfAnEarlierLifeAreNotNewUntilTheyAreDoneAgain) {
@@ -66,13 +66,13 @@ TEST_F(StepFollowerTest, StepsOfAnEarlierLifeAreNotNewUntilTheyAreDoneAgain) {
          "{\"step\":1,\"time\":50}\n{\"step\":2,\"time\":60}\n");
   StepFollower follower(dir_, absl::FromUnixSeconds(100));
   EXPECT_TRUE(follower.Poll().empty());
-  EXPECT_EQ(follower.earlier(), 2);
+  EXPECT_EQ(follower.earlier(), 2u);
   // The resume goes on after step 1; both files are others of the same size.
   record("{\"step\":1}\n{\"step\":2}\n",
          "{\"step\":1,\"time\":50}\n{\"step\":2,\"time\":101}\n");
   const auto steps = follower.Poll();
   ASSERT_EQ(steps.size(), 1u);
-  EXPECT_EQ(steps[0].at("step"), 2);
+  EXPECT_EQ(steps[0].step, 2u);
 }
 
 TEST_F(StepFollowerTest, AShortRunGivesAllItsStepsAtOnce) {
@@ -85,7 +85,7 @@ TEST_F(StepFollowerTest, AShortRunGivesAllItsStepsAtOnce) {
 }
 
 TEST(StepLine, ShowsWhatTheStepHas) {
-  EXPECT_EQ(StepLine({{"step", 3}, {"hybrid/kl_coef", 0.5}}, 10),
+  EXPECT_EQ(StepLine({3, 0, {{"hybrid/kl_coef", 0.5}}}, 10),
             "step    3/10  kl_coef 0.500");
 }
 

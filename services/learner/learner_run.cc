@@ -183,7 +183,7 @@ absl::Status LearnerRun::ShapeTrainingLease(uint32_t step, const v1::Task& task,
 }
 
 void LearnerRun::ReadRecords() {
-  for (const metrics::RecordedStep& step : parts_.recorder->kept()) {
+  for (const RecordedStep& step : parts_.recorder->kept()) {
     v1::StepRecord record;
     record.set_step(step.step);
     record.mutable_scalars()->insert(step.scalars.begin(), step.scalars.end());
