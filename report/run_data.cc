@@ -21,6 +21,7 @@
 #include "common/run/run_folder.h"
 #include "common/run/step_line.h"
 #include "common/tokenizer/tokenizer.h"
+#include "services/learner/advantage_file.h"
 #include "services/learner/trajectory_store.h"
 #include "services/learner/work_id.h"
 #include "yaml-cpp/yaml.h"
@@ -29,6 +30,8 @@ namespace atod::report {
 namespace {
 
 namespace fs = std::filesystem;
+using learner::StoredAdvantages;
+using learner::StoredTurn;
 using nlohmann::json;
 
 // Values of the wrong type count as absent: a report shows what it can.
@@ -197,37 +200,22 @@ absl::Status ReadPreparation(const RunFolder& folder, RunData& run) {
 
 // --- The turns that trained.
 
-// One trajectory's line of a side file.
-using SideLines = std::map<std::string, json>;
+double OrZero(double value) { return std::isfinite(value) ? value : 0; }
 
-absl::StatusOr<SideLines> ReadSide(const std::string& path) {
-  ATOD_ASSIGN_OR_RETURN(std::vector<json> lines, ReadObjects(path));
-  SideLines out;
-  for (json& line : lines) {
-    const std::string id = Text(line, "id");
-    if (line.contains("turns") && line["turns"].is_array())
-      out[id] = std::move(line);
-  }
-  return out;
-}
-
-TurnColumn ColumnOf(uint32_t step, const SideLines& side) {
+TurnColumn ColumnOf(uint32_t step,
+                    const std::vector<StoredAdvantages>& stored) {
   TurnColumn column{step, {}};
-  for (const auto& [id, line] : side) {
-    for (const json& turn : line["turns"]) {
-      const double index = Number(turn, "index", -1);
+  for (const StoredAdvantages& trajectory : stored) {
+    for (const StoredTurn& turn : trajectory.turns) {
       // A turn without tokens has no log-probs to weigh.
-      const auto advantages = turn.find("advantages");
-      if (index < 0 || index > 100000 ||
-          (advantages != turn.end() && advantages->empty()))
-        continue;
-      const size_t k = static_cast<size_t>(index);
-      if (column.turns.size() <= k) column.turns.resize(k + 1);
-      TurnCell& cell = column.turns[k];
+      if (turn.advantages.empty()) continue;
+      if (column.turns.size() <= turn.index)
+        column.turns.resize(turn.index + 1);
+      TurnCell& cell = column.turns[turn.index];
       ++cell.samples;
-      cell.d += Number(turn, "d");
-      cell.h += Number(turn, "h");
-      cell.w += Number(turn, "w");
+      cell.d += OrZero(turn.d);
+      cell.h += OrZero(turn.h);
+      cell.w += OrZero(turn.w);
     }
   }
   for (TurnCell& cell : column.turns) {
@@ -240,30 +228,29 @@ TurnColumn ColumnOf(uint32_t step, const SideLines& side) {
 }
 
 // Largest minus smallest d of the turns.
-double SpreadOfD(const json& line) {
+double SpreadOfD(const StoredAdvantages& stored) {
   double low = INFINITY, high = -INFINITY;
-  for (const json& turn : line["turns"]) {
-    low = std::min(low, Number(turn, "d"));
-    high = std::max(high, Number(turn, "d"));
+  for (const StoredTurn& turn : stored.turns) {
+    low = std::min(low, OrZero(turn.d));
+    high = std::max(high, OrZero(turn.d));
   }
   return high > low ? high - low : 0;
 }
 
-ShownTrajectory Show(const v1::Trajectory& t, const std::string& id,
-                     const json& line, const Tokenizer* tokenizer) {
+ShownTrajectory Show(const v1::Trajectory& t, const StoredAdvantages& stored,
+                     const Tokenizer* tokenizer) {
   ShownTrajectory shown;
   shown.step = t.id().step();
-  shown.id = id;
+  shown.id = stored.id;
   shown.task = t.task().task_id();
   shown.category = t.task().category();
   shown.done = v1::DoneReason_Name(t.outcome().done_reason());
   shown.worker = t.worker();
   shown.success = t.outcome().success();
   shown.reward = t.outcome().reward();
-  shown.grpo_advantage = Number(line, "grpo_advantage");
-  std::map<uint32_t, const json*> by_turn;
-  for (const json& turn : line["turns"])
-    by_turn[static_cast<uint32_t>(Number(turn, "index"))] = &turn;
+  shown.grpo_advantage = OrZero(stored.grpo_advantage);
+  std::map<uint32_t, const StoredTurn*> by_turn;
+  for (const StoredTurn& turn : stored.turns) by_turn[turn.index] = &turn;
   std::map<uint32_t, std::vector<int32_t>> tokens;
   for (const v1::Sequence& s : t.sequences())
     for (const v1::Span& span : s.spans())
@@ -283,14 +270,14 @@ ShownTrajectory Show(const v1::Trajectory& t, const std::string& id,
     const auto it = by_turn.find(turn.index());
     if (it == by_turn.end()) continue;
     out.weighed = true;
-    out.d = Number(*it->second, "d");
-    out.h = Number(*it->second, "h");
-    out.w = Number(*it->second, "w");
-    const json values = it->second->value("advantages", json::array());
+    out.d = OrZero(it->second->d);
+    out.h = OrZero(it->second->h);
+    out.w = OrZero(it->second->w);
+    const std::vector<double>& values = it->second->advantages;
     const std::vector<int32_t>& ids = tokens[turn.index()];
     for (size_t i = 0; i < values.size(); ++i) {
       ShownToken& token = out.tokens.emplace_back();
-      if (values[i].is_number()) token.advantage = values[i].get<double>();
+      token.advantage = OrZero(values[i]);
       if (tokenizer != nullptr && i < ids.size())
         token.text = tokenizer->Decode({ids[i]});
     }
@@ -299,24 +286,26 @@ ShownTrajectory Show(const v1::Trajectory& t, const std::string& id,
 }
 
 // A success and a failure of one step: those whose turns differ most in d.
-absl::Status SelectTrajectories(const std::string& path, const SideLines& side,
+absl::Status SelectTrajectories(const std::string& path,
+                                const std::vector<StoredAdvantages>& stored,
                                 const Tokenizer* tokenizer, RunData& run) {
+  std::map<std::string, const StoredAdvantages*> by_id;
+  for (const StoredAdvantages& trajectory : stored)
+    by_id[trajectory.id] = &trajectory;
   std::optional<ShownTrajectory> best[2];
   double spread[2] = {-1, -1};
   ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(path, [&](v1::Trajectory t) {
-    const std::string id = learner::FormatId(
-        {t.purpose(), t.id().step(), t.id().group(), t.id().sample()});
     for (const v1::Sequence& s : t.sequences())
       for (const v1::Span& span : s.spans())
         for (const v1::TeacherScores& scores : span.teacher())
           run.teacher_hash = scores.weights_hash();
-    const auto line = side.find(id);
-    if (line == side.end()) return;
+    const auto computed = by_id.find(learner::FormatId(learner::IdOf(t)));
+    if (computed == by_id.end()) return;
     const int won = t.outcome().success() ? 1 : 0;
-    const double d = SpreadOfD(line->second);
+    const double d = SpreadOfD(*computed->second);
     if (d <= spread[won]) return;
     spread[won] = d;
-    best[won] = Show(t, id, line->second, tokenizer);
+    best[won] = Show(t, *computed->second, tokenizer);
   }));
   for (auto& shown : best)
     if (shown.has_value()) run.trajectories.push_back(*std::move(shown));
@@ -345,13 +334,14 @@ absl::Status ReadTurns(const RunFolder& folder, RunData& run) {
   std::set<uint32_t> all(columns.begin(), columns.end());
   all.insert(shown.begin(), shown.end());
   for (const uint32_t step : all) {
-    ATOD_ASSIGN_OR_RETURN(const SideLines side,
-                          ReadSide(learner::AdvantageFile(dir, step)));
-    run.columns.push_back(ColumnOf(step, side));
+    ATOD_ASSIGN_OR_RETURN(
+        const std::vector<StoredAdvantages> stored,
+        learner::ReadAdvantages(learner::AdvantageFile(dir, step)));
+    run.columns.push_back(ColumnOf(step, stored));
     if (std::binary_search(shown.begin(), shown.end(), step)) {
       ATOD_RETURN_IF_ERROR(
           SelectTrajectories(learner::TrajectoryFile(dir, v1::TRAIN, step),
-                             side, tokenizer.get(), run));
+                             stored, tokenizer.get(), run));
     }
   }
   return absl::OkStatus();

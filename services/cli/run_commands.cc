@@ -1,18 +1,16 @@
 #include "services/cli/run_commands.h"
 
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
-#include "common/base/file.h"
-#include "common/base/json.h"
 #include "common/base/printable.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
@@ -20,6 +18,7 @@
 #include "common/rpc/health_client.h"
 #include "common/run/run_folder.h"
 #include "services/cli/command.h"
+#include "services/learner/advantage_file.h"
 #include "services/learner/control_client.h"
 #include "services/learner/ledger_check.h"
 #include "services/learner/trajectory_store.h"
@@ -151,31 +150,19 @@ absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
   return 0;
 }
 
-// What a side file has at `key`, null when it has nothing.
-nlohmann::json At(const nlohmann::json& object, const char* key) {
-  return object.is_object() ? object.value(key, nlohmann::json())
-                            : nlohmann::json();
-}
-double NumberAt(const nlohmann::json& object, const char* key) {
-  const nlohmann::json value = At(object, key);
-  return value.is_number() ? value.get<double>() : 0;
-}
-
-// The line of one trajectory in the side file, or null.
-absl::StatusOr<nlohmann::json> Advantages(const std::string& dir,
-                                          const WorkId& id) {
+// What the learner computed of one trajectory, if it trained.
+absl::StatusOr<std::optional<learner::StoredAdvantages>> Advantages(
+    const std::string& dir, const WorkId& id) {
   const std::string path = learner::AdvantageFile(dir, id.step);
-  if (id.purpose != v1::TRAIN || !fs::exists(path)) return nlohmann::json();
-  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  for (const auto line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
-    ATOD_ASSIGN_OR_RETURN(nlohmann::json json,
-                          ParseJson({line.data(), line.size()}, path));
-    if (At(json, "id") == learner::FormatId(id)) return json;
-  }
-  return nlohmann::json();
+  if (id.purpose != v1::TRAIN || !fs::exists(path)) return std::nullopt;
+  ATOD_ASSIGN_OR_RETURN(std::vector<learner::StoredAdvantages> all,
+                        learner::ReadAdvantages(path));
+  for (learner::StoredAdvantages& stored : all)
+    if (stored.id == learner::FormatId(id)) return std::move(stored);
+  return std::nullopt;
 }
 
-void PrintTurn(const v1::Turn& turn, const nlohmann::json* computed) {
+void PrintTurn(const v1::Turn& turn, const learner::StoredTurn* computed) {
   absl::PrintF("\n-- turn %d%s\n", turn.index(),
                turn.trainable() ? "" : " (replayed)");
   if (!turn.observation().empty())
@@ -185,16 +172,13 @@ void PrintTurn(const v1::Turn& turn, const nlohmann::json* computed) {
                turn.valid() ? "" : " (invalid)",
                turn.admissible() ? "" : " (not admissible)");
   if (computed == nullptr) return;
-  const auto number = [&](const char* key) {
-    const auto it = computed->find(key);
-    return it != computed->end() && it->is_number()
-               ? absl::StrFormat("%.4f", it->get<double>())
-               : std::string("-");
+  const auto number = [](double value) {
+    return std::isnan(value) ? "-" : absl::StrFormat("%.4f", value);
   };
-  absl::PrintF("d %s  h %s  w %s\n", number("d"), number("h"), number("w"));
+  absl::PrintF("d %s  h %s  w %s\n", number(computed->d), number(computed->h),
+               number(computed->w));
   absl::PrintF("advantages:");
-  for (const auto& a : At(*computed, "advantages"))
-    if (a.is_number()) absl::PrintF(" %.4f", a.get<double>());
+  for (const double a : computed->advantages) absl::PrintF(" %s", number(a));
   absl::PrintF("\n");
 }
 
@@ -204,7 +188,7 @@ absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
   ATOD_ASSIGN_OR_RETURN(const WorkId id, learner::ParseId(name));
   ATOD_ASSIGN_OR_RETURN(const v1::Trajectory found,
                         learner::FindTrajectory(run, id));
-  ATOD_ASSIGN_OR_RETURN(const nlohmann::json computed,
+  ATOD_ASSIGN_OR_RETURN(const std::optional<learner::StoredAdvantages> computed,
                         Advantages(run.spool(), id));
   absl::PrintF("trajectory %s, task %s (%s), worker %s, attempt %d\n", name,
                OneLine(found.task().task_id()),
@@ -213,17 +197,16 @@ absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
   absl::PrintF("reward %g, %s, %d turns, %s\n", found.outcome().reward(),
                Verdict(found.outcome()), found.outcome().length(),
                EndOf(found.outcome()));
-  std::map<double, nlohmann::json> by_turn;
-  if (computed.is_object()) {
-    absl::PrintF("GRPO advantage %.4f, update %.0f\n",
-                 NumberAt(computed, "grpo_advantage"),
-                 NumberAt(computed, "update"));
-    for (const auto& turn : At(computed, "turns"))
-      by_turn[NumberAt(turn, "index")] = turn;
+  std::map<uint32_t, const learner::StoredTurn*> by_turn;
+  if (computed.has_value()) {
+    absl::PrintF("GRPO advantage %.4f, update %.0f\n", computed->grpo_advantage,
+                 computed->update);
+    for (const learner::StoredTurn& turn : computed->turns)
+      by_turn[turn.index] = &turn;
   }
   for (const v1::Turn& turn : found.turns()) {
     const auto it = by_turn.find(turn.index());
-    PrintTurn(turn, it == by_turn.end() ? nullptr : &it->second);
+    PrintTurn(turn, it == by_turn.end() ? nullptr : it->second);
   }
   return 0;
 }

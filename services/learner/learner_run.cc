@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +18,7 @@
 #include "common/config/config.h"
 #include "common/model/model_folder.h"
 #include "common/weights/snapshot_file.h"
+#include "services/learner/advantage_file.h"
 #include "services/learner/recipe_of.h"
 #include "services/learner/step_builder.h"
 #include "services/learner/step_settings.h"
@@ -314,7 +314,9 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   }
   ATOD_RETURN_IF_ERROR(parts_.ledger->Consume(step, updates));
   KillPoint(KillLabel::kStepConsumed);
-  ATOD_RETURN_IF_ERROR(WriteAdvantages(step, data, trained));
+  ATOD_RETURN_IF_ERROR(
+      WriteAdvantages(AdvantageFile(parts_.folder->spool(), step), data.batch,
+                      trained.advantages, trained.updates));
 
   Scalars scalars = trained.metrics;
   if (const auto skipped = scalars.find("actor/skipped_updates");
@@ -509,46 +511,6 @@ absl::Status LearnerRun::SaveCheckpoint(bool best) {
   spdlog::info("checkpoint of step {}{}", checkpoint_.step,
                best ? ", the best so far" : "");
   return absl::OkStatus();
-}
-
-absl::Status LearnerRun::WriteAdvantages(uint32_t step, const StepData& data,
-                                         const TrainedStep& trained) const {
-  const StepBatch& b = data.batch;
-  const Advantages& a = trained.advantages;
-  std::vector<int> update_of(b.num_trajectories(), -1);
-  for (size_t u = 0; u < trained.updates.size(); ++u)
-    for (const int32_t row : trained.updates[u])
-      update_of[row] = static_cast<int>(u);
-  std::string out;
-  for (int i = 0; i < b.num_trajectories(); ++i) {
-    nlohmann::ordered_json line;
-    line["id"] = b.trajectory_id[i];
-    line["update"] = update_of[i];
-    line["reward"] = b.reward[i];
-    line["shaped_reward"] = a.shaped_reward[i];
-    line["grpo_advantage"] = a.grpo[i];
-    line["turns"] = nlohmann::ordered_json::array();
-    for (int k = b.turn_begin[i]; k < b.turn_begin[i + 1]; ++k) {
-      // Duplicated rows stand behind the turns and say nothing new.
-      if (k > b.turn_begin[i] && b.turn_index[k] <= b.turn_index[k - 1]) break;
-      const auto slice = [&](const std::vector<double>& column) {
-        return std::vector<double>(column.begin() + b.token_begin[k],
-                                   column.begin() + b.token_begin[k + 1]);
-      };
-      nlohmann::ordered_json turn;
-      turn["index"] = b.turn_index[k];
-      turn["d"] = a.d[k];
-      turn["h"] = a.h[k];
-      turn["d_norm"] = a.d_norm[k];
-      turn["h_norm"] = a.h_norm[k];
-      turn["w"] = a.w[k];
-      turn["old_logprobs"] = slice(b.old_logprob);
-      turn["advantages"] = slice(a.advantage);
-      line["turns"].push_back(std::move(turn));
-    }
-    absl::StrAppend(&out, line.dump(), "\n");
-  }
-  return WriteFileAtomic(AdvantageFile(parts_.folder->spool(), step), out);
 }
 
 }  // namespace atod::learner

@@ -77,8 +77,6 @@ class LearnerRun {
   // Evaluates when due, records, checkpoints when due.
   absl::Status FinishStep(uint32_t step, Scalars scalars);
   absl::Status SaveCheckpoint(bool best);
-  absl::Status WriteAdvantages(uint32_t step, const StepData& data,
-                               const TrainedStep& trained) const;
   // Enters the work in the ledger, opens it and waits for all of it. An error
   // when more was dropped than env.max_error_share allows, or everything.
   absl::StatusOr<OrderResult> Play(v1::Purpose purpose, uint32_t step,
