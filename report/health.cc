@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "report/left_out.h"
 #include "report/statistics.h"
 
 namespace atod::report {
@@ -167,6 +169,13 @@ HealthCheck ValidActions(const RunData& run) {
   return check;
 }
 
+HealthCheck Whole(const RunData& run) {
+  const std::vector<std::string> left_out = LeftOut(run);
+  return {"nothing should be left out of the numbers",
+          left_out.empty() ? Verdict::kGood : Verdict::kNotice,
+          left_out.empty() ? "nothing is" : absl::StrJoin(left_out, " ")};
+}
+
 HealthCheck Largest(const RunData& run, const char* tag, const char* name,
                     double bound, const char* unit) {
   HealthCheck check{name};
@@ -196,6 +205,7 @@ std::vector<HealthCheck> CheckHealth(const RunData& run) {
       Dead(run, "health/dead_rl_signal", "hybrid/rl_coef", "reward"),
       Stalls(run),
       Unbroken(run),
+      Whole(run),
       ValidActions(run),
       Largest(run, "rollout/mismatch_kl",
               "rollout and learner should agree on log-probs", 0.05,

@@ -14,6 +14,7 @@
 #include "report/episodes.h"
 #include "report/health.h"
 #include "report/html.h"
+#include "report/left_out.h"
 #include "report/tables.h"
 
 namespace atod::report {
@@ -173,6 +174,9 @@ std::string Success(const Material& m) {
   if (const std::string warning = Incomparable(m); !warning.empty())
     absl::StrAppend(&out, "<p>", VerdictBadge(Verdict::kNotice, warning),
                     "</p>\n");
+  for (const std::string& line : LeftOutOf(*m.runs))
+    absl::StrAppend(&out, "<p>", VerdictBadge(Verdict::kNotice, "left out"),
+                    " ", Escape(line), "</p>\n");
   return out + Note(SuccessNote(m));
 }
 
@@ -360,6 +364,8 @@ std::string RenderMarkdown(const std::vector<RunData>& runs,
   absl::StrAppend(&out, ToMarkdown(SuccessTable(m, SuccessRows::kRuns)), "\n");
   if (const std::string warning = Incomparable(m); !warning.empty())
     absl::StrAppend(&out, "**", warning, "**\n\n");
+  for (const std::string& line : LeftOutOf(runs))
+    absl::StrAppend(&out, "**Left out.** ", line, "\n\n");
   absl::StrAppend(&out, SuccessNote(m), "\n");
   if (m.groups.size() > 1)
     absl::StrAppend(&out, "\n### Paired differences\n\n",

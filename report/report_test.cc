@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "report/chart.h"
 #include "report/html.h"
+#include "report/left_out.h"
 #include "report/summary.h"
 #include "services/learner/trajectory_store.h"
 
@@ -24,6 +25,7 @@ namespace atod::report {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
@@ -540,6 +542,28 @@ TEST(RunData, NamesTheLineOfAConfigurationThatIsNoYaml) {
   const auto flat = FlattenConfig("a: 1\nb: [\n", "x.yaml");
   EXPECT_EQ(flat.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(flat.status().message()), HasSubstr("x.yaml:"));
+}
+
+TEST(Report, ADamagedSpoolIsNamedAndTheRestIsShown) {
+  RunFolder folder("spool", "atod", 0);
+  folder.Metrics(3);
+  folder.Step(1, 2, 3);
+  folder.Step(2, 2, 3);
+  const auto file = [&](uint32_t step) {
+    return learner::TrajectoryFile(atod::RunFolder(folder.path()).spool(),
+                                   v1::TRAIN, step);
+  };
+  const auto size = fs::file_size(file(1));
+  fs::resize_file(file(1), size - 1);
+  EXPECT_THAT(folder.Read().damage,
+              ElementsAre(HasSubstr("spool: no trajectories of step 3"),
+                          AllOf(HasSubstr(file(1) + ": frame at byte "),
+                                HasSubstr("left out"))));
+  // One solved and one unsolved of step 2, the first of step 1.
+  EXPECT_EQ(folder.Read().trajectories.size(), 3u);
+  std::fstream(file(1), std::ios::in | std::ios::out).write("x", 1);
+  EXPECT_THAT(folder.Read().damage[1], HasSubstr("found a damaged header"));
+  EXPECT_THAT(LeftOut(folder.Read()), testing::SizeIs(2));
 }
 
 TEST(Report, OneRunsPageHasHeldOutGamesTimesAndTheGames) {

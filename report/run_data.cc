@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "common/base/file.h"
@@ -22,6 +23,7 @@
 #include "common/run/step_line.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/learner/advantage_file.h"
+#include "services/learner/run_fork.h"
 #include "services/learner/trajectory_store.h"
 #include "services/learner/work_id.h"
 #include "yaml-cpp/yaml.h"
@@ -114,43 +116,55 @@ absl::Status ReadSteps(const RunFolder& folder, RunData& run) {
 }
 
 // `panel-*.jsonl` says task and turns, files of `atod eval` task_id and length.
-absl::StatusOr<std::vector<Game>> ReadGames(const std::string& path) {
+struct Games {
+  std::vector<Game> played, left_out;
+};
+absl::StatusOr<Games> ReadGames(const std::string& path) {
   ATOD_ASSIGN_OR_RETURN(const std::vector<json> lines, ReadObjects(path));
-  std::vector<Game> games;
+  Games games;
+  size_t place = 0;
   for (const json& line : lines) {
-    if (line.contains("error")) continue;  // left out of the means
+    Game game;
+    game.panel = Text(line, "panel");
+    game.task = Text(line, line.contains("task") ? "task" : "task_id");
+    game.category = Text(line, "category");
+    game.place = place++;
+    if (line.contains("error")) {
+      game.error = Text(line, "error");
+      games.left_out.push_back(std::move(game));
+      continue;
+    }
     const auto success = line.find("success");
     if (success == line.end() || !success->is_boolean()) {
       return BadInput({.file = path,
                        .field = "success",
-                       .line = static_cast<int64_t>(games.size()) + 1,
+                       .line = static_cast<int64_t>(place),
                        .found = JsonPreview(line),
                        .expected = "true or false of one game"});
     }
-    games.push_back(
-        {Text(line, "panel"),
-         Text(line, line.contains("task") ? "task" : "task_id"),
-         Text(line, "category"), success->get<bool>(),
-         Number(line, line.contains("turns") ? "turns" : "length")});
+    game.success = success->get<bool>();
+    game.turns = Number(line, line.contains("turns") ? "turns" : "length");
+    games.played.push_back(std::move(game));
   }
   return games;
 }
 
 absl::Status ReadEvals(const RunFolder& folder, RunData& run) {
   for (const std::string& path : FilesIn(folder.evals(), ".jsonl")) {
-    ATOD_ASSIGN_OR_RETURN(std::vector<Game> games, ReadGames(path));
-    if (games.empty()) continue;
+    ATOD_ASSIGN_OR_RETURN(Games games, ReadGames(path));
+    if (games.played.empty()) continue;
     const std::string stem = fs::path(path).stem().string();
     uint32_t step = 0;
     if (absl::StartsWith(stem, "panel-") &&
         absl::SimpleAtoi(stem.substr(6), &step)) {
-      run.panel.push_back({step, std::move(games)});
+      run.panel.push_back(
+          {step, std::move(games.played), std::move(games.left_out)});
       continue;
     }
     const size_t dash = stem.rfind('-');
     if (dash == std::string::npos) continue;
-    run.evals.push_back(
-        {stem.substr(0, dash), stem.substr(dash + 1), std::move(games)});
+    run.evals.push_back({stem.substr(0, dash), stem.substr(dash + 1),
+                         std::move(games.played), std::move(games.left_out)});
   }
   return absl::OkStatus();
 }
@@ -286,15 +300,15 @@ ShownTrajectory Show(const v1::Trajectory& t, const StoredAdvantages& stored,
 }
 
 // A success and a failure of one step: those whose turns differ most in d.
-absl::Status SelectTrajectories(const std::string& path,
-                                const std::vector<StoredAdvantages>& stored,
-                                const Tokenizer* tokenizer, RunData& run) {
+void SelectTrajectories(const std::string& path,
+                        const std::vector<StoredAdvantages>& stored,
+                        const Tokenizer* tokenizer, RunData& run) {
   std::map<std::string, const StoredAdvantages*> by_id;
   for (const StoredAdvantages& trajectory : stored)
     by_id[trajectory.id] = &trajectory;
   std::optional<ShownTrajectory> best[2];
   double spread[2] = {-1, -1};
-  ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(path, [&](v1::Trajectory t) {
+  const auto weigh = [&](const v1::Trajectory& t) {
     for (const v1::Sequence& s : t.sequences())
       for (const v1::Span& span : s.spans())
         for (const v1::TeacherScores& scores : span.teacher())
@@ -306,9 +320,28 @@ absl::Status SelectTrajectories(const std::string& path,
     if (d <= spread[won]) return;
     spread[won] = d;
     best[won] = Show(t, *computed->second, tokenizer);
-  }));
+  };
+  if (const std::string damage = learner::SalvageTrajectories(path, weigh);
+      !damage.empty())
+    run.damage.push_back(damage);
   for (auto& shown : best)
     if (shown.has_value()) run.trajectories.push_back(*std::move(shown));
+}
+
+// Names the steps that trained on trajectories that are not there. What a fork
+// took over is in its parent's spool.
+absl::Status FindMissing(const RunFolder& folder,
+                         const std::vector<uint32_t>& stored, RunData& run) {
+  ATOD_ASSIGN_OR_RETURN(const learner::ForkOrigin origin,
+                        learner::ReadForkOrigin(folder));
+  std::vector<uint32_t> missing;
+  for (const StepRow& row : run.steps)
+    if (row.step > origin.step &&
+        !std::binary_search(stored.begin(), stored.end(), row.step))
+      missing.push_back(row.step);
+  if (!missing.empty())
+    run.damage.push_back(
+        absl::StrCat(folder.spool(), ": no trajectories of ", Steps(missing)));
   return absl::OkStatus();
 }
 
@@ -317,6 +350,7 @@ absl::Status ReadTurns(const RunFolder& folder, RunData& run) {
   if (!fs::is_directory(dir)) return absl::OkStatus();
   ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> stored,
                         learner::StoredSteps(dir, v1::TRAIN));
+  ATOD_RETURN_IF_ERROR(FindMissing(folder, stored, run));
   std::vector<uint32_t> steps;
   for (const uint32_t step : stored)
     if (fs::exists(learner::AdvantageFile(dir, step))) steps.push_back(step);
@@ -339,9 +373,8 @@ absl::Status ReadTurns(const RunFolder& folder, RunData& run) {
         learner::ReadAdvantages(learner::AdvantageFile(dir, step)));
     run.columns.push_back(ColumnOf(step, stored));
     if (std::binary_search(shown.begin(), shown.end(), step)) {
-      ATOD_RETURN_IF_ERROR(
-          SelectTrajectories(learner::TrajectoryFile(dir, v1::TRAIN, step),
-                             stored, tokenizer.get(), run));
+      SelectTrajectories(learner::TrajectoryFile(dir, v1::TRAIN, step), stored,
+                         tokenizer.get(), run);
     }
   }
   return absl::OkStatus();
@@ -419,6 +452,15 @@ absl::StatusOr<std::map<std::string, std::string>> FlattenConfig(
                      .expected = "YAML"});
   }
   return out;
+}
+
+std::string Steps(const std::vector<uint32_t>& steps) {
+  constexpr size_t kMost = 8;
+  const std::vector<uint32_t> shown(
+      steps.begin(), steps.begin() + std::min(steps.size(), kMost));
+  return absl::StrCat(
+      steps.size() == 1 ? "step " : "steps ", absl::StrJoin(shown, ", "),
+      steps.size() > kMost ? absl::StrCat(" (", steps.size(), " in all)") : "");
 }
 
 std::vector<uint32_t> Spread(const std::vector<uint32_t>& steps, size_t most) {

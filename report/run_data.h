@@ -30,12 +30,15 @@ struct Game {
   std::string category;
   bool success = false;
   double turns = 0;
+  size_t place = 0;   // in its list
+  std::string error;  // why it was left out
 };
 
 // evals/panel-STEP.jsonl
 struct PanelEval {
   uint32_t step = 0;
-  std::vector<Game> games;
+  std::vector<Game> games;     // played; at least one
+  std::vector<Game> left_out;  // of the means
   double success_rate() const;
   double turns() const;
 };
@@ -44,7 +47,8 @@ struct PanelEval {
 struct NamedEval {
   std::string policy;
   std::string split;
-  std::vector<Game> games;
+  std::vector<Game> games;  // played; at least one
+  std::vector<Game> left_out;
 };
 
 // Means over a step's turns at one position.
@@ -108,6 +112,8 @@ struct RunData {
   std::vector<DiagnosisFile> diagnoses;  // before training first
   std::vector<ShownTrajectory> trajectories;
   std::string teacher_hash;  // of the scores that it trained with
+  // What of the spool could not be read, one sentence a file.
+  std::vector<std::string> damage;
   // seconds.json and games.txt of deploy/up.sh: what the machine took to make
   // games and models, and what the games are.
   double cores = 0, prepare_seconds = 0;  // 0 where there is no such file
@@ -132,6 +138,9 @@ absl::StatusOr<RunData> ReadRun(const std::string& dir);
 // and the line of what is no YAML.
 absl::StatusOr<std::map<std::string, std::string>> FlattenConfig(
     const std::string& yaml, const std::string& path);
+
+// "step 3", "steps 3, 7", of many the first.
+std::string Steps(const std::vector<uint32_t>& steps);
 
 // Up to `most` of `steps`, evenly spread, first and last among them.
 std::vector<uint32_t> Spread(const std::vector<uint32_t>& steps, size_t most);

@@ -27,15 +27,31 @@ double MeanOf(const GameTable& table, const std::vector<uint32_t>& runs,
   return sum / static_cast<double>(runs.size() * games.size());
 }
 
+// Games that every run of both has a number of.
+std::vector<uint32_t> CommonGames(const GameTable& a, const GameTable& b) {
+  std::vector<uint32_t> out;
+  for (uint32_t g = 0; g < a[0].size(); ++g) {
+    const auto has = [g](const std::vector<double>& run) {
+      return !std::isnan(run[g]);
+    };
+    if (std::all_of(a.begin(), a.end(), has) &&
+        std::all_of(b.begin(), b.end(), has)) {
+      out.push_back(g);
+    }
+  }
+  return out;
+}
+
 std::vector<uint32_t> Iota(size_t n) {
   std::vector<uint32_t> out(n);
   for (size_t i = 0; i < n; ++i) out[i] = static_cast<uint32_t>(i);
   return out;
 }
 
-void Resample(Rng& rng, std::vector<uint32_t>& of) {
-  const size_t n = of.size();
-  for (uint32_t& i : of) i = static_cast<uint32_t>(rng.Below(n));
+// Fills `to` with members of `of`.
+void Resample(Rng& rng, const std::vector<uint32_t>& of,
+              std::vector<uint32_t>& to) {
+  for (uint32_t& i : to) i = of[rng.Below(of.size())];
 }
 
 }  // namespace
@@ -60,17 +76,19 @@ Estimate BootstrapMean(const std::vector<double>& x) {
 
 Estimate PairedDifference(const GameTable& a, const GameTable& b) {
   Rng rng(0);
-  std::vector<uint32_t> games = Iota(a[0].size());
-  std::vector<uint32_t> runs_a = Iota(a.size()), runs_b = Iota(b.size());
+  const std::vector<uint32_t> all = CommonGames(a, b);
+  if (all.empty()) return {NAN, NAN, NAN};
+  const std::vector<uint32_t> all_a = Iota(a.size()), all_b = Iota(b.size());
+  std::vector<uint32_t> games = all, runs_a = all_a, runs_b = all_b;
   const auto difference = [&] {
     return MeanOf(a, runs_a, games) - MeanOf(b, runs_b, games);
   };
   const double value = difference();
   std::vector<double> means(kResamples);
   for (double& mean : means) {
-    Resample(rng, games);
-    if (runs_a.size() > 1) Resample(rng, runs_a);
-    if (runs_b.size() > 1) Resample(rng, runs_b);
+    Resample(rng, all, games);
+    if (runs_a.size() > 1) Resample(rng, all_a, runs_a);
+    if (runs_b.size() > 1) Resample(rng, all_b, runs_b);
     mean = difference();
   }
   return Percentiles(value, std::move(means));

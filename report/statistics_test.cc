@@ -45,6 +45,15 @@ TEST(Statistics, SeveralRunsWidenTheIntervalByTheirSpread) {
   EXPECT_EQ(three.high, 1);
 }
 
+TEST(Statistics, GamesThatOneSideLacksDoNotCount) {
+  const Estimate e =
+      PairedDifference({{1, NAN, 0, 1}, {1, 1, 0, 1}}, {{0, 0, NAN, 0}});
+  EXPECT_EQ(e.value, 1);
+  EXPECT_EQ(e.low, 1);
+  EXPECT_EQ(e.high, 1);
+  EXPECT_TRUE(std::isnan(PairedDifference({{NAN}}, {{1}}).value));
+}
+
 TEST(Statistics, SameInputSameInterval) {
   const std::vector<double> x = {0, 1, 1, 0, 1, 0, 0, 1};
   const Estimate a = BootstrapMean(x), b = BootstrapMean(x);

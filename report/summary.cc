@@ -1,11 +1,13 @@
 #include "report/summary.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "common/base/file.h"
 
@@ -21,23 +23,27 @@ EvalPoint PointOf(const PanelEval& eval) {
           eval.turns()};
 }
 
+size_t SizeOf(const PanelEval& eval) {
+  return eval.games.size() + eval.left_out.size();
+}
+
 std::vector<double> Wins(const PanelEval& eval) {
-  std::vector<double> out;
-  for (const Game& g : eval.games) out.push_back(g.success);
+  std::vector<double> out(SizeOf(eval), NAN);
+  for (const Game& g : eval.games) out[g.place] = g.success;
   return out;
 }
 
-// The games themselves and how they are played.
-std::string PanelId(const RunData& run, const PanelEval& eval) {
-  std::string text;
-  for (const Game& g : eval.games)
-    absl::StrAppend(&text, g.panel, " ", g.task, "\n");
-  for (const char* key :
-       {"sampling.eval_temperature", "sampling.train.max_tokens",
-        "env.max_turns", "env.prompt_set", "env.history_length",
-        "eval.panel_seed"})
-    absl::StrAppend(&text, key, "=", run.key(key), "\n");
-  return HashHex(text).substr(0, 12);
+// Of each game over the evaluations that played it.
+std::vector<double> MeanWins(const std::vector<const PanelEval*>& evals) {
+  std::vector<double> sums(SizeOf(*evals[0])), counts = sums;
+  for (const PanelEval* eval : evals)
+    for (const Game& g : eval->games) {
+      sums[g.place] += g.success;
+      ++counts[g.place];
+    }
+  for (size_t i = 0; i < sums.size(); ++i)
+    sums[i] = counts[i] > 0 ? sums[i] / counts[i] : NAN;
+  return sums;
 }
 
 // What all names begin with, up to a hyphen, tells nobody anything; numbers
@@ -60,6 +66,20 @@ void StripCommonPart(std::vector<Group>& groups) {
 }
 
 }  // namespace
+
+std::string PanelId(const RunData& run, const PanelEval& eval) {
+  std::vector<std::string> games(SizeOf(eval));
+  for (const auto* part : {&eval.games, &eval.left_out})
+    for (const Game& g : *part)
+      games[g.place] = absl::StrCat(g.panel, " ", g.task, "\n");
+  std::string text = absl::StrJoin(games, "");
+  for (const char* key :
+       {"sampling.eval_temperature", "sampling.train.max_tokens",
+        "env.max_turns", "env.prompt_set", "env.history_length",
+        "eval.panel_seed"})
+    absl::StrAppend(&text, key, "=", run.key(key), "\n");
+  return HashHex(text).substr(0, 12);
+}
 
 RunSummary Summarize(const RunData& run) {
   RunSummary out;
@@ -86,20 +106,18 @@ RunSummary Summarize(const RunData& run) {
           return a->success_rate() < b->success_rate();
         });
     out.panel = PanelId(run, last);
-    out.games = last.games.size();
+    out.games = SizeOf(last);
     out.last = PointOf(last);
     out.best = PointOf(best);
     out.last_games = Wins(last);
     out.best_games = Wins(best);
     out.mean_count = std::min<size_t>(
         evals.size(), static_cast<size_t>(run.number("eval.mean_last", 5)));
-    out.mean_games.assign(out.games, 0);
-    for (size_t i = evals.size() - out.mean_count; i < evals.size(); ++i) {
-      for (size_t g = 0; g < out.games; ++g)
-        out.mean_games[g] += evals[i]->games[g].success;
-      out.mean_last_turns += evals[i]->turns() / out.mean_count;
-    }
-    for (double& g : out.mean_games) g /= out.mean_count;
+    const std::vector<const PanelEval*> tail(evals.end() - out.mean_count,
+                                             evals.end());
+    out.mean_games = MeanWins(tail);
+    for (const PanelEval* eval : tail)
+      out.mean_last_turns += eval->turns() / out.mean_count;
     out.mean_last = BootstrapMean(out.mean_games);
     out.best_bias =
         BiasOfMaximum(out.mean_last->value, out.games, out.evaluations);

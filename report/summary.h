@@ -24,9 +24,8 @@ struct EvalPoint {
 struct RunSummary {
   std::string name, recipe, seed;
   uint32_t steps = 0;
-  std::string panel;  // identity of the games and of how they are played;
-                      // empty without an evaluation
-  size_t games = 0;
+  std::string panel;       // PanelId of the last evaluation; empty without one
+  size_t games = 0;        // of the panel, those left out among them
   size_t evaluations = 0;  // after step 0
   std::optional<EvalPoint> before, best, last;
   size_t mean_count = 0;  // n of the mean of the last n evaluations
@@ -38,11 +37,15 @@ struct RunSummary {
   size_t rollout_steps = 0;
   std::optional<Estimate> rollout;  // training rollouts of the last steps
   double rollout_turns = 0;
-  // By game of the panel, for paired differences.
+  // By game of the panel, for paired differences; NaN where it was left out.
   std::vector<double> last_games, best_games, mean_games;
 };
 
 RunSummary Summarize(const RunData& run);
+
+// Identity of an evaluation's games, those left out among them, and of how they
+// are played.
+std::string PanelId(const RunData& run, const PanelEval& eval);
 
 // Runs that differ in nothing but the seed (and name, addresses, threads).
 struct Group {

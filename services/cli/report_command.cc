@@ -11,8 +11,10 @@
 #include "common/base/file.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
 #include "common/config/config.h"
 #include "common/run/run_folder.h"
+#include "report/left_out.h"
 #include "report/report.h"
 #include "services/cli/command.h"
 
@@ -54,6 +56,7 @@ absl::StatusOr<int> RunReport(const Flags& flags) {
   ATOD_RETURN_IF_ERROR(WriteFileAtomic(out, html));
   absl::PrintF("%s: %d runs, %.1f KiB\n", out, runs.size(),
                static_cast<double>(html.size()) / 1024);
+  for (const std::string& line : report::LeftOutOf(runs)) LogWarning(line);
   if (flags.markdown.empty()) return 0;
   const std::filesystem::path svg =
       std::filesystem::path(flags.markdown).replace_extension(".svg");

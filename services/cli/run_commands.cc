@@ -14,6 +14,7 @@
 #include "common/base/printable.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
 #include "common/config/config.h"
 #include "common/rpc/health_client.h"
 #include "common/run/run_folder.h"
@@ -133,10 +134,11 @@ absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
   const v1::Purpose purpose = eval ? v1::EVAL : v1::TRAIN;
   ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> steps,
                         learner::StoredSteps(dir, purpose));
+  bool whole = true;
   for (const uint32_t s : steps) {
     if (step >= 0 && s != step) continue;
     std::map<WorkId, std::string> lines;  // canonical order
-    ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(
+    const std::string damage = learner::SalvageTrajectories(
         learner::TrajectoryFile(dir, purpose, s), [&](v1::Trajectory t) {
           lines[learner::IdOf(t)] = absl::StrFormat(
               "%s %s %s reward %g %s, %d turns, %s, attempt %d, %s",
@@ -144,10 +146,15 @@ absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
               t.task().category(), t.outcome().reward(), Verdict(t.outcome()),
               t.outcome().length(), EndOf(t.outcome()), t.id().attempt(),
               t.worker());
-        }));
+        });
     for (const auto& [id, line] : lines) absl::PrintF("%s\n", OneLine(line));
+    if (damage.empty()) continue;
+    whole = false;
+    LogWarning(damage);
   }
-  return 0;
+  if (whole) return 0;
+  LogWarning("`atod check-ledger` names the trajectories that are missing");
+  return 1;
 }
 
 // What the learner computed of one trajectory, if it trained.

@@ -216,6 +216,21 @@ absl::Status ReadTrajectories(const std::string& path,
   return ReadFrames(bytes, path, each).status();
 }
 
+std::string SalvageTrajectories(
+    const std::string& path, const std::function<void(v1::Trajectory)>& each) {
+  const absl::StatusOr<std::string> bytes = ReadFile(path);
+  if (!bytes.ok()) return std::string(bytes.status().message());
+  const absl::StatusOr<uint64_t> end = ReadFrames(*bytes, path, each);
+  if (!end.ok())
+    return absl::StrCat(end.status().message(),
+                        "; the trajectories from there on are left out");
+  if (*end == bytes->size()) return "";
+  return absl::StrCat(path, ": frame at byte ", *end, ": found ",
+                      bytes->size() - *end,
+                      " bytes that are no whole frame, left out: a write under "
+                      "way, or a file that was cut short");
+}
+
 absl::StatusOr<v1::Trajectory> FindTrajectory(const RunFolder& run,
                                               const WorkId& id) {
   const std::string path = TrajectoryFile(run.spool(), id.purpose, id.step);

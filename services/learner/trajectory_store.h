@@ -61,6 +61,11 @@ absl::StatusOr<uint64_t> ReadFrames(
 absl::Status ReadTrajectories(const std::string& path,
                               const std::function<void(v1::Trajectory)>& each);
 
+// The same as far as the file is whole, for those who show what there is:
+// returns a sentence about what is left out, torn tail or damage, or nothing.
+std::string SalvageTrajectories(
+    const std::string& path, const std::function<void(v1::Trajectory)>& each);
+
 // The trajectory of `id` that a run accepted; an error names the file looked
 // at.
 absl::StatusOr<v1::Trajectory> FindTrajectory(const RunFolder& run,
