@@ -9,7 +9,8 @@
 
 namespace atod::cli {
 
-LogFollower::LogFollower(std::string path) : path_(std::move(path)) {
+LogFollower::LogFollower(std::string path, From from) : path_(std::move(path)) {
+  if (from == From::kStart) return;
   std::error_code ec;
   const uint64_t size = std::filesystem::file_size(path_, ec);
   if (!ec) offset_ = size;

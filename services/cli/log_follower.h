@@ -15,8 +15,9 @@ class LogFollower {
     std::string text;  // without the word, fit for a terminal
   };
 
-  // What the file holds already was said in an earlier life.
-  explicit LogFollower(std::string path);
+  // kEnd: what the file holds already was said in an earlier life.
+  enum class From { kStart, kEnd };
+  explicit LogFollower(std::string path, From from = From::kEnd);
 
   // What is new since the last call, complete lines only.
   std::vector<Said> Poll();

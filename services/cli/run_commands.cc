@@ -7,10 +7,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "common/base/printable.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
@@ -19,6 +21,7 @@
 #include "common/rpc/health_client.h"
 #include "common/run/run_folder.h"
 #include "services/cli/command.h"
+#include "services/cli/stopped_run.h"
 #include "services/learner/advantage_file.h"
 #include "services/learner/control_client.h"
 #include "services/learner/ledger_check.h"
@@ -65,27 +68,56 @@ struct StatusFlags {
   bool insecure = false;
 };
 
-// Where the learner listens: as a flag says, else as the configuration that the
-// flags name or that the run wrote down, else the default.
-absl::StatusOr<v1::RpcConfig> LearnerAddress(const StatusFlags& flags) {
+// The run, and where its learner listens: as a flag says, else as the
+// configuration that the flags name or that the run wrote down, else the
+// default.
+absl::StatusOr<v1::RunConfig> LearnerOf(const StatusFlags& flags) {
   std::vector<std::string> files = flags.config;
   if (!flags.run_dir.empty()) {
     ATOD_ASSIGN_OR_RETURN(const RunFolder run, RunFolder::Find(flags.run_dir));
     files.push_back(run.config());
   }
-  ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
+  ATOD_ASSIGN_OR_RETURN(config::LoadedConfig loaded,
                         config::LoadRunConfig(files, flags.sets));
-  v1::RpcConfig rpc = loaded.config.rpc();
+  v1::RpcConfig& rpc = *loaded.config.mutable_rpc();
   if (!flags.learner.empty()) rpc.set_learner(flags.learner);
   if (flags.insecure) rpc.set_insecure(true);
-  return rpc;
+  return std::move(loaded.config);
+}
+
+// Of a run that is known by its folder and whose learner does not answer, or
+// not for this run.
+absl::StatusOr<int> TellStopped(const RunFolder& run,
+                                const v1::RunConfig& config,
+                                const std::string& why) {
+  if (IsLearnerAtWork(run)) {
+    return absl::UnavailableError(
+        absl::StrCat(why, "; but a learner is at work in ", run.dir(),
+                     ": it is starting, or does not answer; its log is ",
+                     run.log("learner")));
+  }
+  absl::PrintF("run %s: no learner is at work (%s)\n%s", config.name(),
+               OneLine(why),
+               DescribeStoppedRun(run, config.steps(), absl::Now()));
+  return 1;
 }
 
 absl::StatusOr<int> RunStatus(const StatusFlags& flags) {
-  ATOD_ASSIGN_OR_RETURN(const v1::RpcConfig rpc, LearnerAddress(flags));
-  ATOD_ASSIGN_OR_RETURN(
-      const v1::StatusReply s,
-      learner::FetchStatus(rpc.learner(), rpc::Security(rpc)));
+  ATOD_ASSIGN_OR_RETURN(const v1::RunConfig config, LearnerOf(flags));
+  const v1::RpcConfig& rpc = config.rpc();
+  const absl::StatusOr<v1::StatusReply> reply =
+      learner::FetchStatus(rpc.learner(), rpc::Security(rpc));
+  const bool by_folder = !flags.run_dir.empty() && flags.learner.empty();
+  if (by_folder && (absl::IsUnavailable(reply.status()) ||
+                    absl::IsDeadlineExceeded(reply.status())))
+    return TellStopped(flags.run_dir, config,
+                       std::string(reply.status().message()));
+  ATOD_RETURN_IF_ERROR(reply.status());
+  const v1::StatusReply& s = *reply;
+  if (by_folder && s.run_id() != config.name())
+    return TellStopped(
+        flags.run_dir, config,
+        absl::StrCat(rpc.learner(), " is the learner of run ", s.run_id()));
   absl::PrintF("run %s, incarnation %d\n", s.run_id(), s.incarnation());
   absl::PrintF("step %d of %d, %s\n", s.step(), s.steps(), s.phase());
   absl::PrintF("weights %d (%s)\n", s.version().number(),
@@ -226,7 +258,8 @@ void AddRunCommands(CLI::App& app) {
       AddCommand(app, "status", "what a running learner does right now",
                  [=] { return RunStatus(*flags); });
   status->add_option("RUN_DIR", flags->run_dir,
-                     "folder of the run, which knows the learner's address");
+                     "folder of the run, which knows the learner's address; "
+                     "also of one that has stopped");
   AddConfigFlags(*status, flags->config, flags->sets);
   status->add_option("--learner", flags->learner,
                      "address, instead of rpc.learner");
