@@ -10,6 +10,9 @@
 namespace atod::config {
 namespace {
 
+// Leaves room in a file system's 255 bytes for what is written beside it.
+constexpr size_t kLongestName = 200;
+
 absl::Status Refuse(const LoadedConfig& loaded, const std::string& field,
                     const std::string& found, const std::string& expected) {
   const std::string& source = loaded.sources.at(field);
@@ -25,6 +28,9 @@ absl::Status CheckName(const LoadedConfig& loaded) {
   const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
     return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
   });
+  if (name.size() > kLongestName)
+    return Refuse(loaded, "name", absl::StrCat(name.size(), " characters"),
+                  absl::StrCat("at most ", kLongestName));
   if (plain && !name.empty() && name[0] != '.') return absl::OkStatus();
   return Refuse(loaded, "name", absl::StrCat("'", name, "'"),
                 "letters, digits, '-', '_' and '.', not '.' first");

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "common/base/warn.h"
 #include "common/metrics/metrics.h"
 #include "common/model/model_folder.h"
+#include "common/prompt/render.h"
 #include "common/rpc/channel.h"
 #include "common/tokenizer/difference.h"
 #include "common/tokenizer/tokenizer.h"
@@ -29,9 +31,13 @@
 #include "services/learner/recipe_of.h"
 #include "services/learner/skill_bank.h"
 #include "services/learner/stored_episodes.h"
+#include "services/rollout/engine_options.h"
 
 namespace atod::cli {
 namespace {
+
+// Games whose first prompts are rendered.
+constexpr uint32_t kGamesTried = 8;
 
 // Who listens on `port` of rpc.bind, by key.
 struct Listener {
@@ -140,10 +146,35 @@ absl::Status CheckModelPath(const config::LoadedConfig& loaded,
                    : "; docs/models.md says where models come from"));
 }
 
-absl::Status OpenModels(const v1::RunConfig& c) {
+// A folder can be made where the run's will be: in the nearest one there.
+absl::Status CheckRunFolder(const config::LoadedConfig& loaded) {
+  namespace fs = std::filesystem;
+  const v1::RunConfig& c = loaded.config;
+  const auto refuse = [&](const fs::path& path, const std::string& why) {
+    return Refuse(loaded, "runs_dir",
+                  absl::StrCat(path.string(), " (", why, ")"),
+                  "where the folder of a run can be made");
+  };
+  std::error_code error;
+  fs::path there = fs::absolute(fs::path(c.runs_dir()) / c.name());
+  while (fs::symlink_status(there, error).type() == fs::file_type::not_found)
+    there = there.parent_path();
+  if (error) return refuse(there, error.message());
+  const fs::path probe = there / absl::StrCat(".probe.", getpid());
+  fs::create_directory(probe, error);
+  if (error) return refuse(there, error.message());
+  fs::remove(probe, error);
+  return absl::OkStatus();
+}
+
+// The student's tokenizer.
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenModels(const v1::RunConfig& c) {
   const int64_t context = c.model().max_context();
-  ATOD_ASSIGN_OR_RETURN(const model::ModelFolder student,
+  ATOD_ASSIGN_OR_RETURN(model::ModelFolder student,
                         model::CheckModelFolder(c.model().path(), context));
+  if (!c.algorithm().reference().empty())
+    ATOD_RETURN_IF_ERROR(
+        model::CheckModelFolder(c.algorithm().reference(), context).status());
   for (const v1::TeacherConfig& config : c.teachers()) {
     ATOD_ASSIGN_OR_RETURN(const model::ModelFolder teacher,
                           model::CheckModelFolder(config.path(), context));
@@ -154,21 +185,66 @@ absl::Status OpenModels(const v1::RunConfig& c) {
           absl::StrCat(config.path(), "/tokenizer.json: ", difference,
                        ", as in ", c.model().path()));
   }
-  return absl::OkStatus();
+  return std::move(student.tokenizer);
 }
 
-absl::Status OpenGames(const config::LoadedConfig& loaded) {
+// The first prompt of one game at least fits, of those tried; when none does,
+// every episode would end in an error. `skills` may be null.
+absl::Status CheckContext(const config::LoadedConfig& loaded,
+                          const envs::Environment& env, uint32_t games,
+                          const Tokenizer& tokenizer,
+                          const learner::SkillBank* skills) {
+  const v1::RunConfig& c = loaded.config;
+  const uint32_t response = c.sampling().train().max_tokens();
+  const uint32_t tried = std::min(games, kGamesTried);
+  size_t shortest = SIZE_MAX;
+  absl::Status broken;
+  for (uint32_t i = 0; i < tried; ++i) {
+    const uint32_t index = static_cast<uint32_t>(uint64_t{i} * games / tried);
+    ATOD_ASSIGN_OR_RETURN(const envs::TaskInfo task,
+                          env.GetTask(c.env().train_split(), index));
+    const absl::StatusOr<std::unique_ptr<envs::Episode>> episode =
+        env.Start({.split = c.env().train_split(), .task_id = task.task_id});
+    if (!episode.ok()) {
+      broken = episode.status();
+      continue;
+    }
+    const envs::Observation& first = (*episode)->observation();
+    const PromptInputs inputs = {.task = first.task,
+                                 .observation = first.text,
+                                 .admissible = first.admissible,
+                                 .fields = first.fields,
+                                 .history = {}};
+    const auto fit = [&](uint32_t limit) {
+      const PromptSpec& spec = env.description().prompt;
+      absl::StatusOr<FittedPrompt> prompt =
+          FitPrompt(spec, inputs, tokenizer, limit);
+      if (!prompt.ok() || skills == nullptr) return prompt;
+      return FitContextPrompt(spec, inputs, skills->TextFor(task.category),
+                              tokenizer, limit);
+    };
+    if (fit(c.model().max_context() - response).ok()) return absl::OkStatus();
+    ATOD_ASSIGN_OR_RETURN(const FittedPrompt whole, fit(UINT32_MAX));
+    shortest = std::min(shortest, whole.tokens.size());
+  }
+  if (shortest == SIZE_MAX) return broken;
+  return Refuse(
+      loaded, "model.max_context", absl::StrCat(c.model().max_context()),
+      absl::StrCat("at least ", shortest + response,
+                   ": the shortest first prompt of ", tried, " games has ",
+                   shortest, " tokens, sampling.train.max_tokens is ",
+                   response));
+}
+
+absl::Status OpenGames(const config::LoadedConfig& loaded,
+                       const Tokenizer& tokenizer, bool warn) {
   const v1::RunConfig& c = loaded.config;
   ATOD_ASSIGN_OR_RETURN(const std::shared_ptr<const envs::Environment> env,
                         envs::OpenEnvironment(c.env()));
   const std::string left_out = envs::LeftOutText(env->description(), "");
-  if (!left_out.empty())
+  if (warn && !left_out.empty())
     LogWarning(absl::StrCat(c.env().data(), ": ", left_out));
-  if (env->description().prompt.chat) {
-    ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
-                          Tokenizer::Load(c.model().path()));
-    ATOD_RETURN_IF_ERROR(tokenizer->template_status());
-  }
+  ATOD_RETURN_IF_ERROR(rollout::CheckPrompts(c.env(), tokenizer));
   std::map<std::string, envs::SplitInfo> splits;
   std::string names;
   for (const envs::SplitInfo& split : env->description().splits) {
@@ -176,16 +252,24 @@ absl::Status OpenGames(const config::LoadedConfig& loaded) {
     absl::StrAppend(&names, names.empty() ? "" : ", ", split.name);
   }
   const auto need = [&](const std::string& field, const std::string& name) {
-    return splits[name].size > 0
-               ? absl::OkStatus()
-               : Refuse(loaded, field, absl::StrCat("no games of ", name),
-                        absl::StrCat("one of: ", names));
+    if (splits[name].size > 0) return absl::OkStatus();
+    const std::string left = envs::LeftOutText(env->description(), name);
+    return Refuse(
+        loaded, field,
+        absl::StrCat("no games of ", name, left.empty() ? "" : ", ", left),
+        absl::StrCat("one of: ", names));
   };
   ATOD_RETURN_IF_ERROR(need("env.train_split", c.env().train_split()));
   if (c.eval().every() > 0) {
     ATOD_RETURN_IF_ERROR(need("eval.split", c.eval().split()));
     const uint32_t size = splits[c.eval().split()].size;
-    if (size < c.eval().panel_size())
+    const bool small = size < c.eval().panel_size();
+    if (small && loaded.sources.at("eval.panel_size") != "default")
+      return Refuse(loaded, "eval.panel_size",
+                    absl::StrCat(c.eval().panel_size()),
+                    absl::StrCat("at most ", size, ", the games of split ",
+                                 c.eval().split()));
+    if (small && warn)
       LogWarning(absl::StrCat("eval.panel_size: found ", c.eval().panel_size(),
                               ", but split ", c.eval().split(), " has ", size,
                               " games"));
@@ -198,8 +282,12 @@ absl::Status OpenGames(const config::LoadedConfig& loaded) {
                              splits[c.env().train_split()].content_hash,
                              c.env().max_turns())
                              .status());
-  if (!recipe.needs_context) return absl::OkStatus();
-  return learner::SkillBank::Load(c.env().skills()).status();
+  std::optional<learner::SkillBank> skills;
+  if (recipe.needs_context) {
+    ATOD_ASSIGN_OR_RETURN(skills, learner::SkillBank::Load(c.env().skills()));
+  }
+  return CheckContext(loaded, *env, splits[c.env().train_split()].size,
+                      tokenizer, skills.has_value() ? &*skills : nullptr);
 }
 
 }  // namespace
@@ -258,17 +346,14 @@ absl::Status CheckInputs(const config::LoadedConfig& loaded) {
     if (!std::filesystem::is_directory(data + "/" + split))
       return Refuse(loaded, field, split,
                     absl::StrCat("a folder of games in ", data));
+  ATOD_RETURN_IF_ERROR(CheckRunFolder(loaded));
   return learner::CheckRecipeInputs(c);
 }
 
-absl::Status OpenInputs(const config::LoadedConfig& loaded) {
-  ATOD_RETURN_IF_ERROR(OpenModels(loaded.config));
-  const std::string& reference = loaded.config.algorithm().reference();
-  if (!reference.empty())
-    ATOD_RETURN_IF_ERROR(
-        model::CheckModelFolder(reference, loaded.config.model().max_context())
-            .status());
-  return OpenGames(loaded);
+absl::Status OpenInputs(const config::LoadedConfig& loaded, bool warn) {
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                        OpenModels(loaded.config));
+  return OpenGames(loaded, *tokenizer, warn);
 }
 
 }  // namespace atod::cli

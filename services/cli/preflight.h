@@ -13,11 +13,14 @@ namespace atod::cli {
 // `learner_only`: the other services are elsewhere.
 absl::Status CheckPorts(const config::LoadedConfig& loaded, bool learner_only);
 
-// Folders of models and games are there, and what the recipe needs.
+// Folders of models and games are there, a folder of the run can be, and what
+// the recipe needs.
 absl::Status CheckInputs(const config::LoadedConfig& loaded);
 
 // Opens what the run will open: models, tokenizers, games and their splits,
-// stored episodes, skills. Takes as long as the services take to load games.
-absl::Status OpenInputs(const config::LoadedConfig& loaded);
+// stored episodes, skills; renders the first prompts of some games. Takes as
+// long as the services take to load games. `warn`: what the services would warn
+// of is told here.
+absl::Status OpenInputs(const config::LoadedConfig& loaded, bool warn);
 
 }  // namespace atod::cli

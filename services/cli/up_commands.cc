@@ -35,10 +35,8 @@ absl::StatusOr<int> Up(const Flags& flags, bool learner_only) {
   if (flags.dry_run) std::fputs(Plan(loaded.config).c_str(), stdout);
   ATOD_RETURN_IF_ERROR(CheckInputs(loaded));
   ATOD_RETURN_IF_ERROR(CheckPorts(loaded, learner_only));
-  if (flags.dry_run) {
-    ATOD_RETURN_IF_ERROR(OpenInputs(loaded));
-    return 0;
-  }
+  ATOD_RETURN_IF_ERROR(OpenInputs(loaded, flags.dry_run));
+  if (flags.dry_run) return 0;
   return RunBox(loaded.config, {.files = flags.config,
                                 .sets = flags.sets,
                                 .resume = flags.resume,

@@ -62,7 +62,7 @@ refused '--model is required' "$atod" score
 cat >config.json <<'JSON'
 {"model_type": "qwen3", "hidden_size": 32, "intermediate_size": 64,
  "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
- "head_dim": 16, "max_position_embeddings": 64, "rms_norm_eps": 1e-6,
+ "head_dim": 16, "max_position_embeddings": 1024, "rms_norm_eps": 1e-6,
  "rope_theta": 1e4, "tie_word_embeddings": true}
 JSON
 "$atod" init-model --config config.json --tokenizer "$tokenizer" --out model >/dev/null
@@ -117,9 +117,9 @@ PYTHON
 )
 "$atod" games --out games --seed 1 --train 2 --valid-seen 2 --valid-unseen 2 >/dev/null
 cat >run.yaml <<YAML
-model: {path: model, max_context: 64}
+model: {path: model, max_context: 1024}
 sampling: {train: {max_tokens: 8}}
-env: {data: games}
+env: {data: games, prompt_set: compact}
 eval: {panel_size: 2}
 algorithm: {recipe: grpo}
 rpc: {learner: "127.0.0.1:${port[0]}", envs: "127.0.0.1:${port[1]}"}
@@ -152,6 +152,16 @@ dry 'eval.split: found x' eval.split=x
 dry 'env.episodes: found nothing' algorithm.recipe=tcod algorithm.tcod_mode=b2f teachers.0.path=model
 dry 'config.json:1: found' algorithm.recipe=tcod algorithm.tcod_mode=b2f teachers.0.path=model env.episodes=config.json
 dry 'skills: found' algorithm.recipe=sdar teachers.0.path=model env.skills=config.json
+dry '--set: eval.panel_size: found 9, expected at most 2, the games of split valid_seen' eval.panel_size=9
+dry '--set: model.max_context: found 40, expected at least' model.max_context=40
+dry '--set: name: found 201 characters, expected at most 200' "name=$(printf 'x%.0s' {1..201})"
+dry 'runs_dir: found /proc (No such file or directory), expected where' runs_dir=/proc/none
+dry "runs_dir: found $PWD/config.json (Not a directory), expected where" runs_dir=config.json
+dry '(File name too long)' "runs_dir=$(printf 'x%.0s' {1..300})"
+# The same when it is no dry run; nothing is left.
+refused 'eval.panel_size: found 9' "$atod" up --config run.yaml --set eval.panel_size=9
+refused 'model.max_context: found 40' "$atod" up --config run.yaml --set model.max_context=40
+[[ ! -e runs ]]
 # Addresses.
 dry 'rpc.learner: found ""' rpc.learner=
 dry 'rpc.learner: found " "' 'rpc.learner= '
