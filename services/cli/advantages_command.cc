@@ -14,7 +14,7 @@
 
 namespace atod::cli {
 
-void AddAdvantagesCommand(CLI::App& app) {
+void AddAdvantagesCommand(Command app) {
   struct Flags {
     std::string input;
     int step = 0;
@@ -24,8 +24,8 @@ void AddAdvantagesCommand(CLI::App& app) {
     std::vector<std::string> sets;
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* sub = AddCommand(
-      app, "advantages",
+  Command sub = app.Add(
+      "advantages",
       "Compute advantages of recorded log-probs as the learner does",
       [flags]() -> absl::StatusOr<int> {
         std::vector<std::string> sets;
@@ -46,12 +46,11 @@ void AddAdvantagesCommand(CLI::App& app) {
         std::printf("%s\n", line.c_str());
         return 0;
       });
-  sub->add_option("--input", flags->input, "Batch of trajectories, JSON")
-      ->required();
-  sub->add_option("--step", flags->step, "Step s, counted from 1")->required();
-  AddConfigFlags(*sub, flags->config, flags->sets);
-  sub->add_option("--recipe", flags->recipe, "Recipe, docs/recipes");
-  sub->add_option("--profile", flags->profile, "paper, default or released");
+  sub.Arg("--input", flags->input, "Batch of trajectories, JSON").Required();
+  sub.Arg("--step", flags->step, "Step s, counted from 1").Required();
+  sub.ConfigFlags(flags->config, flags->sets);
+  sub.Arg("--recipe", flags->recipe, "Recipe, docs/recipes");
+  sub.Arg("--profile", flags->profile, "paper, default or released");
 }
 
 }  // namespace atod::cli

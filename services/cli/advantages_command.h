@@ -1,11 +1,11 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // `atod advantages`: the learner's schedules, turn weights, group statistics
 // and per-token advantages on recorded log-probs, without a model.
-void AddAdvantagesCommand(CLI::App& app);
+void AddAdvantagesCommand(Command app);
 
 }  // namespace atod::cli

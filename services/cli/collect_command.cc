@@ -89,25 +89,23 @@ absl::StatusOr<int> Collect(Flags& flags) {
 
 }  // namespace
 
-void AddCollectCommand(CLI::App& app) {
+void AddCollectCommand(Command app) {
   auto flags = std::make_shared<Flags>();
   flags->panel.split = "train";
   flags->panel.count = 1'000'000;
   flags->panel.temperature = 1;
   flags->panel.train_split = flags->panel.train_temperature = true;
-  CLI::App* sub = AddCommand(
-      app, "collect", "play a split and keep the actions of solved games",
-      [=] { return Collect(*flags); });
-  sub->add_option("--model", flags->panel.model,
-                  "folder of the model that plays")
-      ->required();
-  sub->add_option("--out", flags->panel.out,
-                  "JSONL with one line a solved game")
-      ->required();
-  sub->add_option("--attempts", flags->attempts, "tries a game")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  AddPanelFlags(*sub, flags->panel);
+  Command sub =
+      app.Add("collect", "play a split and keep the actions of solved games",
+              [=] { return Collect(*flags); });
+  sub.Arg("--model", flags->panel.model, "folder of the model that plays")
+      .Required();
+  sub.Arg("--out", flags->panel.out, "JSONL with one line a solved game")
+      .Required();
+  sub.Arg("--attempts", flags->attempts, "tries a game")
+      .Range(1, 1000)
+      .ShowDefault();
+  AddPanelFlags(sub, flags->panel);
 }
 
 }  // namespace atod::cli

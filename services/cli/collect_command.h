@@ -1,10 +1,10 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // `atod collect`: a model plays a split, its successes are kept as actions.
-void AddCollectCommand(CLI::App& app);
+void AddCollectCommand(Command app);
 
 }  // namespace atod::cli

@@ -125,28 +125,26 @@ absl::StatusOr<int> RunDiagnose(Flags& flags) {
 
 }  // namespace
 
-void AddDiagnoseCommand(CLI::App& app) {
+void AddDiagnoseCommand(Command app) {
   auto flags = std::make_shared<Flags>();
   // As training samples: h estimates the entropy at this temperature alone.
   flags->panel.temperature = 1;
   flags->panel.train_temperature = true;
-  CLI::App* sub = AddCommand(
-      app, "diagnose",
-      "d, h and w by turn position of any checkpoint against a teacher",
-      [=] { return RunDiagnose(*flags); });
-  sub->add_option("--model", flags->panel.model,
-                  "folder of the model that plays")
-      ->required();
-  sub->add_option("--teacher", flags->teacher,
-                  "folder of the model that scores")
-      ->required();
-  AddPanelFlags(*sub, flags->panel);
-  sub->add_option("--profile", flags->profile, "guards of the turn weights")
-      ->check(CLI::IsMember({"paper", "default"}))
-      ->capture_default_str();
-  sub->add_option("--out", flags->panel.out,
-                  "JSONL: what was played, then one line a turn; `atod report` "
-                  "shows RUN/diagnose/*.jsonl");
+  Command sub =
+      app.Add("diagnose",
+              "d, h and w by turn position of any checkpoint against a teacher",
+              [=] { return RunDiagnose(*flags); });
+  sub.Arg("--model", flags->panel.model, "folder of the model that plays")
+      .Required();
+  sub.Arg("--teacher", flags->teacher, "folder of the model that scores")
+      .Required();
+  AddPanelFlags(sub, flags->panel);
+  sub.Arg("--profile", flags->profile, "guards of the turn weights")
+      .OneOf({"paper", "default"})
+      .ShowDefault();
+  sub.Arg("--out", flags->panel.out,
+          "JSONL: what was played, then one line a turn; `atod report` "
+          "shows RUN/diagnose/*.jsonl");
 }
 
 }  // namespace atod::cli

@@ -1,10 +1,10 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // `atod diagnose`.
-void AddDiagnoseCommand(CLI::App& app);
+void AddDiagnoseCommand(Command app);
 
 }  // namespace atod::cli

@@ -150,31 +150,27 @@ absl::StatusOr<int> RunProject(const ProjectFlags& flags) {
 
 }  // namespace
 
-void AddEnvCommands(CLI::App& app) {
+void AddEnvCommands(Command app) {
   auto replay = std::make_shared<ReplayFlags>();
-  CLI::App* replay_env =
-      AddCommand(app, "replay-env",
-                 "Replay recorded episodes and compare every observation",
-                 [replay] { return RunReplay(*replay); });
+  Command replay_env = app.Add(
+      "replay-env", "Replay recorded episodes and compare every observation",
+      [replay] { return RunReplay(*replay); });
   replay_env
-      ->add_option("--golden", replay->goldens,
-                   "recorded episodes; the game file lies beside each")
-      ->required();
-  replay_env->add_option("--env", replay->env, "alfworld or textworld");
-  replay_env->add_option(
-      "--server", replay->server,
-      "HOST:PORT of an atod-envs whose data folder holds the games");
+      .Arg("--golden", replay->goldens,
+           "recorded episodes; the game file lies beside each")
+      .Required();
+  replay_env.Arg("--env", replay->env, "alfworld or textworld");
+  replay_env.Arg("--server", replay->server,
+                 "HOST:PORT of an atod-envs whose data folder holds the games");
 
   auto project = std::make_shared<ProjectFlags>();
-  CLI::App* project_command =
-      AddCommand(app, "project",
-                 "Show the action that model texts mean (JSON lines on stdin)",
-                 [project] { return RunProject(*project); });
-  project_command->add_option("--env", project->env, "alfworld or textworld");
+  Command project_command = app.Add(
+      "project", "Show the action that model texts mean (JSON lines on stdin)",
+      [project] { return RunProject(*project); });
+  project_command.Arg("--env", project->env, "alfworld or textworld");
   project_command
-      ->add_option("--prompt-set", project->prompt_set,
-                   "which response format applies")
-      ->check(CLI::IsMember({"paper", "released", "compact"}));
+      .Arg("--prompt-set", project->prompt_set, "which response format applies")
+      .OneOf({"paper", "released", "compact"});
 }
 
 }  // namespace atod::cli

@@ -1,10 +1,10 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // replay-env, project.
-void AddEnvCommands(CLI::App& app);
+void AddEnvCommands(Command app);
 
 }  // namespace atod::cli

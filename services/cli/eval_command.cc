@@ -110,18 +110,17 @@ absl::StatusOr<int> Eval(Flags& flags) {
 
 }  // namespace
 
-void AddEvalCommand(CLI::App& app) {
+void AddEvalCommand(Command app) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* sub =
-      AddCommand(app, "eval", "play a fixed list of tasks and count successes",
-                 [=] { return Eval(*flags); });
-  sub->add_option("--model", flags->panel.model,
-                  "folder of the model that plays");
-  sub->add_option("--policy", flags->policy, "what plays without a model")
-      ->check(CLI::IsMember({"random", "planner"}));
-  AddPanelFlags(*sub, flags->panel);
-  sub->add_option("--label", flags->label, "name in the printed line");
-  sub->add_option("--out", flags->panel.out, "JSONL with one line a game");
+  Command sub =
+      app.Add("eval", "play a fixed list of tasks and count successes",
+              [=] { return Eval(*flags); });
+  sub.Arg("--model", flags->panel.model, "folder of the model that plays");
+  sub.Arg("--policy", flags->policy, "what plays without a model")
+      .OneOf({"random", "planner"});
+  AddPanelFlags(sub, flags->panel);
+  sub.Arg("--label", flags->label, "name in the printed line");
+  sub.Arg("--out", flags->panel.out, "JSONL with one line a game");
 }
 
 }  // namespace atod::cli

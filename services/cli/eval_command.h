@@ -1,10 +1,10 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // `atod eval`: plays a fixed list of tasks with a model or a scripted policy.
-void AddEvalCommand(CLI::App& app);
+void AddEvalCommand(Command app);
 
 }  // namespace atod::cli

@@ -122,47 +122,42 @@ absl::StatusOr<int> RunDemos(const DemoFlags& flags) {
   return 0;
 }
 
-void AddDemos(CLI::App& games) {
+void AddDemos(Command games) {
   auto flags = std::make_shared<DemoFlags>();
-  CLI::App* demos = AddCommand(games, "demos",
-                               "Record the planner's play as rows for atod sft",
-                               [flags] { return RunDemos(*flags); });
-  const auto share = CLI::Range(0.0, 1.0);
-  demos->add_option("--games", flags->games, "what games --out wrote")
-      ->required();
-  demos->add_option("--out", flags->out, "JSONL of prompt and response")
-      ->required();
-  demos->add_option("--split", flags->options.split, "split to play");
-  demos->add_option("--count", flags->options.count, "episodes")
-      ->check(CLI::NonNegativeNumber);
-  demos->add_option("--seed", flags->options.seed, "same seed, same rows")
-      ->check(WholeNumber());
-  demos->add_option("--max-turns", flags->options.max_turns,
-                    "turn limit of an episode");
+  Command demos =
+      games.Add("demos", "Record the planner's play as rows for atod sft",
+                [flags] { return RunDemos(*flags); });
+  demos.Arg("--games", flags->games, "what games --out wrote").Required();
+  demos.Arg("--out", flags->out, "JSONL of prompt and response").Required();
+  demos.Arg("--split", flags->options.split, "split to play");
+  demos.Arg("--count", flags->options.count, "episodes").NonNegative();
+  demos.Arg("--seed", flags->options.seed, "same seed, same rows")
+      .WholeNumber();
+  demos.Arg("--max-turns", flags->options.max_turns,
+            "turn limit of an episode");
   demos
-      ->add_option("--forget", flags->forget,
-                   "share of episodes whose expert leaves out the heart of "
-                   "the task, for all types but pick")
-      ->check(share);
+      .Arg("--forget", flags->forget,
+           "share of episodes whose expert leaves out the heart of "
+           "the task, for all types but pick")
+      .Range(0.0, 1.0);
   for (size_t t = 0; t < games::kTaskTypes; ++t)
     demos
-        ->add_option(absl::StrCat("--forget-", kTypeFlags[t]),
-                     flags->forget_type[t],
-                     absl::StrCat("the same for ", kTypeFlags[t], " alone"))
-        ->check(share);
+        .Arg(absl::StrCat("--forget-", kTypeFlags[t]), flags->forget_type[t],
+             absl::StrCat("the same for ", kTypeFlags[t], " alone"))
+        .Range(0.0, 1.0);
   demos
-      ->add_option("--look-rows", flags->options.look_rows,
-                   "turns recorded after it gave up")
-      ->check(CLI::PositiveNumber);
+      .Arg("--look-rows", flags->options.look_rows,
+           "turns recorded after it gave up")
+      .Positive();
   demos
-      ->add_option("--noise", flags->options.noise,
-                   "share of turns that execute a random command instead of "
-                   "the recorded one")
-      ->check(share);
+      .Arg("--noise", flags->options.noise,
+           "share of turns that execute a random command instead of "
+           "the recorded one")
+      .Range(0.0, 1.0);
   demos
-      ->add_option("--noise-admissible", flags->options.noise_admissible,
-                   "share of these that are admissible")
-      ->check(share);
+      .Arg("--noise-admissible", flags->options.noise_admissible,
+           "share of these that are admissible")
+      .Range(0.0, 1.0);
 }
 
 absl::StatusOr<int> RunStats(const std::string& dir) {
@@ -219,57 +214,53 @@ absl::StatusOr<int> RunCheck(const std::string& dir) {
 
 }  // namespace
 
-void AddGamesCommands(CLI::App& app) {
+void AddGamesCommands(Command app) {
   auto flags = std::make_shared<GamesFlags>();
-  CLI::App* games = AddCommand(
-      app, "games", "Generate household games in ALFWorld's file format",
-      [flags] { return RunGames(*flags); });
-  games->add_option("--out", flags->out, "folder to write to");
-  games->add_option("--seed", flags->seed, "same seed, same games")
-      ->check(WholeNumber());
-  games->add_option("--train", flags->train, "games of split train");
-  games->add_option("--valid-seen", flags->valid_seen,
-                    "games of valid_seen: train layouts, new objects");
-  games->add_option("--valid-unseen", flags->valid_unseen,
-                    "games of valid_unseen: other layouts");
-  games->add_option("--receptacles", flags->receptacles,
-                    "MIN-MAX pieces of furniture a room");
-  games->add_option("--objects", flags->objects, "MIN-MAX things a room");
-  games->add_option("--layouts", flags->layouts, "train layouts");
-  games->add_option("--unseen-layouts", flags->unseen_layouts,
-                    "other layouts, for valid_unseen");
-  games->add_option("--most-per-receptacle", flags->most_per_receptacle,
-                    "most things in one piece of furniture at the start");
-  games->add_option("--most-per-class", flags->most_per_class,
-                    "most things of one class");
-  games->add_option("--turns", flags->turns,
-                    "leave out games that the planner cannot win in so many "
-                    "turns");
+  Command games =
+      app.Add("games", "Generate household games in ALFWorld's file format",
+              [flags] { return RunGames(*flags); });
+  games.Arg("--out", flags->out, "folder to write to");
+  games.Arg("--seed", flags->seed, "same seed, same games").WholeNumber();
+  games.Arg("--train", flags->train, "games of split train");
+  games.Arg("--valid-seen", flags->valid_seen,
+            "games of valid_seen: train layouts, new objects");
+  games.Arg("--valid-unseen", flags->valid_unseen,
+            "games of valid_unseen: other layouts");
+  games.Arg("--receptacles", flags->receptacles,
+            "MIN-MAX pieces of furniture a room");
+  games.Arg("--objects", flags->objects, "MIN-MAX things a room");
+  games.Arg("--layouts", flags->layouts, "train layouts");
+  games.Arg("--unseen-layouts", flags->unseen_layouts,
+            "other layouts, for valid_unseen");
+  games.Arg("--most-per-receptacle", flags->most_per_receptacle,
+            "most things in one piece of furniture at the start");
+  games.Arg("--most-per-class", flags->most_per_class,
+            "most things of one class");
+  games.Arg("--turns", flags->turns,
+            "leave out games that the planner cannot win in so many "
+            "turns");
   games
-      ->add_option("--classes", flags->classes,
-                   "small: one kind of room, 11 classes of things; full: "
-                   "kitchens, living rooms, bedrooms, bathrooms of about "
-                   "ALFWorld's size")
-      ->check(CLI::IsMember({"small", "full"}));
+      .Arg("--classes", flags->classes,
+           "small: one kind of room, 11 classes of things; full: "
+           "kitchens, living rooms, bedrooms, bathrooms of about "
+           "ALFWorld's size")
+      .OneOf({"small", "full"});
 
-  AddDemos(*games);
+  AddDemos(games);
 
   auto dir = std::make_shared<std::string>();
-  CLI::App* stats =
-      AddCommand(*games, "stats", "Count what a folder of games holds",
-                 [dir] { return RunStats(*dir); });
-  stats->add_option("DIR", *dir, "what games --out wrote")->required();
+  Command stats = games.Add("stats", "Count what a folder of games holds",
+                            [dir] { return RunStats(*dir); });
+  stats.Arg("DIR", *dir, "what games --out wrote").Required();
 
   auto games_dir = std::make_shared<std::string>();
-  CLI::App* check = AddCommand(
-      *games, "check",
+  Command check = games.Add(
+      "check",
       "Load every game of a folder as the server does, play what it records as "
       "its solution, and name what is broken or would be left out",
       [games_dir] { return RunCheck(*games_dir); });
-  check
-      ->add_option("DIR", *games_dir,
-                   "folder with a sub-folder a split, or one game")
-      ->required();
+  check.Arg("DIR", *games_dir, "folder with a sub-folder a split, or one game")
+      .Required();
 }
 
 }  // namespace atod::cli

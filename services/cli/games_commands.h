@@ -1,10 +1,10 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // atod games: household games in ALFWorld's file format; games stats.
-void AddGamesCommands(CLI::App& app);
+void AddGamesCommands(Command app);
 
 }  // namespace atod::cli

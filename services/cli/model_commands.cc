@@ -267,107 +267,88 @@ absl::StatusOr<int> RunSft(const learner::SftOptions& options) {
 
 }  // namespace
 
-void AddModelCommands(CLI::App& app) {
+void AddModelCommands(Command app) {
   auto score = std::make_shared<ScoreFlags>();
-  CLI::App* command = AddCommand(
-      app, "score", "Log-probs of given tokens, by the teacher's code",
-      [score] { return RunScore(*score); });
-  command->add_option("--model", score->model, "model folder")->required();
+  Command command =
+      app.Add("score", "Log-probs of given tokens, by the teacher's code",
+              [score] { return RunScore(*score); });
+  command.Arg("--model", score->model, "model folder").Required();
   command
-      ->add_option("--input", score->input,
-                   "lines {\"token_ids\", \"spans\": [[begin, length]]}")
-      ->required();
-  command->add_option("--temperature", score->temperature,
-                      "divides the logits (1)");
-  command->add_option("--dtype", score->dtype, "compute dtype (fp32)")
-      ->check(CLI::IsMember({"fp32", "bf16"}));
+      .Arg("--input", score->input,
+           "lines {\"token_ids\", \"spans\": [[begin, length]]}")
+      .Required();
+  command.Arg("--temperature", score->temperature, "divides the logits (1)");
+  command.Arg("--dtype", score->dtype, "compute dtype (fp32)")
+      .OneOf({"fp32", "bf16"});
 
-  command
-      ->add_option("--threads", score->threads, "compute threads, 0: all (0)")
-      ->check(Threads());
+  command.Arg("--threads", score->threads, "compute threads, 0: all (0)")
+      .Threads();
 
   auto generate = std::make_shared<GenerateFlags>();
-  command =
-      AddCommand(app, "generate", "Continue token ids, by the rollout engine",
-                 [generate] { return RunGenerate(*generate); });
-  command->add_option("--model", generate->model, "model folder")->required();
-  command
-      ->add_option("--input", generate->input, "lines {\"id\", \"token_ids\"}")
-      ->required();
-  command->add_option("--seed", generate->seed, "of the sampling noise (0)")
-      ->check(WholeNumber());
-  command->add_option("--temperature", generate->sampling.temperature,
-                      "divides the logits; 0 is greedy (1)");
-  command->add_option("--top-p", generate->sampling.top_p,
-                      "nucleus mass (1: all)");
-  command->add_option("--top-k", generate->sampling.top_k,
-                      "candidates (0: all)");
-  command->add_option("--max-tokens", generate->sampling.max_tokens,
-                      "longest continuation (512)");
-  command
-      ->add_option("--slots", generate->slots, "requests that run at once (64)")
-      ->check(CLI::Range(1, 4096));
-  command->add_option("--dtype", generate->dtype, "compute dtype (fp32)")
-      ->check(CLI::IsMember({"fp32", "bf16"}));
+  command = app.Add("generate", "Continue token ids, by the rollout engine",
+                    [generate] { return RunGenerate(*generate); });
+  command.Arg("--model", generate->model, "model folder").Required();
+  command.Arg("--input", generate->input, "lines {\"id\", \"token_ids\"}")
+      .Required();
+  command.Arg("--seed", generate->seed, "of the sampling noise (0)")
+      .WholeNumber();
+  command.Arg("--temperature", generate->sampling.temperature,
+              "divides the logits; 0 is greedy (1)");
+  command.Arg("--top-p", generate->sampling.top_p, "nucleus mass (1: all)");
+  command.Arg("--top-k", generate->sampling.top_k, "candidates (0: all)");
+  command.Arg("--max-tokens", generate->sampling.max_tokens,
+              "longest continuation (512)");
+  command.Arg("--slots", generate->slots, "requests that run at once (64)")
+      .Range(1, 4096);
+  command.Arg("--dtype", generate->dtype, "compute dtype (fp32)")
+      .OneOf({"fp32", "bf16"});
 
-  command
-      ->add_option("--threads", generate->threads,
-                   "compute threads, 0: all (0)")
-      ->check(Threads());
+  command.Arg("--threads", generate->threads, "compute threads, 0: all (0)")
+      .Threads();
 
   auto exported = std::make_shared<ExportFlags>();
-  command = AddCommand(app, "export", "Write a model as a Hugging Face folder",
-                       [exported] { return RunExport(*exported); });
-  command->add_option("--model", exported->model, "model folder");
-  command->add_option("--checkpoint", exported->checkpoint,
-                      "training checkpoint");
-  command->add_option("--out", exported->out, "folder to write")->required();
-  command->add_option("--dtype", exported->dtype, "fp32 or bf16 (unchanged)")
-      ->check(CLI::IsMember({"fp32", "bf16"}));
+  command = app.Add("export", "Write a model as a Hugging Face folder",
+                    [exported] { return RunExport(*exported); });
+  command.Arg("--model", exported->model, "model folder");
+  command.Arg("--checkpoint", exported->checkpoint, "training checkpoint");
+  command.Arg("--out", exported->out, "folder to write").Required();
+  command.Arg("--dtype", exported->dtype, "fp32 or bf16 (unchanged)")
+      .OneOf({"fp32", "bf16"});
 
   auto init = std::make_shared<InitFlags>();
-  command = AddCommand(app, "init-model", "Make a model with random weights",
-                       [init] { return RunInit(*init); });
+  command = app.Add("init-model", "Make a model with random weights",
+                    [init] { return RunInit(*init); });
   command
-      ->add_option("--config", init->config,
-                   "config.json; vocab_size and eos_token_id may be left out")
-      ->required();
-  command->add_option("--tokenizer", init->tokenizer, "tokenizer folder")
-      ->required();
-  command->add_option("--init", init->init, "unit or hf (unit)")
-      ->check(CLI::IsMember({"unit", "hf"}));
-  command->add_option("--seed", init->seed, "of the weights (0)")
-      ->check(WholeNumber());
-  command->add_option("--out", init->out, "folder to write")->required();
+      .Arg("--config", init->config,
+           "config.json; vocab_size and eos_token_id may be left out")
+      .Required();
+  command.Arg("--tokenizer", init->tokenizer, "tokenizer folder").Required();
+  command.Arg("--init", init->init, "unit or hf (unit)").OneOf({"unit", "hf"});
+  command.Arg("--seed", init->seed, "of the weights (0)").WholeNumber();
+  command.Arg("--out", init->out, "folder to write").Required();
 
   auto sft = std::make_shared<learner::SftOptions>();
-  command = AddCommand(app, "sft", "Fine-tune a model on demonstrations",
-                       [sft] { return RunSft(*sft); });
-  command->add_option("--model", sft->model_dir, "initial model folder")
-      ->required();
+  command = app.Add("sft", "Fine-tune a model on demonstrations",
+                    [sft] { return RunSft(*sft); });
+  command.Arg("--model", sft->model_dir, "initial model folder").Required();
+  command.Arg("--data", sft->data_path, "lines {\"prompt\", \"response\"}")
+      .Required();
+  command.Arg("--out", sft->out_dir, "folder to write").Required();
+  command.Arg("--updates", sft->updates, "optimiser updates (800)");
+  command.Arg("--batch-rows", sft->batch_rows, "rows an update (32)");
+  command.Arg("--lr", sft->lr, "peak learning rate (3e-3)").Number(0, 10);
+  command.Arg("--warmup", sft->warmup, "updates of warm-up (30)")
+      .WholeNumber(0, 1'000'000);
+  command.Arg("--schedule", sft->schedule, "cosine or constant");
+  command.Arg("--weight-decay", sft->weight_decay, "of matrices (0.01)")
+      .Number(0, 10);
   command
-      ->add_option("--data", sft->data_path, "lines {\"prompt\", \"response\"}")
-      ->required();
-  command->add_option("--out", sft->out_dir, "folder to write")->required();
-  command->add_option("--updates", sft->updates, "optimiser updates (800)");
-  command->add_option("--batch-rows", sft->batch_rows, "rows an update (32)");
-  command->add_option("--lr", sft->lr, "peak learning rate (3e-3)")
-      ->check(Number(0, 10));
-  command->add_option("--warmup", sft->warmup, "updates of warm-up (30)")
-      ->check(WholeNumber(0, 1'000'000));
-  command->add_option("--schedule", sft->schedule, "cosine or constant");
-  command->add_option("--weight-decay", sft->weight_decay, "of matrices (0.01)")
-      ->check(Number(0, 10));
-  command
-      ->add_option("--grad-clip", sft->grad_clip,
-                   "largest gradient norm, 0: none (1)")
-      ->check(Number(0, 1e9));
-  command->add_option("--beta2", sft->beta2, "AdamW's second beta (0.95)")
-      ->check(Number(0, 1));
-  command->add_option("--seed", sft->seed, "of the order of rows (0)")
-      ->check(WholeNumber());
-  command->add_option("--threads", sft->threads, "compute threads, 0: all (1)")
-      ->check(Threads());
+      .Arg("--grad-clip", sft->grad_clip, "largest gradient norm, 0: none (1)")
+      .Number(0, 1e9);
+  command.Arg("--beta2", sft->beta2, "AdamW's second beta (0.95)").Number(0, 1);
+  command.Arg("--seed", sft->seed, "of the order of rows (0)").WholeNumber();
+  command.Arg("--threads", sft->threads, "compute threads, 0: all (1)")
+      .Threads();
 }
 
 }  // namespace atod::cli

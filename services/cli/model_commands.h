@@ -5,6 +5,6 @@
 namespace atod::cli {
 
 // score, generate, export, init-model, sft.
-void AddModelCommands(CLI::App& app);
+void AddModelCommands(Command app);
 
 }  // namespace atod::cli

@@ -68,7 +68,7 @@ absl::StatusOr<v1::RunConfig> ConfigOf(const PanelFlags& flags) {
   }
   std::vector<std::string> sets = flags.sets;
   const auto says = [&](const char* flag) {
-    return own || flags.given->count(flag) > 0;
+    return own || flags.given.Has(flag);
   };
   const auto set = [&](const char* flag, const char* key, const auto& value) {
     if (says(flag)) sets.push_back(absl::StrCat(key, "=", value));
@@ -101,40 +101,34 @@ absl::StatusOr<v1::RunConfig> ConfigOf(const PanelFlags& flags) {
 
 }  // namespace
 
-void AddPanelFlags(CLI::App& sub, PanelFlags& flags) {
-  flags.given = &sub;
-  AddConfigFlags(sub, flags.config, flags.sets);
-  sub.add_option("--games", flags.games, "folder with a sub-folder a split");
-  sub.add_option("--split", flags.split, "split to play")
-      ->capture_default_str();
-  sub.add_option("--count", flags.count, "number of games")
-      ->capture_default_str();
-  sub.add_option("--seed", flags.seed, "which games, and the noise")
-      ->check(WholeNumber())
-      ->capture_default_str();
-  sub.add_option("--temperature", flags.temperature, "0 is greedy")
-      ->capture_default_str();
-  sub.add_option("--prompt-set", flags.prompt_set, "prompt templates")
-      ->capture_default_str();
-  sub.add_option("--history-length", flags.history_length,
-                 "turns in the history window")
-      ->capture_default_str();
-  sub.add_option("--max-turns", flags.max_turns, "turn limit")
-      ->capture_default_str();
-  sub.add_option("--max-tokens", flags.max_tokens,
-                 "longest response, tokens; without a configuration 14 for the "
-                 "compact prompts, else a quarter of --max-context up to 512");
-  sub.add_option("--max-context", flags.max_context,
-                 "longest prompt and response, tokens; without a configuration "
-                 "160 for the compact prompts, else 2560 or what the model "
-                 "has");
-  sub.add_option("--slots", flags.slots, "games played at once")
-      ->capture_default_str();
-  sub.add_option("--threads", flags.threads, "compute threads; 0: all cores");
-  sub.add_option("--device", flags.device, "where the model runs: cpu or cuda")
-      ->capture_default_str();
-  sub.add_option("--dtype", flags.dtype, "of the model: float32 or bfloat16")
-      ->capture_default_str();
+void AddPanelFlags(Command sub, PanelFlags& flags) {
+  flags.given = sub;
+  sub.ConfigFlags(flags.config, flags.sets);
+  sub.Arg("--games", flags.games, "folder with a sub-folder a split");
+  sub.Arg("--split", flags.split, "split to play").ShowDefault();
+  sub.Arg("--count", flags.count, "number of games").ShowDefault();
+  sub.Arg("--seed", flags.seed, "which games, and the noise")
+      .WholeNumber()
+      .ShowDefault();
+  sub.Arg("--temperature", flags.temperature, "0 is greedy").ShowDefault();
+  sub.Arg("--prompt-set", flags.prompt_set, "prompt templates").ShowDefault();
+  sub.Arg("--history-length", flags.history_length,
+          "turns in the history window")
+      .ShowDefault();
+  sub.Arg("--max-turns", flags.max_turns, "turn limit").ShowDefault();
+  sub.Arg("--max-tokens", flags.max_tokens,
+          "longest response, tokens; without a configuration 14 for the "
+          "compact prompts, else a quarter of --max-context up to 512");
+  sub.Arg("--max-context", flags.max_context,
+          "longest prompt and response, tokens; without a configuration "
+          "160 for the compact prompts, else 2560 or what the model "
+          "has");
+  sub.Arg("--slots", flags.slots, "games played at once").ShowDefault();
+  sub.Arg("--threads", flags.threads, "compute threads; 0: all cores");
+  sub.Arg("--device", flags.device, "where the model runs: cpu or cuda")
+      .ShowDefault();
+  sub.Arg("--dtype", flags.dtype, "of the model: float32 or bfloat16")
+      .ShowDefault();
 }
 
 std::string ModelFolder(const std::string& dir) {
@@ -191,7 +185,7 @@ absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags) {
                      absl::StrCat("no game of ", panel.options.split),
                      "a sub-folder with games"});
   }
-  if (flags.given->count("--count") > 0 && panel.tasks.size() < flags.count)
+  if (flags.given.Has("--count") && panel.tasks.size() < flags.count)
     LogWarning(absl::StrCat("--count: found ", flags.count, ", but split ",
                             panel.options.split, " has ", panel.tasks.size(),
                             " games"));

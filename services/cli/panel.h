@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
 #include "atod/v1/config.pb.h"
 #include "common/tokenizer/tokenizer.h"
+#include "services/cli/command.h"
 #include "services/envs/env_caller.h"
 #include "services/envs/environment.h"
 #include "services/rollout/engine.h"
@@ -25,7 +25,7 @@ struct PanelFlags {
   std::vector<std::string> sets;
   bool train_split = false;        // its training split, not that of eval
   bool train_temperature = false;  // likewise
-  const CLI::App* given = nullptr;
+  Command given;                   // which flags the command line has
   std::string model;  // folder of the model that plays; empty: a policy plays
   std::string games;
   std::string split = "valid_seen";
@@ -45,7 +45,7 @@ struct PanelFlags {
 };
 
 // The flags of `sub` that fill `flags`, which outlives it.
-void AddPanelFlags(CLI::App& sub, PanelFlags& flags);
+void AddPanelFlags(Command sub, PanelFlags& flags);
 
 struct Panel {
   v1::RunConfig config;  // what is played; model.path is the model's folder

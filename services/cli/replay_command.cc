@@ -296,30 +296,28 @@ absl::StatusOr<int> RunCompare(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-void AddReplayCommand(CLI::App& app) {
+void AddReplayCommand(Command app) {
   auto a = std::make_shared<std::string>();
   auto b = std::make_shared<std::string>();
-  CLI::App* compare = AddCommand(
-      app, "compare",
+  Command compare = app.Add(
+      "compare",
       "two runs' stored trajectories and last weights, to the bit; exit 1 when "
       "they differ",
       [=] { return RunCompare(*a, *b); });
-  compare->add_option("RUN_A", *a)->required();
-  compare->add_option("RUN_B", *b)->required();
+  compare.Arg("RUN_A", *a).Required();
+  compare.Arg("RUN_B", *b).Required();
 
   auto flags = std::make_shared<Flags>();
-  CLI::App* sub = AddCommand(
-      app, "replay",
+  Command sub = app.Add(
+      "replay",
       "play trajectories again alone and compare them to the bit; exit 1 when "
       "one differs",
       [=] { return RunReplay(*flags); });
-  sub->add_option("RUN_DIR", flags->run_dir)->required();
-  sub->add_option("TRAJECTORY_ID", flags->ids,
-                  "STEP/GROUP/SAMPLE or eval/STEP/GROUP/SAMPLE; several");
-  sub->add_option("--random", flags->random,
-                  "so many random trajectories of the run");
-  sub->add_option("--seed", flags->seed, "which --random picks (0)")
-      ->check(WholeNumber());
+  sub.Arg("RUN_DIR", flags->run_dir).Required();
+  sub.Arg("TRAJECTORY_ID", flags->ids,
+          "STEP/GROUP/SAMPLE or eval/STEP/GROUP/SAMPLE; several");
+  sub.Arg("--random", flags->random, "so many random trajectories of the run");
+  sub.Arg("--seed", flags->seed, "which --random picks (0)").WholeNumber();
 }
 
 }  // namespace atod::cli

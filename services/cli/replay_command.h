@@ -1,10 +1,10 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // replay, compare.
-void AddReplayCommand(CLI::App& app);
+void AddReplayCommand(Command app);
 
 }  // namespace atod::cli

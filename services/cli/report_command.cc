@@ -69,21 +69,20 @@ absl::StatusOr<int> RunReport(const Flags& flags) {
 
 }  // namespace
 
-void AddReportCommand(CLI::App& app) {
+void AddReportCommand(Command app) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* sub = AddCommand(
-      app, "report",
-      "one HTML page of a run, or of several: tables, curves, health",
+  Command sub = app.Add(
+      "report", "one HTML page of a run, or of several: tables, curves, health",
       [=] { return RunReport(*flags); });
-  sub->add_option("RUN", flags->runs, "folders of runs")->required();
-  sub->add_flag("--compare", flags->compare,
-                "runs in the same axes, with paired differences; else one part "
-                "a run");
-  sub->add_option("--out", flags->out,
-                  "HTML file; of one run: default RUN/report.html");
-  sub->add_option("--markdown", flags->markdown,
-                  "also the tables as a Markdown file, with the curves beside "
-                  "it as .svg");
+  sub.Arg("RUN", flags->runs, "folders of runs").Required();
+  sub.Flag("--compare", flags->compare,
+           "runs in the same axes, with paired differences; else one part "
+           "a run");
+  sub.Arg("--out", flags->out,
+          "HTML file; of one run: default RUN/report.html");
+  sub.Arg("--markdown", flags->markdown,
+          "also the tables as a Markdown file, with the curves beside "
+          "it as .svg");
 }
 
 }  // namespace atod::cli

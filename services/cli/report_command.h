@@ -1,10 +1,10 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // `atod report`.
-void AddReportCommand(CLI::App& app);
+void AddReportCommand(Command app);
 
 }  // namespace atod::cli

@@ -252,55 +252,47 @@ absl::StatusOr<int> ShowTrajectory(const std::string& run_dir,
 
 }  // namespace
 
-void AddRunCommands(CLI::App& app) {
+void AddRunCommands(Command app) {
   auto flags = std::make_shared<StatusFlags>();
-  CLI::App* status =
-      AddCommand(app, "status", "what a running learner does right now",
-                 [=] { return RunStatus(*flags); });
-  status->add_option("RUN_DIR", flags->run_dir,
-                     "folder of the run, which knows the learner's address; "
-                     "also of one that has stopped");
-  AddConfigFlags(*status, flags->config, flags->sets);
-  status->add_option("--learner", flags->learner,
-                     "address, instead of rpc.learner");
-  status->add_flag("--insecure", flags->insecure,
-                   "allow plaintext beyond loopback (rpc.insecure)");
+  Command status = app.Add("status", "what a running learner does right now",
+                           [=] { return RunStatus(*flags); });
+  status.Arg("RUN_DIR", flags->run_dir,
+             "folder of the run, which knows the learner's address; "
+             "also of one that has stopped");
+  status.ConfigFlags(flags->config, flags->sets);
+  status.Arg("--learner", flags->learner, "address, instead of rpc.learner");
+  status.Flag("--insecure", flags->insecure,
+              "allow plaintext beyond loopback (rpc.insecure)");
 
   auto address = std::make_shared<std::string>();
   auto metrics = std::make_shared<bool>(false);
-  CLI::App* health =
-      AddCommand(app, "health", "whether a service answers; for probes",
-                 [=] { return RunHealth(*address, *metrics); });
-  health->add_option("HOST:PORT", *address, "of its gRPC server")->required();
-  health->add_flag("--metrics", *metrics,
-                   "ask /metrics instead: a rollout worker has no server");
+  Command health = app.Add("health", "whether a service answers; for probes",
+                           [=] { return RunHealth(*address, *metrics); });
+  health.Arg("HOST:PORT", *address, "of its gRPC server").Required();
+  health.Flag("--metrics", *metrics,
+              "ask /metrics instead: a rollout worker has no server");
 
   auto run_dir = std::make_shared<std::string>();
   auto step = std::make_shared<int64_t>(-1);
   auto eval = std::make_shared<bool>(false);
   auto id = std::make_shared<std::string>();
-  CLI::App* trajectories =
-      app.add_subcommand("trajectories", "the episodes of a run");
-  trajectories->require_subcommand(1);
-  CLI::App* list =
-      AddCommand(*trajectories, "list", "one line an accepted trajectory",
-                 [=] { return ListTrajectories(*run_dir, *step, *eval); });
-  list->add_option("RUN_DIR", *run_dir)->required();
-  list->add_option("--step", *step, "only this step");
-  list->add_flag("--eval", *eval, "evaluation instead of training");
-  CLI::App* show =
-      AddCommand(*trajectories, "show",
-                 "one trajectory: text, actions, d, h, w, advantage",
-                 [=] { return ShowTrajectory(*run_dir, *id); });
-  show->add_option("RUN_DIR", *run_dir)->required();
-  show->add_option("ID", *id, "STEP/GROUP/SAMPLE or eval/STEP/GROUP/SAMPLE")
-      ->required();
+  Command trajectories = app.Add("trajectories", "the episodes of a run");
+  Command list = trajectories.Add(
+      "list", "one line an accepted trajectory",
+      [=] { return ListTrajectories(*run_dir, *step, *eval); });
+  list.Arg("RUN_DIR", *run_dir).Required();
+  list.Arg("--step", *step, "only this step");
+  list.Flag("--eval", *eval, "evaluation instead of training");
+  Command show = trajectories.Add(
+      "show", "one trajectory: text, actions, d, h, w, advantage",
+      [=] { return ShowTrajectory(*run_dir, *id); });
+  show.Arg("RUN_DIR", *run_dir).Required();
+  show.Arg("ID", *id, "STEP/GROUP/SAMPLE or eval/STEP/GROUP/SAMPLE").Required();
 
-  CLI::App* check =
-      AddCommand(app, "check-ledger",
-                 "recount a run's ledger; exit 1 when it does not hold",
-                 [=] { return RunCheckLedger(*run_dir); });
-  check->add_option("RUN_DIR", *run_dir)->required();
+  Command check = app.Add(
+      "check-ledger", "recount a run's ledger; exit 1 when it does not hold",
+      [=] { return RunCheckLedger(*run_dir); });
+  check.Arg("RUN_DIR", *run_dir).Required();
 }
 
 }  // namespace atod::cli

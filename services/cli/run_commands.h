@@ -1,10 +1,10 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // status, trajectories list, trajectories show, check-ledger.
-void AddRunCommands(CLI::App& app);
+void AddRunCommands(Command app);
 
 }  // namespace atod::cli

@@ -253,7 +253,7 @@ absl::StatusOr<int> TrainTokenizer(const std::vector<std::string>& data,
 
 }  // namespace
 
-void AddTextCommands(CLI::App& app) {
+void AddTextCommands(Command app) {
   struct Flags {
     std::string model, env, prompt_set = "paper", input, out, split = "gpt2";
     std::vector<std::string> data;
@@ -262,59 +262,58 @@ void AddTextCommands(CLI::App& app) {
   };
   const auto flags = std::make_shared<Flags>();
 
-  CLI::App* tokenize = AddCommand(
-      app, "tokenize", "Text to token ids: one JSON string a line on stdin",
-      [flags] { return Tokenize(flags->model, flags->decode); });
-  tokenize->add_option("--model", flags->model, "Folder with tokenizer.json")
-      ->required();
-  tokenize->add_flag("--decode", flags->decode, "Ids to text");
+  Command tokenize =
+      app.Add("tokenize", "Text to token ids: one JSON string a line on stdin",
+              [flags] { return Tokenize(flags->model, flags->decode); });
+  tokenize.Arg("--model", flags->model, "Folder with tokenizer.json")
+      .Required();
+  tokenize.Flag("--decode", flags->decode, "Ids to text");
 
-  CLI::App* chat = AddCommand(
-      app, "chat-template",
+  Command chat = app.Add(
+      "chat-template",
       "Messages (a JSON list on stdin) to text in the model's chat format",
       [flags] { return ChatTemplate(flags->model, !flags->no_thinking); });
-  chat->add_option("--model", flags->model, "Folder with tokenizer.json")
-      ->required();
-  chat->add_flag("--no-thinking", flags->no_thinking,
-                 "Put an empty thinking block into the generation prompt");
+  chat.Arg("--model", flags->model, "Folder with tokenizer.json").Required();
+  chat.Flag("--no-thinking", flags->no_thinking,
+            "Put an empty thinking block into the generation prompt");
 
-  CLI::App* prompt = AddCommand(
-      app, "prompt", "Render the prompt of one turn for each line of a file",
+  Command prompt = app.Add(
+      "prompt", "Render the prompt of one turn for each line of a file",
       [flags] { return Prompt(flags->env, flags->prompt_set, flags->input); });
-  prompt->add_option("--env", flags->env, "Environment")
-      ->required()
-      ->check(CLI::IsMember({"alfworld", "textworld", "webshop", "search"}));
-  prompt->add_option("--prompt-set", flags->prompt_set, "Prompt set")
-      ->check(CLI::IsMember({"paper", "released", "compact"}))
-      ->capture_default_str();
+  prompt.Arg("--env", flags->env, "Environment")
+      .Required()
+      .OneOf({"alfworld", "textworld", "webshop", "search"});
+  prompt.Arg("--prompt-set", flags->prompt_set, "Prompt set")
+      .OneOf({"paper", "released", "compact"})
+      .ShowDefault();
   prompt
-      ->add_option("--input", flags->input,
-                   "JSONL: task, observation, admissible, history "
-                   "[{observation, action}], step (turns played), fields")
-      ->required();
+      .Arg("--input", flags->input,
+           "JSONL: task, observation, admissible, history "
+           "[{observation, action}], step (turns played), fields")
+      .Required();
 
-  CLI::App* train = AddCommand(
-      app, "train-tokenizer", "Learn a byte-level BPE from texts", [flags] {
+  Command train =
+      app.Add("train-tokenizer", "Learn a byte-level BPE from texts", [flags] {
         flags->trainer.split =
             flags->split == "gpt2" ? SplitRule::kGpt2 : SplitRule::kQwen2;
         return TrainTokenizer(flags->data, flags->trainer, flags->out);
       });
   train
-      ->add_option("--data", flags->data,
-                   "JSONL files with text, or prompt and response")
-      ->required();
+      .Arg("--data", flags->data,
+           "JSONL files with text, or prompt and response")
+      .Required();
   train
-      ->add_option("--vocab-size", flags->trainer.vocab_size,
-                   "Most ids: bytes, merges and special tokens")
-      ->required();
+      .Arg("--vocab-size", flags->trainer.vocab_size,
+           "Most ids: bytes, merges and special tokens")
+      .Required();
   train
-      ->add_option("--min-frequency", flags->trainer.min_frequency,
-                   "Pairs that occur less often are not merged")
-      ->capture_default_str();
-  train->add_option("--split", flags->split, "How text falls into pieces")
-      ->check(CLI::IsMember({"gpt2", "qwen2"}))
-      ->capture_default_str();
-  train->add_option("--out", flags->out, "Folder to write")->required();
+      .Arg("--min-frequency", flags->trainer.min_frequency,
+           "Pairs that occur less often are not merged")
+      .ShowDefault();
+  train.Arg("--split", flags->split, "How text falls into pieces")
+      .OneOf({"gpt2", "qwen2"})
+      .ShowDefault();
+  train.Arg("--out", flags->out, "Folder to write").Required();
 }
 
 }  // namespace atod::cli

@@ -1,10 +1,10 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
 // tokenize, chat-template, prompt, train-tokenizer.
-void AddTextCommands(CLI::App& app);
+void AddTextCommands(Command app);
 
 }  // namespace atod::cli

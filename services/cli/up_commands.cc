@@ -44,31 +44,30 @@ absl::StatusOr<int> Up(const Flags& flags, bool learner_only) {
                                 .learner_only = learner_only});
 }
 
-void Add(CLI::App& app, const std::string& name, const std::string& summary,
+void Add(Command app, const std::string& name, const std::string& summary,
          bool learner_only) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* sub =
-      AddCommand(app, name, summary, [=] { return Up(*flags, learner_only); });
-  AddConfigFlags(*sub, flags->config, flags->sets);
-  sub->add_flag("--print-config", flags->print_config,
-                "print every value and where it came from, then end");
-  sub->add_flag("--dry-run", flags->dry_run,
-                "check the inputs and print what would happen, then end");
-  sub->add_option("--resume", flags->resume,
-                  "go on from the newest checkpoint of the run, or from the "
-                  "checkpoint in a folder")
-      ->type_name("[latest|DIR]")
-      ->expected(0, 1)
-      ->default_str("latest");
-  sub->add_option("--fork", flags->fork,
-                  "a new run that starts where another one stood at its "
-                  "checkpoint of a step")
-      ->type_name("RUN@STEP");
+  Command sub =
+      app.Add(name, summary, [=] { return Up(*flags, learner_only); });
+  sub.ConfigFlags(flags->config, flags->sets);
+  sub.Flag("--print-config", flags->print_config,
+           "print every value and where it came from, then end");
+  sub.Flag("--dry-run", flags->dry_run,
+           "check the inputs and print what would happen, then end");
+  sub.Arg("--resume", flags->resume,
+          "go on from the newest checkpoint of the run, or from the "
+          "checkpoint in a folder")
+      .Type("[latest|DIR]")
+      .OrAlone("latest");
+  sub.Arg("--fork", flags->fork,
+          "a new run that starts where another one stood at its "
+          "checkpoint of a step")
+      .Type("RUN@STEP");
 }
 
 }  // namespace
 
-void AddUpCommands(CLI::App& app) {
+void AddUpCommands(Command app) {
   Add(app, "up", "run everything on this machine: services, training, progress",
       false);
   Add(app, "train", "run the learner only; the other services are elsewhere",

@@ -66,13 +66,13 @@ absl::StatusOr<int> VerifyAndPrint(const std::string& dir) {
 
 }  // namespace
 
-void AddVerifyModelCommand(CLI::App& app) {
+void AddVerifyModelCommand(Command app) {
   const auto dir = std::make_shared<std::string>();
-  AddCommand(app, "verify-model",
-             "Account for every tensor and file of a model; exit 1 on a fault",
-             [dir] { return VerifyAndPrint(*dir); })
-      ->add_option("DIR", *dir, "Model folder")
-      ->required();
+  app.Add("verify-model",
+          "Account for every tensor and file of a model; exit 1 on a fault",
+          [dir] { return VerifyAndPrint(*dir); })
+      .Arg("DIR", *dir, "Model folder")
+      .Required();
 }
 
 }  // namespace atod::cli

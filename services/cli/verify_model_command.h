@@ -1,9 +1,9 @@
 #pragma once
 
-#include "CLI/CLI.hpp"
+#include "services/cli/command.h"
 
 namespace atod::cli {
 
-void AddVerifyModelCommand(CLI::App& app);
+void AddVerifyModelCommand(Command app);
 
 }  // namespace atod::cli
