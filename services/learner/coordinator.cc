@@ -64,6 +64,7 @@ absl::StatusOr<Coordinator::SessionId> Coordinator::Connect(
   SessionId id = 0;
   {
     absl::MutexLock lock(&mutex_);
+    if (absl::Status free = CheckName(hello); !free.ok()) return free;
     id = next_session_++;
     Session& session = sessions_[id];
     session.hello = hello;
@@ -470,6 +471,30 @@ int Coordinator::connected() const {
 }
 
 // --- Under the lock.
+
+absl::Status Coordinator::CheckName(const v1::Hello& hello) {
+  for (auto& [id, other] : sessions_) {
+    if (!other.connected || other.hello.worker() != hello.worker() ||
+        other.hello.life() == hello.life()) {
+      continue;
+    }
+    // What a dying process sent may still be on its way when the next one asks.
+    const absl::Time asked =
+        other.rivals.try_emplace(hello.life(), clock_->Now()).first->second;
+    if (other.last_heard - asked < 2 * absl::Seconds(options_.beat_seconds)) {
+      return absl::UnavailableError(
+          absl::StrCat("worker ", hello.worker(),
+                       ": the learner has one of this name, which may be gone; "
+                       "ask again"));
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        "worker ", hello.worker(),
+        ": name: found the name of another worker, which lives, expected a "
+        "name of its own: start each worker of a machine with another "
+        "--index"));
+  }
+  return absl::OkStatus();
+}
 
 void Coordinator::Send(Session& session, v1::CoordinatorMessage message,
                        Wakes& wakes) {

@@ -93,10 +93,12 @@ class Coordinator {
   Coordinator(CoordinatorOptions options, Clock* clock);
 
   // --- Workers.
-  // A worker's stream begins. A session of the same name ends, and its leases
-  // pass to the new one; nothing is granted before the first Beat has said
-  // which of them the worker still plays. FAILED_PRECONDITION, naming the first
-  // difference, when the worker's settings or model are not the run's.
+  // A worker's stream begins. An earlier session of the same process, or one of
+  // the same name whose stream broke, ends, and its leases pass to the new one;
+  // nothing is granted before the first Beat has said which of them the worker
+  // still plays. FAILED_PRECONDITION, naming the first difference, when the
+  // worker's settings or model are not the run's, and when another process of
+  // its name lives; UNAVAILABLE while that one may be gone.
   absl::StatusOr<SessionId> Connect(const v1::Hello& hello,
                                     std::function<void()> wake);
   // What the worker works on. A lease that it named before, or took over, and
@@ -196,10 +198,15 @@ class Coordinator {
     bool connected = true;
     absl::Time broken_at;
     bool took_over = false;  // leases, and has not said which it plays
+    // Processes that asked for its name while it was connected, and since when.
+    std::map<std::string, absl::Time> rivals;
   };
   // Wakes to call once the lock is released.
   using Wakes = std::vector<std::function<void()>>;
 
+  // Whether no other living process has the worker's name.
+  absl::Status CheckName(const v1::Hello& hello)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Send(Session& session, v1::CoordinatorMessage message, Wakes& wakes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Grants what can be granted.

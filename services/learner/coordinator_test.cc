@@ -159,6 +159,44 @@ TEST_F(CoordinatorTest, AWorkerThatComesBackInTimeKeepsWhatItStillPlays) {
             v1::SubmitReply::SUPERSEDED);
 }
 
+TEST_F(CoordinatorTest, ASecondProcessOfALivingWorkersNameIsRefused) {
+  const auto ask = [&](const std::string& life) {
+    v1::Hello hello = MakeHello("w", 8);
+    hello.set_life(life);
+    return coordinator_->Connect(hello, [] {});
+  };
+  const SessionId first = ask("1").value();
+  EXPECT_TRUE(absl::IsUnavailable(ask("2").status())) << "it may be dead";
+  clock_.Advance(2 * absl::Seconds(options_.beat_seconds));
+  EXPECT_TRUE(absl::IsUnavailable(ask("2").status()));
+  coordinator_->Beat(first, {});
+  const absl::Status refused = ask("2").status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()),
+              testing::AllOf(HasSubstr("worker w"), HasSubstr("--index")));
+  EXPECT_TRUE(coordinator_->TakeOutbox(first).has_value()) << "it plays on";
+  EXPECT_TRUE(absl::IsUnavailable(ask("3").status())) << "just started";
+  // Whoever comes back, and whoever comes after a broken stream, gets in.
+  const SessionId again = ask("1").value();
+  EXPECT_FALSE(coordinator_->TakeOutbox(first).has_value());
+  coordinator_->Disconnect(again);
+  EXPECT_TRUE(ask("2").ok());
+  EXPECT_EQ(coordinator_->connected(), 1);
+}
+
+TEST_F(CoordinatorTest, AWorkersNameIsFreeOnceItWasSilentForTooLong) {
+  v1::Hello hello = MakeHello("w", 8);
+  hello.set_life("of a machine that lost its power");
+  ASSERT_TRUE(coordinator_->Connect(hello, [] {}).ok());
+  hello.set_life("restarted");
+  clock_.Advance(options_.silent / 2);
+  EXPECT_TRUE(
+      absl::IsUnavailable(coordinator_->Connect(hello, [] {}).status()));
+  clock_.Advance(options_.silent / 2);
+  coordinator_->Tick();
+  EXPECT_TRUE(coordinator_->Connect(hello, [] {}).ok());
+}
+
 TEST_F(CoordinatorTest, ASilentWorkerLosesItsLeases) {
   const SessionId w = Join("w", 8);
   ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());

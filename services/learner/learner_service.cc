@@ -95,8 +95,9 @@ class LearnerServiceImpl::WorkStream final
       auto connected = service_.coordinator_.Connect(
           in_.hello(), [gate = gate_] { gate->Wake(); });
       if (!connected.ok()) {
-        service_.TellOnce(
-            absl::StrCat("refused: ", connected.status().message()));
+        if (!absl::IsUnavailable(connected.status()))
+          service_.TellOnce(
+              absl::StrCat("refused: ", connected.status().message()));
         return connected.status();
       }
       spdlog::info("worker {} joined with {} slots", in_.hello().worker(),

@@ -40,7 +40,7 @@ class LearnerServiceImpl final : public v1::LearnerService::CallbackService {
  private:
   class WorkStream;
   void TickLoop();
-  // A worker that is refused asks again.
+  // A worker that is refused may ask again.
   void TellOnce(const std::string& warning);
 
   Coordinator& coordinator_;

@@ -80,9 +80,11 @@ absl::StatusOr<std::unique_ptr<envs::EnvClient>> ConnectEnvs(
 }
 
 v1::Hello MakeHello(const v1::RunConfig& config, const std::string& name,
-                    const ModelEngine& engine, const Tokenizer& tokenizer) {
+                    const std::string& life, const ModelEngine& engine,
+                    const Tokenizer& tokenizer) {
   v1::Hello hello;
   hello.set_worker(name);
+  hello.set_life(life);
   hello.set_slots(config.rollout().slots());
   hello.add_envs(config.env().name());
   hello.add_layouts("windowed");
@@ -109,6 +111,8 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
                      .expected = "the folder of a model"});
   }
   const std::string name = WorkerName(args.index);
+  const std::string life =
+      absl::StrCat(name, "-", getpid(), "-", absl::ToUnixMicros(absl::Now()));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(config.model().path()));
   model::SetComputeThreads(config.threads().rollout());
@@ -155,8 +159,7 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
       {.name = name,
        .loop = {.slots = config.rollout().slots(),
                 .max_context = static_cast<uint32_t>(engine->max_context()),
-                .nonce = absl::StrCat(name, "-", getpid(), "-",
-                                      absl::ToUnixMicros(absl::Now()))},
+                .nonce = life},
        .install =
            [&](const weights::WeightSnapshot& snapshot) {
              return engine->InstallWeights(snapshot);
@@ -164,13 +167,13 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
        .installed =
            [&](const std::string& hash) { weights->ReportInstalled(hash); }});
   stop.Set(&worker);
-  WorkerClient client(learner,
-                      {.hello = MakeHello(config, name, *engine, *tokenizer)},
-                      {.on_message =
-                           [&](v1::CoordinatorMessage message) {
-                             worker.OnMessage(std::move(message));
-                           },
-                       .on_refused = refused});
+  WorkerClient client(
+      learner, {.hello = MakeHello(config, name, life, *engine, *tokenizer)},
+      {.on_message =
+           [&](v1::CoordinatorMessage message) {
+             worker.OnMessage(std::move(message));
+           },
+       .on_refused = refused});
   weights = std::make_unique<weights::WeightsClient>(
       learner,
       weights::WeightsClient::Options{
