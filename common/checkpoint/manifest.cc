@@ -70,11 +70,11 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& dir) {
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   ATOD_ASSIGN_OR_RETURN(const json root, ParseJson(text, path));
   const json files = root.is_object() ? root.value("files", json()) : json();
-  if (!files.is_array()) {
+  if (!files.is_array() || files.empty()) {
     return BadInput({.file = path,
                      .field = "files",
                      .found = JsonPreview(files),
-                     .expected = "an array"});
+                     .expected = "an array of the folder's files"});
   }
   Manifest out;
   out.info = root.value("info", json());

@@ -32,7 +32,7 @@ struct Manifest {
 absl::Status WriteManifest(const std::string& dir, const nlohmann::json& info);
 
 // Reads DIR/MANIFEST.json without looking at the files. NOT_FOUND when there
-// is none: the folder is incomplete.
+// is none: the folder is incomplete. One that lists no file is refused.
 absl::StatusOr<Manifest> ReadManifest(const std::string& dir);
 
 // Every listed file that is missing, or has another size or hash. Files that

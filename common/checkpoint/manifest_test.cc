@@ -78,6 +78,8 @@ TEST_F(ManifestTest, WritingAgainCoversTheFilesOfNow) {
 TEST_F(ManifestTest, BrokenManifestsAreRefused) {
   Write(kManifestName, "{\"files\": 1}");
   EXPECT_THAT(Error(), HasSubstr("MANIFEST.json: files: found 1"));
+  Write(kManifestName, "{\"files\": []}");
+  EXPECT_THAT(Error(), HasSubstr("MANIFEST.json: files: found [], expected"));
   Write(kManifestName, "{");
   EXPECT_THAT(Error(), HasSubstr("MANIFEST.json:1: found an early end"));
   for (const char* path : {"/etc/passwd", "../x", "a/../../x", "", "."}) {

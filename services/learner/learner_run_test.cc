@@ -708,6 +708,26 @@ TEST_F(LearnerRunTest, ADamagedCheckpointIsRefusedByFile) {
   EXPECT_THAT(
       LoadCheckpoint(root_ + "/damaged/checkpoints/last").status().message(),
       testing::HasSubstr("optimizer.safetensors"));
+  // A file that the manifest does not vouch for may be damaged unseen.
+  const std::string manifest =
+      root_ + "/damaged/checkpoints/last/MANIFEST.json";
+  nlohmann::json json = nlohmann::json::parse(ReadFile(manifest).value());
+  for (auto entry = json["files"].begin(); entry != json["files"].end();)
+    entry = (*entry)["path"] == "optimizer.safetensors"
+                ? json["files"].erase(entry)
+                : entry + 1;
+  for (const auto& files : {json["files"], nlohmann::json::array()}) {
+    ASSERT_TRUE(
+        WriteFileAtomic(manifest, nlohmann::json{{"files", files}}.dump())
+            .ok());
+    const absl::Status refused =
+        LoadCheckpoint(root_ + "/damaged/checkpoints/last").status();
+    EXPECT_TRUE(absl::IsInvalidArgument(refused));
+    EXPECT_THAT(
+        std::string(refused.message()),
+        testing::HasSubstr(files.empty() ? "MANIFEST.json: files: found []"
+                                         : "found no optimizer.safetensors"));
+  }
   EXPECT_FALSE(FindCheckpoint(root_ + "/damaged", root_ + "/nothing").ok());
   EXPECT_EQ(FindCheckpoint(root_ + "/none", "latest").value(), "");
 }

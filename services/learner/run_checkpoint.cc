@@ -115,6 +115,22 @@ json ToJson(const RunCheckpoint& s) {
           {"world_size", s.world_size}};
 }
 
+// A manifest vouches only for what it lists.
+absl::Status CheckListed(const std::string& dir, const Manifest& manifest) {
+  for (const char* path :
+       {"config.resolved.yaml", "ledger.db", "model/config.json",
+        "model/model.safetensors", "optimizer.safetensors", "state.json"}) {
+    if (std::none_of(manifest.files.begin(), manifest.files.end(),
+                     [&](const ManifestFile& f) { return f.path == path; })) {
+      return BadInput({.file = absl::StrCat(dir, "/", kManifestName),
+                       .field = "files",
+                       .found = absl::StrCat("no ", path),
+                       .expected = "every file of a checkpoint"});
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status SaveCheckpoint(
@@ -186,9 +202,11 @@ absl::StatusOr<std::string> FindCheckpoint(const RunFolder& run,
 }
 
 absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
+  const auto manifest = VerifyManifest(dir);
   // Damage is no passing trouble: a restart finds it again.
-  if (const absl::Status whole = VerifyManifest(dir).status(); !whole.ok())
-    return absl::InvalidArgumentError(whole.message());
+  if (!manifest.ok())
+    return absl::InvalidArgumentError(manifest.status().message());
+  ATOD_RETURN_IF_ERROR(CheckListed(dir, *manifest));
   const std::string path = CheckpointFolder(dir).state();
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   ATOD_ASSIGN_OR_RETURN(const json j, ParseJson(text, path));

@@ -60,7 +60,7 @@ absl::StatusOr<std::string> FindCheckpoint(const RunFolder& run,
                                            const std::string& resume);
 
 // Verifies every file and reads state.json. INVALID_ARGUMENT names the file
-// that is damaged or missing.
+// that is damaged, missing or not listed in the manifest.
 absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir);
 
 // What `resume` means, loaded. A damaged checkpoint is passed over by "latest",
