@@ -34,12 +34,11 @@
 #include "services/learner/learner_run.h"
 #include "services/learner/learner_service.h"
 #include "services/learner/ledger.h"
-#include "services/learner/ledger_check.h"
 #include "services/learner/peers_client.h"
 #include "services/learner/policy_trainer.h"
 #include "services/learner/recipe_of.h"
 #include "services/learner/run_checkpoint.h"
-#include "services/learner/run_fork.h"
+#include "services/learner/run_start.h"
 #include "services/learner/run_state.h"
 #include "services/learner/step_settings.h"
 #include "services/learner/trajectory_store.h"
@@ -95,29 +94,6 @@ PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c,
   return options;
 }
 
-// The folder of a new run must be empty of runs; that of a resumed one may be
-// anything.
-absl::Status CheckFolder(const RunFolder& run, const std::string& resume) {
-  if (!resume.empty()) return absl::OkStatus();
-  fs::path found;
-  if (fs::exists(run.ledger())) {
-    // A start that was refused before it gave out work left an empty one.
-    ATOD_ASSIGN_OR_RETURN(const bool used, HasWork(run.ledger()));
-    if (used) found = run.ledger();
-  }
-  std::error_code ec;
-  const auto size = fs::file_size(run.metrics(), ec);
-  if (!ec && size > 0) found = run.metrics();
-  return found.empty()
-             ? absl::OkStatus()
-             : BadInput(
-                   {.file = run.dir(),
-                    .field = "name",
-                    .found =
-                        absl::StrCat("a run (", found.filename().string(), ")"),
-                    .expected = "a new name, or --resume latest to go on"});
-}
-
 // Says what has changed since the checkpoint that a run goes on from.
 absl::Status TellChanges(const std::string& checkpoint_dir,
                          const RunCheckpoint& checkpoint,
@@ -169,19 +145,14 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
     TidyCheckpoints(run);
   }
 
-  // Where to go on from.
-  FoundCheckpoint found;
-  if (!args.resume.empty()) {
-    ATOD_ASSIGN_OR_RETURN(found, OpenCheckpoint(run, args.resume));
-  }
-  if (!args.fork.empty() && found.dir.empty() && !args.dry_run) {
-    ATOD_RETURN_IF_ERROR(ForkRun(args.fork, config.runs_dir(), run));
-    ATOD_ASSIGN_OR_RETURN(found, OpenCheckpoint(run, "latest"));
-  }
-  ATOD_ASSIGN_OR_RETURN(const ForkOrigin origin, ReadForkOrigin(run));
-  const std::string checkpoint_dir = found.dir;
+  ATOD_ASSIGN_OR_RETURN(RunStart begin, FindStart(run, config.runs_dir(),
+                                                  {.resume = args.resume,
+                                                   .fork = args.fork,
+                                                   .dry_run = args.dry_run}));
+  const ForkOrigin& origin = begin.origin;
+  const std::string checkpoint_dir = begin.from.dir;
   const CheckpointFolder checkpoint(checkpoint_dir);
-  RunCheckpoint start = std::move(found.state);
+  RunCheckpoint start = std::move(begin.from.state);
   if (!checkpoint_dir.empty())
     ATOD_RETURN_IF_ERROR(TellChanges(checkpoint_dir, start, config));
   ATOD_ASSIGN_OR_RETURN(const Recipe recipe, RecipeOf(config.algorithm()));
@@ -297,10 +268,6 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
                incarnation, server->address());
   if (!checkpoint_dir.empty())
     spdlog::info("going on after step {} from {}", start.step, checkpoint_dir);
-  else if (!args.resume.empty())
-    LogWarning(absl::StrCat(run.dir(),
-                            ": no checkpoint to go on from: starting from the "
-                            "beginning, without the steps recorded so far"));
 
   // Peers, then the run.
   const KeepTrying keep_trying = [&] {

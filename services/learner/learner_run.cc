@@ -506,6 +506,7 @@ absl::Status LearnerRun::SaveCheckpoint(bool best) {
         ATOD_RETURN_IF_ERROR(parts_.trainer->SaveOptimizer(to.optimizer()));
         return parts_.ledger->SnapshotTo(to.ledger());
       }));
+  ATOD_RETURN_IF_ERROR(parts_.ledger->Saved(checkpoint_.step));
   checkpoint_seconds_ = watch.Seconds();
   saved_ = true;
   spdlog::info("checkpoint of step {}{}", checkpoint_.step,

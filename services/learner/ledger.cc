@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS superseded(
   incarnation INTEGER, was TEXT);
 CREATE TABLE IF NOT EXISTS updates(
   step INTEGER, upd INTEGER, count INTEGER, digest TEXT, incarnation INTEGER);
+CREATE TABLE IF NOT EXISTS checkpoints(step INTEGER, incarnation INTEGER);
 CREATE INDEX IF NOT EXISTS in_flight_id
   ON in_flight(purpose, step, grp, sample);
 )sql";
@@ -213,6 +214,15 @@ absl::Status Ledger::Drop(const WorkId& id, const std::string& reason) {
     ATOD_ASSIGN_OR_RETURN(Statement land,
                           Statement::Prepare(db_, kLand, path_));
     return land.Bind(id).Run();
+  });
+}
+
+absl::Status Ledger::Saved(uint32_t step) {
+  return Transaction([&] {
+    ATOD_ASSIGN_OR_RETURN(
+        Statement saved,
+        Statement::Prepare(db_, "INSERT INTO checkpoints VALUES (?,?)", path_));
+    return saved.Bind(step).Bind(incarnation_).Run();
   });
 }
 

@@ -61,6 +61,9 @@ class Ledger {
                        const std::vector<std::vector<WorkId>>& updates);
   absl::Status Drop(const WorkId& id, const std::string& reason);
 
+  // A checkpoint of `step` is in its place.
+  absl::Status Saved(uint32_t step);
+
   // Starts a new life of the run: whatever was issued after `from` is
   // superseded, in one transaction. Returns the new incarnation; the first is
   // 1. FAILED_PRECONDITION, and nothing changed, when the snapshot disagrees.

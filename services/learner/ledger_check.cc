@@ -97,6 +97,25 @@ class Reader {
         ScalarQuery(db_, "SELECT count(*) FROM issued", path_));
     return issued > 0;
   }
+  absl::StatusOr<std::optional<uint32_t>> LastSaved() {
+    // Older ledgers do not have the table.
+    ATOD_ASSIGN_OR_RETURN(
+        const int64_t has,
+        ScalarQuery(
+            db_, "SELECT count(*) FROM sqlite_master WHERE name='checkpoints'",
+            path_));
+    ATOD_ASSIGN_OR_RETURN(
+        const int64_t last,
+        ScalarQuery(
+            db_,
+            absl::StrCat("SELECT ifnull(max(step), -1) FROM (SELECT last_step "
+                         "AS step FROM incarnations WHERE last_step > 0",
+                         has > 0 ? " UNION SELECT step FROM checkpoints" : "",
+                         ")"),
+            path_));
+    if (last < 0) return std::nullopt;
+    return static_cast<uint32_t>(last);
+  }
   absl::StatusOr<LedgerReport> Check();
   const std::vector<Submitted>& submitted() const { return submitted_; }
 
@@ -310,6 +329,11 @@ absl::StatusOr<Ledger::Counts> CountLedger(sqlite3* db,
 absl::StatusOr<bool> HasWork(const std::string& path) {
   ATOD_ASSIGN_OR_RETURN(const auto reader, Reader::Open(path));
   return reader->HasWork();
+}
+
+absl::StatusOr<std::optional<uint32_t>> LastSaved(const std::string& path) {
+  ATOD_ASSIGN_OR_RETURN(const auto reader, Reader::Open(path));
+  return reader->LastSaved();
 }
 
 absl::StatusOr<LedgerReport> CheckLedger(const std::string& path) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,10 @@ namespace atod::learner {
 
 // Whether a ledger's file has any work in it, of whatever life.
 absl::StatusOr<bool> HasWork(const std::string& path);
+
+// The newest step of which the run ever had a checkpoint: it saved it, or went
+// on from it.
+absl::StatusOr<std::optional<uint32_t>> LastSaved(const std::string& path);
 
 // What a run's files say when everything is counted anew.
 struct LedgerReport {

@@ -299,28 +299,18 @@ absl::StatusOr<std::string> CheckpointOfStep(const RunFolder& run,
            }))});
 }
 
-absl::Status CopyCheckpoint(const RunFolder& from, uint32_t step,
-                            const RunFolder& to) {
-  ATOD_ASSIGN_OR_RETURN(const std::string chosen, CheckpointOfStep(from, step));
-  ATOD_ASSIGN_OR_RETURN(const RunCheckpoint state, LoadCheckpoint(chosen));
-  const std::string folder = to.checkpoints();
+absl::Status CopyCheckpoint(const std::string& dir, const RunFolder& to,
+                            const std::string& link) {
+  const std::string folder = to.checkpoints(), name = fs::path(dir).filename(),
+                    part = Part(folder, name);
   ATOD_RETURN_IF_ERROR(MakeDirs(folder));
-  const auto copy = [&](const std::string& dir,
-                        const char* link) -> absl::Status {
-    const std::string name = fs::path(dir).filename();
-    const std::string part = Part(folder, name);
-    std::error_code ec;
-    fs::remove_all(part, ec);
-    fs::copy(dir, part, fs::copy_options::recursive, ec);
-    ATOD_RETURN_IF_ERROR(FsError(ec, absl::StrCat(part, ": cannot copy")));
-    ATOD_RETURN_IF_ERROR(VerifyManifest(part).status());
-    ATOD_RETURN_IF_ERROR(PutInPlace(folder, name));
-    return Link(folder, link, name);
-  };
-  ATOD_RETURN_IF_ERROR(copy(chosen, "last"));
-  // It may have been pruned.
-  const auto best = CheckpointOfStep(from, state.best_step);
-  return best.ok() ? copy(*best, "best") : absl::OkStatus();
+  std::error_code ec;
+  fs::remove_all(part, ec);
+  fs::copy(dir, part, fs::copy_options::recursive, ec);
+  ATOD_RETURN_IF_ERROR(FsError(ec, absl::StrCat(part, ": cannot copy")));
+  ATOD_RETURN_IF_ERROR(VerifyManifest(part).status());
+  ATOD_RETURN_IF_ERROR(PutInPlace(folder, name));
+  return Link(folder, link, name);
 }
 
 absl::Status PointLast(const RunFolder& run, const std::string& dir) {

@@ -77,10 +77,10 @@ absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const RunFolder& run,
 absl::StatusOr<std::string> CheckpointOfStep(const RunFolder& run,
                                              uint32_t step);
 
-// Copies the run's checkpoint of `step`, and the best one before it, into
-// another run's folder, where `last` and `best` point at them.
-absl::Status CopyCheckpoint(const RunFolder& from, uint32_t step,
-                            const RunFolder& to);
+// Copies a checkpoint into another run's folder, where `link` ("last", "best")
+// points at it.
+absl::Status CopyCheckpoint(const std::string& dir, const RunFolder& to,
+                            const std::string& link);
 
 // Makes `last` point at `dir` when this is one of the run's checkpoints.
 absl::Status PointLast(const RunFolder& run, const std::string& dir);

@@ -3,21 +3,27 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
-#include "services/learner/run_checkpoint.h"
 
 namespace atod::learner {
 namespace {
 
 namespace fs = std::filesystem;
 
-absl::StatusOr<ForkOrigin> ParseOrigin(const std::string& from,
-                                       const std::string& runs_dir) {
+}  // namespace
+
+std::string ForkOrigin::ToString() const {
+  return run.empty() ? "" : absl::StrCat(run, "@", step);
+}
+
+absl::StatusOr<ForkOrigin> ParseFork(const std::string& from,
+                                     const std::string& runs_dir) {
   const size_t at = from.rfind('@');
   ForkOrigin origin;
   if (at == from.npos || at == 0 ||
@@ -27,32 +33,42 @@ absl::StatusOr<ForkOrigin> ParseOrigin(const std::string& from,
                      .expected = "RUN@STEP"});
   }
   origin.run = from.substr(0, at);
-  if (!fs::is_directory(origin.run)) origin.run = runs_dir + "/" + origin.run;
+  // The same whether or not the run is still there.
+  if (!absl::StrContains(origin.run, '/') && !fs::is_directory(origin.run))
+    origin.run = runs_dir + "/" + origin.run;
   return origin;
 }
 
-}  // namespace
-
-std::string ForkOrigin::ToString() const {
-  return run.empty() ? "" : absl::StrCat(run, "@", step);
+absl::StatusOr<FoundCheckpoint> OpenFork(const ForkOrigin& from) {
+  FoundCheckpoint found;
+  ATOD_ASSIGN_OR_RETURN(found.dir, CheckpointOfStep(from.run, from.step));
+  ATOD_ASSIGN_OR_RETURN(found.state, LoadCheckpoint(found.dir));
+  return found;
 }
 
-absl::Status ForkRun(const std::string& from, const std::string& runs_dir,
-                     const RunFolder& run) {
-  ATOD_ASSIGN_OR_RETURN(const ForkOrigin origin, ParseOrigin(from, runs_dir));
-  ATOD_RETURN_IF_ERROR(CheckpointOfStep(origin.run, origin.step).status());
+absl::Status ForkRun(const ForkOrigin& from, const RunFolder& run) {
+  ATOD_ASSIGN_OR_RETURN(const FoundCheckpoint chosen, OpenFork(from));
+  // It may have been pruned.
+  const std::string best =
+      CheckpointOfStep(from.run, chosen.state.best_step).value_or("");
+  if (!best.empty()) ATOD_RETURN_IF_ERROR(LoadCheckpoint(best).status());
   ATOD_RETURN_IF_ERROR(MakeDirs(run.dir()));
-  std::error_code ec;
-  const RunFolder parent(origin.run);
-  // Later steps are cut off by the resume that follows.
-  const auto copy = [&](const std::string& from, const std::string& to) {
-    fs::copy_file(from, to, fs::copy_options::overwrite_existing, ec);
-  };
-  copy(parent.metrics(), run.metrics());
-  copy(parent.timings(), run.timings());
-  const nlohmann::json json = {{"run", origin.run}, {"step", origin.step}};
+  const nlohmann::json json = {{"run", from.run}, {"step", from.step}};
   ATOD_RETURN_IF_ERROR(WriteFileAtomic(run.origin(), json.dump(1) + "\n"));
-  return CopyCheckpoint(parent, origin.step, run);
+  std::error_code ec;
+  const RunFolder parent(from.run);
+  // Later steps are cut off by the resume that follows.
+  const auto copy = [&](const std::string& path, const std::string& to) {
+    if (fs::exists(path))
+      fs::copy_file(path, to, fs::copy_options::overwrite_existing, ec);
+    return ec ? absl::ErrnoToStatus(ec.value(), to + ": cannot copy " + path)
+              : absl::OkStatus();
+  };
+  ATOD_RETURN_IF_ERROR(copy(parent.metrics(), run.metrics()));
+  ATOD_RETURN_IF_ERROR(copy(parent.timings(), run.timings()));
+  // With it the fork is made.
+  ATOD_RETURN_IF_ERROR(CopyCheckpoint(chosen.dir, run, "last"));
+  return best.empty() ? absl::OkStatus() : CopyCheckpoint(best, run, "best");
 }
 
 absl::StatusOr<ForkOrigin> ReadForkOrigin(const RunFolder& run) {
