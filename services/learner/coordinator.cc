@@ -354,8 +354,14 @@ absl::Status Coordinator::Open(v1::Purpose purpose, uint32_t step,
     for (GroupOrder& g : groups) {
       Group group;
       group.samples.resize(g.samples);
-      for (Sample& s : group.samples) s.not_before = absl::InfinitePast();
-      order.open += g.samples;
+      for (Sample& s : group.samples) {
+        s.not_before = absl::InfinitePast();
+        if (g.set_aside.empty()) continue;
+        s.state = State::kDropped;
+        s.dropped_because = g.set_aside;
+        s.dropped_error = "task";
+      }
+      if (g.set_aside.empty()) order.open += g.samples;
       group.order = std::make_shared<const GroupOrder>(std::move(g));
       order.groups.push_back(std::move(group));
     }

@@ -50,6 +50,9 @@ struct GroupOrder {
   v1::Lease base;
   v1::Task task;
   uint32_t samples = 1;
+  // Why the task is not played any more, "task: MESSAGE": its samples are
+  // dropped at once. Empty: it is played.
+  std::string set_aside = "";
 };
 
 // A sample that was given up.

@@ -301,6 +301,29 @@ TEST_F(CoordinatorTest, AnErrorIsPlayedAgainAndThenDroppedWithItsWords) {
             "task: g/t1/game.tw-pddl:3: found a second goal");
 }
 
+TEST_F(CoordinatorTest, ATaskThatIsSetAsideIsDroppedWithoutATry) {
+  const SessionId w = Join("w", 8);
+  std::vector<GroupOrder> groups = Groups(2, 2);
+  groups[0].set_aside = "task: half a game";
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, std::move(groups)).ok());
+  for (const v1::Lease& lease : Grants(w)) {
+    EXPECT_EQ(lease.group(), 1u);
+    for (const uint32_t s : lease.samples())
+      EXPECT_EQ(Submit(Played(lease, s)), v1::SubmitReply::ACCEPTED);
+  }
+  const auto result = coordinator_->Wait(v1::TRAIN, 1);
+  EXPECT_EQ(result->trajectories.size(), 2u);
+  ASSERT_EQ(result->dropped.size(), 2u);
+  EXPECT_EQ(result->dropped[1].id, (WorkId{v1::TRAIN, 1, 0, 1}));
+  EXPECT_EQ(result->dropped[1].reason, "task: half a game");
+  EXPECT_EQ(result->dropped[1].error, "task");
+  groups = Groups(1, 2);
+  groups[0].set_aside = "task: half a game";
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 2, std::move(groups)).ok());
+  EXPECT_EQ(coordinator_->Wait(v1::TRAIN, 2)->dropped.size(), 2u)
+      << "nothing to wait for";
+}
+
 TEST_F(CoordinatorTest, APromptThatDoesNotFitIsNotPlayedAgain) {
   const SessionId w = Join("w", 8);
   ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());

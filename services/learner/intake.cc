@@ -136,15 +136,9 @@ void Intake::Handle(std::vector<Item> items) {
 
 void Intake::Tell(const v1::Trajectory& failed) {
   const v1::EpisodeError& error = failed.outcome().error();
-  const bool task = error.kind() == "task";
-  if (!told_.insert(task ? "task " + failed.task().task_id() : error.kind())
-           .second) {
-    return;
-  }
-  LogWarning(task ? absl::StrCat("task ", failed.task().task_id(),
-                                 " is set aside: ", error.message())
-                  : absl::StrCat("episodes are left out (the first of kind ",
-                                 error.kind(), "): ", error.message()));
+  if (!told_.insert(error.kind()).second) return;
+  LogWarning(absl::StrCat("episodes are left out (the first of kind ",
+                          error.kind(), "): ", error.message()));
 }
 
 }  // namespace atod::learner

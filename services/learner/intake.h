@@ -39,7 +39,7 @@ class Intake {
   void Loop();
   void Handle(std::vector<Item> items);
   // A sample is left out with this error: a person should see the first of each
-  // kind, and each task.
+  // kind.
   void Tell(const v1::Trajectory& failed);
 
   Coordinator* const coordinator_;

@@ -151,7 +151,8 @@ TEST_F(IntakeTest, OnlyTheLastErrorOfASampleIsKeptAndWarnedOf) {
   ASSERT_EQ(stored.size(), 1u);
   EXPECT_EQ(stored[0].outcome().error().message(), "g/t1:3: two goals");
   const std::string log = testing::internal::GetCapturedStderr();
-  EXPECT_THAT(log, HasSubstr("warning: task t1 is set aside: g/t1:3: two"));
+  EXPECT_THAT(log, HasSubstr("warning: episodes are left out (the first of "
+                             "kind task): g/t1:3: two"));
 }
 
 TEST_F(IntakeTest, ATornTailIsIgnoredAndACorruptFrameIsNamed) {

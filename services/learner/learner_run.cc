@@ -247,9 +247,16 @@ v1::Lease LearnerRun::BaseLease(const v1::Split& split,
 absl::StatusOr<OrderResult> LearnerRun::Play(v1::Purpose purpose, uint32_t step,
                                              std::vector<GroupOrder> groups) {
   std::vector<WorkId> work;
-  for (uint32_t g = 0; g < groups.size(); ++g)
+  std::vector<std::pair<std::string, uint32_t>> tasks;
+  for (uint32_t g = 0; g < groups.size(); ++g) {
     for (uint32_t s = 0; s < groups[g].samples; ++s)
       work.push_back({purpose, step, g, s});
+    const v1::Lease& base = groups[g].base;
+    tasks.push_back(
+        {absl::StrCat(base.split(), "/", base.task_id()), groups[g].samples});
+    const auto why = checkpoint_.set_aside.find(tasks.back().first);
+    if (why != checkpoint_.set_aside.end()) groups[g].set_aside = why->second;
+  }
   ATOD_RETURN_IF_ERROR(parts_.ledger->Issue(work));
   ATOD_RETURN_IF_ERROR(
       parts_.coordinator->Open(purpose, step, std::move(groups)));
@@ -259,6 +266,7 @@ absl::StatusOr<OrderResult> LearnerRun::Play(v1::Purpose purpose, uint32_t step,
     spdlog::error("trajectory {} dropped: {}", FormatId(d.id), d.reason);
     ATOD_RETURN_IF_ERROR(parts_.ledger->Drop(d.id, d.reason));
   }
+  SetAside(tasks, result.dropped);
   const double share = config_.env().max_error_share();
   const size_t failed = result.dropped.size();
   // A single one does not end a run, whatever its share.
@@ -271,6 +279,19 @@ absl::StatusOr<OrderResult> LearnerRun::Play(v1::Purpose purpose, uint32_t step,
         "; the first: ", result.dropped[0].reason));
   }
   return result;
+}
+
+void LearnerRun::SetAside(
+    const std::vector<std::pair<std::string, uint32_t>>& tasks,
+    const std::vector<DroppedSample>& dropped) {
+  std::vector<uint32_t> failed(tasks.size());
+  for (const DroppedSample& d : dropped) {
+    const auto& [task, samples] = tasks[d.id.group];
+    if (d.error != "task" || ++failed[d.id.group] < samples) continue;
+    if (checkpoint_.set_aside.try_emplace(task, d.reason).second)
+      LogWarning(absl::StrCat(
+          "task ", task, " is set aside for the rest of the run: ", d.reason));
+  }
 }
 
 absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {

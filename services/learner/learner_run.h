@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -77,10 +78,15 @@ class LearnerRun {
   // Evaluates when due, records, checkpoints when due.
   absl::Status FinishStep(uint32_t step, Scalars scalars);
   absl::Status SaveCheckpoint(bool best);
-  // Enters the work in the ledger, opens it and waits for all of it. An error
-  // when more was dropped than env.max_error_share allows, or everything.
+  // Enters the work in the ledger, opens it and waits for all of it. Tasks that
+  // are set aside are dropped. An error when more was dropped than
+  // env.max_error_share allows, or everything.
   absl::StatusOr<OrderResult> Play(v1::Purpose purpose, uint32_t step,
                                    std::vector<GroupOrder> groups);
+  // A task is not played again when all samples of its group were dropped
+  // because it cannot be started. `tasks` has key and samples of each group.
+  void SetAside(const std::vector<std::pair<std::string, uint32_t>>& tasks,
+                const std::vector<DroppedSample>& dropped);
   v1::Lease BaseLease(const v1::Split& split, const v1::Task& task) const;
   // What a training lease has beside that: curriculum and context.
   absl::Status ShapeTrainingLease(uint32_t step, const v1::Task& task,

@@ -458,6 +458,50 @@ TEST_F(LearnerRunTest, AnErrorIsLeftOutOpenlyAndTheOthersStand) {
   EXPECT_EQ(kept.id().attempt(), 2u) << "three tries";
 }
 
+TEST_F(LearnerRunTest, ATaskThatCannotBeStartedIsSetAsideForTheRun) {
+  const auto spoil = [](v1::Trajectory& t) {
+    if (t.task().task_id() == "train3" && t.purpose() == v1::TRAIN) Fail(t);
+  };
+  v1::RunConfig config = Config("aside");
+  config.mutable_env()->set_max_error_share(0.4);
+  const auto steps_of = [](const Life& life) {
+    std::set<uint32_t> steps;
+    for (const v1::Lease& lease : life.leases())
+      if (lease.task_id() == "train3") steps.insert(lease.step());
+    return steps;
+  };
+  // 24 groups of 12 tasks: it comes twice.
+  config.set_steps(8);
+  Life life(config, "");
+  life.spoil = spoil;
+  testing::internal::CaptureStderr();
+  ASSERT_TRUE(life.Run().ok());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::HasSubstr("task train/train3 is set aside for the rest "
+                                 "of the run: task: train3: found half a"));
+  EXPECT_EQ(steps_of(life).size(), 1u) << "tried in one step only";
+  double errors = 0;
+  for (const std::string& line : Lines("aside"))
+    errors += nlohmann::json::parse(line).value("episode/errors_task", 0.0);
+  EXPECT_EQ(errors, 8) << "counted in both";
+  const LedgerReport report = CheckRun(root_ + "/aside").value();
+  EXPECT_TRUE(report.ok());
+  EXPECT_EQ(report.counts.dropped, 8u);
+
+  // A resume knows of it, and records the same.
+  config.set_name("aside-too");
+  config.mutable_checkpoint()->set_every(1);
+  Life first(config, "");
+  first.spoil = spoil;
+  ASSERT_TRUE(
+      first.Run(absl::StrCat("train ", *steps_of(life).begin() + 1)).ok());
+  Life second(config, "latest");
+  second.spoil = spoil;
+  ASSERT_TRUE(second.Run().ok());
+  EXPECT_TRUE(steps_of(second).empty());
+  EXPECT_EQ(Lines("aside-too"), Lines("aside"));
+}
+
 TEST_F(LearnerRunTest, AnErrorThatPassesChangesNoNumber) {
   ASSERT_TRUE(Life(Config("smooth"), "").Run().ok());
   Life rough(Config("rough"), "");

@@ -107,6 +107,7 @@ json ToJson(const RunCheckpoint& s) {
           {"evals", s.evals},
           {"best_step", s.best_step},
           {"pending", s.pending},
+          {"set_aside", s.set_aside},
           {"config_hash", s.config_hash},
           {"tokenizer_hash", s.tokenizer_hash},
           {"train_hash", s.train_hash},
@@ -143,8 +144,12 @@ absl::Status SaveCheckpoint(
   fs::remove_all(part, ec);
   ATOD_RETURN_IF_ERROR(MakeDirs(part));
   ATOD_RETURN_IF_ERROR(write(part));
-  ATOD_RETURN_IF_ERROR(WriteFileAtomic(CheckpointFolder(part).state(),
-                                       ToJson(state).dump(1) + "\n"));
+  ATOD_RETURN_IF_ERROR(
+      // A reason is a peer's text: it may be no UTF-8.
+      WriteFileAtomic(
+          CheckpointFolder(part).state(),
+          ToJson(state).dump(1, ' ', false, json::error_handler_t::replace) +
+              "\n"));
   KillPoint(KillLabel::kCheckpointDataWritten);
   ATOD_RETURN_IF_ERROR(WriteManifest(part, ToJson(state)));
   ATOD_RETURN_IF_ERROR(PutInPlace(folder, name));
@@ -222,6 +227,8 @@ absl::StatusOr<RunCheckpoint> LoadCheckpoint(const std::string& dir) {
     s.best_step = j.at("best_step");
     for (const auto& [tag, value] : j.at("pending").items())
       s.pending[tag] = value.is_null() ? NAN : value.get<double>();
+    if (j.contains("set_aside"))  // older checkpoints have none
+      s.set_aside = j.at("set_aside").get<std::map<std::string, std::string>>();
     s.config_hash = j.at("config_hash");
     s.tokenizer_hash = j.at("tokenizer_hash");
     s.train_hash = j.at("train_hash");

@@ -27,6 +27,8 @@ struct RunCheckpoint {
   // Numbers of `step` that are not recorded yet, because its evaluation was
   // interrupted; empty otherwise.
   std::map<std::string, double> pending;
+  // Tasks, "SPLIT/TASK_ID", of which no environment could be started, and why.
+  std::map<std::string, std::string> set_aside;
   std::string config_hash, tokenizer_hash, train_hash, panel_hash;
   std::map<std::string, std::string> teacher_hashes;  // weights, by name
   int world_size = 1;
