@@ -83,7 +83,7 @@ absl::StatusOr<std::vector<TurnDiagnosis>> Diagnose(
                         OpenDevice("cpu"));
   ATOD_ASSIGN_OR_RETURN(
       const learner::Advantages computed,
-      learner::ComputeAdvantages(batch, recipe, /*step=*/1, *device));
+      learner::ComputeAdvantages(batch, recipe, recipe.At(1), *device));
 
   struct Sums {
     uint32_t samples = 0;

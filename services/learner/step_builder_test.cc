@@ -181,8 +181,9 @@ TEST(StepBuilderTest, TokensOutsideTheSpanEnterNoStatistic) {
   scores.set_logprobs(1, -1);
   StepData data = BuildStepData({t}, "teacher").value();
   data.batch.old_logprob = data.batch.rollout_logprob;
+  const Recipe recipe = RecipeFor({});
   const auto a =
-      ComputeAdvantages(data.batch, RecipeFor({}), 1, *MakeCpuDevice());
+      ComputeAdvantages(data.batch, recipe, recipe.At(1), *MakeCpuDevice());
   ASSERT_TRUE(a.ok()) << a.status();
   EXPECT_THAT(a->d, ElementsAre(1.5));
   EXPECT_THAT(a->h, ElementsAre(2));

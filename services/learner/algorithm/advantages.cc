@@ -190,9 +190,11 @@ absl::Status ValidateBatch(const StepBatch& batch) {
 }
 
 absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
-                                             const Recipe& recipe, int step,
+                                             const Recipe& recipe,
+                                             const Coefficients& coefficients,
                                              DeviceBackend& device) {
-  if (step < 0) return Wrong("step", absl::StrCat(step), "at least 0");
+  if (coefficients.s < 0)
+    return Wrong("step", absl::StrCat(coefficients.s), "at least 0");
   ATOD_RETURN_IF_ERROR(ValidateBatch(batch));
   const bool has_teacher = !batch.teacher_logprob.empty();
   const auto present = [&](bool needed, const char* name,
@@ -212,8 +214,8 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   const GroupIndex items =
       StatisticsItems(batch, groups, recipe.reward.statistics);
   Advantages result;
-  result.kl_coef = recipe.kl.At(step);
-  result.rl_coef = recipe.rl.At(step);
+  result.kl_coef = coefficients.kl;
+  result.rl_coef = coefficients.rl;
   const std::vector<double> reward =
       ShapedRewards(batch, groups, recipe.reward);
   // A KL may overflow in all of a group, which would then look flat.
@@ -238,7 +240,7 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   const bool per_token = recipe.weight.per_token;
   std::vector<double> weight =
       recipe.weight.weigh({batch, recipe.weights, out, result.group_advantage});
-  ModifyWeights(batch, recipe.modifiers, per_token, step, weight);
+  ModifyWeights(batch, recipe.modifiers, per_token, coefficients.s, weight);
   int64_t clamped = 0;
   const std::vector<double> signal =
       DistillationSignal(batch, recipe.signal, &clamped);

@@ -31,10 +31,12 @@ struct Advantages {
 };
 
 // Advantages of all tokens of a step (Eq. 2, 8-16), from the whole step before
-// any padding, packing or sharding: every rank computes the same. `step` is s,
-// counted from 1. INVALID_ARGUMENT names the column at fault.
+// any padding, packing or sharding: every rank computes the same. The
+// coefficients are the step's, which need not be those of the recipe's
+// schedules. INVALID_ARGUMENT names the column at fault.
 absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
-                                             const Recipe& recipe, int step,
+                                             const Recipe& recipe,
+                                             const Coefficients& coefficients,
                                              DeviceBackend& device);
 
 // A_t of row t, a token of turn k, as an update sees it whose model gives the

@@ -10,10 +10,16 @@
 
 namespace atod::learner {
 
+inline absl::StatusOr<Advantages> TryCompute(const StepBatch& batch,
+                                             const Settings& settings,
+                                             int step = 40) {
+  const Recipe recipe = RecipeFor(settings);
+  return ComputeAdvantages(batch, recipe, recipe.At(step), *MakeCpuDevice());
+}
+
 inline Advantages Compute(const StepBatch& batch, const Settings& settings,
                           int step = 40) {
-  auto result =
-      ComputeAdvantages(batch, RecipeFor(settings), step, *MakeCpuDevice());
+  auto result = TryCompute(batch, settings, step);
   EXPECT_TRUE(result.ok()) << result.status();
   return result.ok() ? *result : Advantages();
 }

@@ -324,7 +324,7 @@ absl::StatusOr<std::string> AdvantagesOfJson(const std::string& text,
   const BatchFile in =
       WithDuplicates(std::move(read), recipe, seed, step, &turns);
   const auto advantages =
-      ComputeAdvantages(in.batch, recipe, step, *MakeCpuDevice());
+      ComputeAdvantages(in.batch, recipe, recipe.At(step), *MakeCpuDevice());
   if (!advantages.ok()) return WithFile(advantages.status(), file);
   const ordered_json out = OutputOf(in, turns, *advantages, recipe, step);
   if (const std::optional<std::string> at = NotFinite(out, ""); at.has_value())

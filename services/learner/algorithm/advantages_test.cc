@@ -325,8 +325,7 @@ TEST(Advantages, GrpoNeedsNoTeacher) {
   EXPECT_EQ(a.rl_coef, 1);
   EXPECT_EQ(a.advantage.front(), a.grpo.front());
   EXPECT_FALSE(a.metrics.contains("tdur/weight_mean"));
-  const auto without = ComputeAdvantages(batch, RecipeFor(Options("default")),
-                                         1, *MakeCpuDevice());
+  const auto without = TryCompute(batch, Options("default"), 1);
   EXPECT_THAT(std::string(without.status().message()),
               HasSubstr("teacher_logprob: found none"));
 }
@@ -358,10 +357,7 @@ TEST(Advantages, MetricsAreMeansOverTokensTurnsAndTrajectories) {
 TEST(Advantages, BadColumnsAreNamed) {
   const StepBatch good = MakeBatch({ReferenceTrajectory()});
   const auto message = [](const StepBatch& batch) {
-    return std::string(
-        ComputeAdvantages(batch, RecipeFor({}), 1, *MakeCpuDevice())
-            .status()
-            .message());
+    return std::string(TryCompute(batch, {}, 1).status().message());
   };
   StepBatch batch = good;
   batch.old_logprob[4] = std::numeric_limits<double>::quiet_NaN();

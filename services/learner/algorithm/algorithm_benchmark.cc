@@ -49,7 +49,7 @@ void BM_ComputeAdvantages(benchmark::State& state, const char* recipe,
   options["profile"] = profile;
   const Recipe made = RecipeFor(options);
   for (auto _ : state) {
-    auto advantages = ComputeAdvantages(batch, made, 1, *device);
+    auto advantages = ComputeAdvantages(batch, made, made.At(1), *device);
     if (!advantages.ok()) state.SkipWithError("ComputeAdvantages failed");
     benchmark::DoNotOptimize(advantages);
   }

@@ -32,6 +32,13 @@ struct Schedule {
   }
 };
 
+// What a recipe's schedules say at s.
+struct Coefficients {
+  int s = 1;      // for the soft curriculum
+  double kl = 0;  // kappa (Eq. 11)
+  double rl = 0;  // rho (Eq. 12)
+};
+
 // A named method as a set of pieces:
 //   A_t = kl(s) * weight * signal_t  +  rl(s) * group advantage
 // inside a clipped surrogate, with losses beside it. RecipeOf (recipe_of.h)
@@ -55,6 +62,8 @@ struct Recipe {
   AuxOptions aux;
   AggregationOptions aggregation;
   RolloutPolicy rollout;
+
+  Coefficients At(int s) const { return {s, kl.At(s), rl.At(s)}; }
 };
 
 }  // namespace atod::learner

@@ -379,8 +379,7 @@ TEST(Statistics, KlToTheReferenceLowersTheReward) {
   Settings options = Options("grpo");
   options["kl_reward_coef"] = .5;
   options["kl_estimator"] = "k1";
-  const auto without =
-      ComputeAdvantages(batch, RecipeFor(options), 1, *MakeCpuDevice());
+  const auto without = TryCompute(batch, options, 1);
   EXPECT_THAT(std::string(without.status().message()),
               HasSubstr("reference_logprob: found none"));
   batch.reference_logprob = {-2, -3, -1, -1};
@@ -566,8 +565,7 @@ TEST(EveryRecipe, NeedsATeacherOrNot) {
   StepBatch batch = MakeBatch(MixedGroup());
   batch.teacher_logprob.clear();
   for (const std::string recipe : kRecipes) {
-    const auto result = ComputeAdvantages(batch, RecipeFor(Options(recipe)), 1,
-                                          *MakeCpuDevice());
+    const auto result = TryCompute(batch, Options(recipe), 1);
     EXPECT_EQ(result.ok(), recipe == "grpo" || recipe == "sdar") << recipe;
   }
 }

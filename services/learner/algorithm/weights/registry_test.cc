@@ -2,12 +2,10 @@
 
 #include <set>
 
-#include "common/device/cpu_device.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/learner/algorithm/advantages.h"
+#include "services/learner/algorithm/advantages_for_test.h"
 #include "services/learner/algorithm/batch_for_test.h"
-#include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {
 namespace {
@@ -18,10 +16,7 @@ Advantages Compute(const std::vector<TestTrajectory>& trajectories,
   options["profile"] = "paper";
   options["weights"] = std::string(piece.name);
   options["weight_parameter"] = .5;
-  auto result = ComputeAdvantages(MakeBatch(trajectories), RecipeFor(options),
-                                  1, *MakeCpuDevice());
-  EXPECT_TRUE(result.ok()) << result.status();
-  return result.ok() ? *result : Advantages();
+  return Compute(MakeBatch(trajectories), options, 1);
 }
 
 TEST(WeightPieces, HaveNamesOfTheirOwn) {
