@@ -283,6 +283,7 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
           CheckTeacher(config, tokenizer->hash(), keep_trying));
     }
     parts.config = &config;
+    parts.recipe = &recipe;
     parts.folder = &run;
     parts.incarnation = incarnation;
     parts.tokenizer_hash = tokenizer->hash();

@@ -19,7 +19,6 @@
 #include "common/model/model_folder.h"
 #include "common/weights/snapshot_file.h"
 #include "services/learner/advantage_file.h"
-#include "services/learner/recipe_of.h"
 #include "services/learner/step_builder.h"
 #include "services/learner/step_settings.h"
 #include "services/learner/trajectory_store.h"
@@ -130,19 +129,16 @@ absl::Status LearnerRun::Prepare() {
   checkpoint_.tokenizer_hash = parts_.tokenizer_hash;
   checkpoint_.config_hash = parts_.config_hash;
   checkpoint_.incarnation = parts_.incarnation;
-  ATOD_RETURN_IF_ERROR(CheckRecipeInputs(config_));
-  ATOD_ASSIGN_OR_RETURN(const Recipe recipe, RecipeOf(config_.algorithm()));
-  if (recipe.needs_teacher) teacher_ = config_.teachers(0).name();
-  ATOD_RETURN_IF_ERROR(LoadRolloutFiles(recipe));
+  if (parts_.recipe->needs_teacher) teacher_ = config_.teachers(0).name();
+  ATOD_RETURN_IF_ERROR(LoadRolloutFiles());
   parts_.registry->Gauge(metrics::kLearnerSteps, {{"run", config_.name()}})
       .Set(config_.steps());
   parts_.registry->Gauge(metrics::kLearnerIncarnation).Set(parts_.incarnation);
   return absl::OkStatus();
 }
 
-absl::Status LearnerRun::LoadRolloutFiles(const Recipe& recipe) {
-  rollout_policy_ = recipe.rollout;
-  if (rollout_policy_.mode == RolloutPolicy::Mode::kBackToFront) {
+absl::Status LearnerRun::LoadRolloutFiles() {
+  if (parts_.recipe->rollout.mode == RolloutPolicy::Mode::kBackToFront) {
     ATOD_ASSIGN_OR_RETURN(
         episodes_,
         StoredEpisodes::Load(config_.env().episodes(), train_.name(),
@@ -153,20 +149,20 @@ absl::Status LearnerRun::LoadRolloutFiles(const Recipe& recipe) {
                 "played from their start",
                 config_.env().episodes(), episodes_->size(), train_.size());
   }
-  if (recipe.needs_context) {
+  if (parts_.recipe->needs_context) {
     ATOD_ASSIGN_OR_RETURN(skills_, SkillBank::Load(config_.env().skills()));
   }
   return absl::OkStatus();
 }
 
-absl::Status LearnerRun::ShapeTrainingLease(uint32_t step, const v1::Task& task,
+absl::Status LearnerRun::ShapeTrainingLease(const StepSettings& settings,
+                                            const v1::Task& task,
                                             v1::Lease& lease) const {
-  lease.set_max_turns(rollout_policy_.TurnLimit(step, lease.max_turns()));
   if (episodes_.has_value()) {
     const std::vector<std::string>& actions =
         episodes_->ActionsOf(task.task_id());
-    const uint32_t prefix = rollout_policy_.PrefixLength(
-        step, static_cast<uint32_t>(actions.size()));
+    const uint32_t prefix = parts_.recipe->rollout.PrefixLength(
+        settings.step, static_cast<uint32_t>(actions.size()));
     lease.mutable_replay_actions()->Add(actions.begin(),
                                         actions.begin() + prefix);
   }
@@ -224,7 +220,12 @@ absl::Status LearnerRun::Publish() {
   return absl::OkStatus();
 }
 
-v1::Lease LearnerRun::BaseLease(const v1::Split& split,
+StepSettings LearnerRun::At(uint32_t step) const {
+  return SettingsAt(config_, *parts_.recipe, step);
+}
+
+v1::Lease LearnerRun::BaseLease(const StepSettings& settings,
+                                const v1::Split& split,
                                 const v1::Task& task) const {
   v1::Lease lease;
   lease.set_env(config_.env().name());
@@ -233,13 +234,12 @@ v1::Lease LearnerRun::BaseLease(const v1::Split& split,
   lease.set_content_hash(split.content_hash());
   *lease.mutable_weight_min() = version_;
   *lease.mutable_weight_max() = version_;
-  const v1::SamplingConfig& sampling = config_.sampling().train();
-  lease.mutable_sampling()->set_temperature(
-      static_cast<float>(sampling.temperature()));
-  lease.mutable_sampling()->set_top_p(static_cast<float>(sampling.top_p()));
-  lease.mutable_sampling()->set_top_k(sampling.top_k());
-  lease.mutable_sampling()->set_max_tokens(sampling.max_tokens());
-  lease.set_max_turns(config_.env().max_turns());
+  v1::Sampling& sampling = *lease.mutable_sampling();
+  sampling.set_temperature(static_cast<float>(settings.temperature));
+  sampling.set_top_p(static_cast<float>(settings.top_p));
+  sampling.set_top_k(settings.top_k);
+  sampling.set_max_tokens(settings.max_tokens);
+  lease.set_max_turns(settings.max_turns);
   lease.set_layout("windowed");
   return lease;
 }
@@ -296,6 +296,7 @@ void LearnerRun::SetAside(
 
 absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   const Stopwatch whole(parts_.clock);
+  const StepSettings settings = At(step);
   const TaskSource source(config_.seed(), train_.size(),
                           config_.algorithm().tasks_per_step());
   std::vector<GroupOrder> groups(config_.algorithm().tasks_per_step());
@@ -303,11 +304,11 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
     const TaskChoice choice = source.Choose(step, g);
     ATOD_ASSIGN_OR_RETURN(groups[g].task,
                           parts_.tasks->GetTask(train_.name(), choice.index));
-    groups[g].base = BaseLease(train_, groups[g].task);
+    groups[g].base = BaseLease(settings, train_, groups[g].task);
     groups[g].base.set_env_seed(choice.env_seed);
     groups[g].base.set_run_seed(config_.seed());
     ATOD_RETURN_IF_ERROR(
-        ShapeTrainingLease(step, groups[g].task, groups[g].base));
+        ShapeTrainingLease(settings, groups[g].task, groups[g].base));
     if (!teacher_.empty()) groups[g].base.add_teachers(teacher_);
     groups[g].samples = config_.algorithm().group_size();
   }
@@ -320,9 +321,8 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
 
   parts_.state->SetPhase("update");
   ATOD_ASSIGN_OR_RETURN(StepData data, BuildStepData(trajectories, teacher_));
-  ATOD_ASSIGN_OR_RETURN(const StepSettings settings, SettingsAt(config_, step));
   ATOD_ASSIGN_OR_RETURN(const TrainedStep trained,
-                        parts_.trainer->TrainStep(step, settings.lr, data));
+                        parts_.trainer->TrainStep(settings, data));
   KillPoint(KillLabel::kUpdateDone);
   std::vector<std::vector<WorkId>> updates;
   for (const std::vector<int32_t>& update : trained.updates) {
@@ -388,6 +388,7 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
                                           bool* best) {
   parts_.state->SetPhase("eval");
   const Stopwatch watch(parts_.clock);
+  const StepSettings settings = At(step);
   const uint64_t seed = config_.eval().panel_seed();
   std::vector<GroupOrder> groups(panel_.size());
   std::vector<v1::Task> tasks;
@@ -398,11 +399,12 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
     ATOD_RETURN_IF_ERROR(task.status());
     tasks.push_back(*task);
     groups[i].task = *task;
-    groups[i].base = BaseLease(panel_split_, *task);
+    groups[i].base = BaseLease(settings, panel_split_, *task);
     groups[i].base.set_env_seed(MixSeed(seed, kEvalEnvStream, panel_[i]));
     groups[i].base.set_run_seed(MixSeed(seed, kEvalNoiseStream));
     groups[i].base.mutable_sampling()->set_temperature(
-        static_cast<float>(config_.sampling().eval_temperature()));
+        static_cast<float>(settings.eval_temperature));
+    groups[i].base.set_max_turns(settings.eval_max_turns);
   }
   const auto played = Play(v1::EVAL, step, std::move(groups));
   if (absl::IsCancelled(played.status())) return false;

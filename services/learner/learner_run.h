@@ -24,6 +24,7 @@
 #include "services/learner/run_state.h"
 #include "services/learner/skill_bank.h"
 #include "services/learner/skip_watch.h"
+#include "services/learner/step_settings.h"
 #include "services/learner/stored_episodes.h"
 #include "services/learner/task_directory.h"
 #include "services/learner/task_source.h"
@@ -33,6 +34,7 @@ namespace atod::learner {
 // What a run works with; nothing is owned.
 struct RunParts {
   const v1::RunConfig* config = nullptr;
+  const Recipe* recipe = nullptr;  // of the configuration
   const RunFolder* folder = nullptr;
   uint32_t incarnation = 1;
   std::string tokenizer_hash;
@@ -87,11 +89,13 @@ class LearnerRun {
   // because it cannot be started. `tasks` has key and samples of each group.
   void SetAside(const std::vector<std::pair<std::string, uint32_t>>& tasks,
                 const std::vector<DroppedSample>& dropped);
-  v1::Lease BaseLease(const v1::Split& split, const v1::Task& task) const;
-  // What a training lease has beside that: curriculum and context.
-  absl::Status ShapeTrainingLease(uint32_t step, const v1::Task& task,
-                                  v1::Lease& lease) const;
-  absl::Status LoadRolloutFiles(const Recipe& recipe);
+  StepSettings At(uint32_t step) const;
+  // A training lease but for curriculum and context.
+  v1::Lease BaseLease(const StepSettings& settings, const v1::Split& split,
+                      const v1::Task& task) const;
+  absl::Status ShapeTrainingLease(const StepSettings& settings,
+                                  const v1::Task& task, v1::Lease& lease) const;
+  absl::Status LoadRolloutFiles();
   bool EvaluationDue(uint32_t step) const;
 
   const RunParts parts_;
@@ -103,7 +107,6 @@ class LearnerRun {
   v1::Split train_, panel_split_;
   std::vector<uint32_t> panel_;
   std::string teacher_;  // whose scores train; empty: none needed
-  RolloutPolicy rollout_policy_;
   std::optional<StoredEpisodes> episodes_;  // prefixes of B2F
   std::optional<SkillBank> skills_;         // contexts of SDAR
   v1::WeightVersion version_;

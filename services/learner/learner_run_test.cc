@@ -169,7 +169,8 @@ class Life {
     device_ = OpenDevice("cpu").value();
     communicator_ = MakeLocalCommunicator();
     PolicyTrainerOptions options;
-    options.recipe = RecipeOf(config.algorithm()).value();
+    recipe_ = RecipeOf(config.algorithm()).value();
+    options.recipe = recipe_;
     options.updates_per_step = config.optimizer().updates_per_step();
     trainer_ =
         PolicyTrainer::Load(from, options, communicator_.get(), device_.get())
@@ -239,6 +240,7 @@ class Life {
     });
     RunParts parts;
     parts.config = &config_;
+    parts.recipe = &recipe_;
     parts.folder = &run_;
     parts.incarnation = incarnation_;
     parts.tokenizer_hash = "tokenizer";
@@ -267,6 +269,7 @@ class Life {
   std::string optimizer_;
   RunCheckpoint start_;
   std::vector<v1::Lease> leases_;
+  Recipe recipe_;
   uint32_t incarnation_ = 0;
   RealClock clock_;
   metrics::Registry registry_;
@@ -578,9 +581,8 @@ TEST_F(LearnerRunTest, TcodReplaysAPrefixThatBecomesShorter) {
   config.mutable_algorithm()->set_recipe("tcod");
   config.mutable_algorithm()->set_tcod_mode("b2f");
   config.mutable_algorithm()->set_tcod_steps(2);
-  EXPECT_THAT(Life(config, "").Run().message(),
+  EXPECT_THAT(std::string(CheckRecipeInputs(config).message()),
               testing::HasSubstr("env.episodes: found nothing"));
-  config.set_name("b2f-too");
   config.mutable_env()->set_episodes(root_ + "/episodes.jsonl");
   Life life(config, "");
   ASSERT_TRUE(life.Run().ok());

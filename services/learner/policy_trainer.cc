@@ -301,8 +301,8 @@ absl::StatusOr<std::vector<double>> PolicyTrainer::Score(const StepData& data,
   return impl_->Score(impl_->student, data, data.sequences, entropy);
 }
 
-absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
-                                                     StepData& data) {
+absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(
+    const StepSettings& settings, StepData& data) {
   Impl& impl = *impl_;
   const PolicyTrainerOptions& options = impl.options;
   StepBatch& batch = data.batch;
@@ -310,11 +310,12 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
   Stopwatch watch;
   double entropy = 0;
   Gap mismatch;
-  ATOD_RETURN_IF_ERROR(impl.FillColumns(step, data, &entropy, &mismatch));
+  ATOD_RETURN_IF_ERROR(
+      impl.FillColumns(settings.step, data, &entropy, &mismatch));
   const double old_seconds = watch.Lap();
-  const int s = static_cast<int>(step) - 1 + impl.recipe.first_step;
   ATOD_ASSIGN_OR_RETURN(out.advantages,
-                        ComputeAdvantages(batch, impl.recipe, s, *impl.device));
+                        ComputeAdvantages(batch, impl.recipe,
+                                          settings.coefficients, *impl.device));
   out.metrics = out.advantages.metrics;
   out.metrics["timing/old_logprob_seconds"] = old_seconds;
   out.metrics["timing/advantage_seconds"] = watch.Lap();
@@ -323,7 +324,7 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
       SplitUpdates(batch.num_trajectories(),
                    UpdatesOf(batch.num_turns(), options.updates_per_step,
                              options.turns_per_update),
-                   options.seed, step);
+                   options.seed, settings.step);
   Impl::UpdateSums sums;
   double norm_sum = 0;
   int skipped = 0;
@@ -348,7 +349,7 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
                         sums);
       }
       double norm = 0;
-      ATOD_ASSIGN_OR_RETURN(const bool done, impl.Update(lr, &norm));
+      ATOD_ASSIGN_OR_RETURN(const bool done, impl.Update(settings.lr, &norm));
       if (done) {
         norm_sum += norm;
       } else {
@@ -370,7 +371,7 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(uint32_t step, double lr,
     out.metrics["actor/grad_norm"] = norm_sum / (updates - skipped);
   out.metrics["actor/updates"] = updates;
   out.metrics["actor/skipped_updates"] = skipped;
-  out.metrics["actor/lr"] = lr;
+  out.metrics["actor/lr"] = settings.lr;
   (options.recompute_old ? mismatch : sums.mismatch).PutMetrics(out.metrics);
   return out;
 }

@@ -14,6 +14,7 @@
 #include "services/learner/algorithm/advantages.h"
 #include "services/learner/algorithm/recipe.h"
 #include "services/learner/step_data.h"
+#include "services/learner/step_settings.h"
 
 namespace atod::learner {
 
@@ -57,10 +58,10 @@ class PolicyTrainer {
       Communicator* communicator, DeviceBackend* device);
   ~PolicyTrainer();
 
-  // `step` from 1; `lr` for all its updates. Fills the learner's columns of
-  // data.batch and adds duplicated rows to it when the recipe has them. An
-  // update whose gradient is not finite is skipped (actor/skipped_updates).
-  absl::StatusOr<TrainedStep> TrainStep(uint32_t step, double lr,
+  // Fills the learner's columns of data.batch and adds duplicated rows to it
+  // when the recipe has them. An update whose gradient is not finite is skipped
+  // (actor/skipped_updates).
+  absl::StatusOr<TrainedStep> TrainStep(const StepSettings& settings,
                                         StepData& data);
 
   // Log-probs of all batch rows under the present weights, [tokens]; the mean

@@ -74,9 +74,12 @@ void BM_TrainStep(benchmark::State& state) {
   StepData data = MakeStep(2, 8);
   int64_t tokens = 0;
   for (const TrainSequence& s : data.sequences) tokens += s.tokens.size();
-  int step = 0;
+  uint32_t step = 0;
   for (auto _ : state) {
-    const auto trained = trainer->TrainStep(++step, 1e-4, data);
+    ++step;
+    const auto trained = trainer->TrainStep(
+        {.step = step, .lr = 1e-4, .coefficients = options.recipe.At(step)},
+        data);
     if (!trained.ok()) state.SkipWithError("step failed");
     state.counters["old_s"] = trained->metrics.at("timing/old_logprob_seconds");
     state.counters["update_s"] = trained->metrics.at("timing/update_seconds");

@@ -87,6 +87,14 @@ class PolicyTrainerTest : public testing::Test {
     return *std::move(trainer);
   }
 
+  // With the recipe that was loaded last.
+  StepSettings At(uint32_t step, double lr) const {
+    return {.step = step,
+            .lr = lr,
+            .coefficients = options_.recipe.At(static_cast<int>(step) - 1 +
+                                               options_.recipe.first_step)};
+  }
+
   // Rollout log-probs are the student's own, the teacher's come from a model.
   StepData Scored(PolicyTrainer& student, PolicyTrainer& teacher,
                   uint64_t seed = 1) {
@@ -122,11 +130,23 @@ TEST_F(PolicyTrainerTest, ATeacherThatIsTheStudentGivesNoSignal) {
   const std::string dir = ModelDir(1);
   auto student = Load(dir), teacher = Load(dir);
   StepData data = Scored(*student, *teacher);
-  const auto trained = student->TrainStep(1, 1e-3, data);
+  const auto trained = student->TrainStep(At(1, 1e-3), data);
   ASSERT_TRUE(trained.ok()) << trained.status();
   EXPECT_LT(trained->metrics.at("hybrid/teacher_gap_abs_mean"), 1e-5);
   EXPECT_LT(trained->metrics.at("actor/grad_norm"), 1e-5);
   EXPECT_LT(trained->metrics.at("rollout/mismatch_abs_max"), 1e-5);
+}
+
+TEST_F(PolicyTrainerTest, TheCoefficientsAreTheStepsAndNotTheSchedules) {
+  auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
+  StepData data = Scored(*student, *teacher);
+  StepSettings settings = At(1, 1e-3);
+  settings.coefficients.kl = 0.125;
+  settings.coefficients.rl = 0.25;
+  const auto trained = student->TrainStep(settings, data);
+  ASSERT_TRUE(trained.ok()) << trained.status();
+  EXPECT_EQ(trained->metrics.at("hybrid/kl_coef"), 0.125);
+  EXPECT_EQ(trained->advantages.rl_coef, 0.25);
 }
 
 TEST_F(PolicyTrainerTest, AnotherTeacherChangesTheGradient) {
@@ -135,8 +155,8 @@ TEST_F(PolicyTrainerTest, AnotherTeacherChangesTheGradient) {
   auto a = Load(dir), b = Load(dir);
   auto teacher_a = Load(ModelDir(2)), teacher_b = Load(ModelDir(3));
   StepData data_a = Scored(*a, *teacher_a), data_b = Scored(*b, *teacher_b);
-  const auto ra = a->TrainStep(1, 1e-3, data_a);
-  const auto rb = b->TrainStep(1, 1e-3, data_b);
+  const auto ra = a->TrainStep(At(1, 1e-3), data_a);
+  const auto rb = b->TrainStep(At(1, 1e-3), data_b);
   ASSERT_TRUE(ra.ok() && rb.ok());
   EXPECT_GT(ra->metrics.at("hybrid/teacher_gap_abs_mean"), 0.1);
   EXPECT_GT(ra->metrics.at("actor/grad_norm"), 1e-3);
@@ -159,7 +179,7 @@ TEST_F(PolicyTrainerTest, WinnersBecomeLikelierAndLosersRarer) {
   };
   const double before = gap();
   for (int step = 1; step <= 5; ++step)
-    ASSERT_TRUE(student->TrainStep(step, 1e-3, data).ok());
+    ASSERT_TRUE(student->TrainStep(At(step, 1e-3), data).ok());
   EXPECT_GT(gap(), before + 1);
 }
 
@@ -169,7 +189,7 @@ TEST_F(PolicyTrainerTest, OpdPullsTheStudentTowardsTheTeacher) {
   StepData data = Scored(*student, *teacher);
   double first = 0, last = 0;
   for (int step = 1; step <= 20; ++step) {
-    const auto trained = student->TrainStep(step, 3e-3, data);
+    const auto trained = student->TrainStep(At(step, 3e-3), data);
     ASSERT_TRUE(trained.ok());
     last = trained->metrics.at("hybrid/teacher_gap_abs_mean");
     if (step == 1) first = last;
@@ -189,8 +209,8 @@ TEST_F(PolicyTrainerTest, TheSplitIntoMicroBatchesChangesNothing) {
     options_.micro_batch_tokens = 16;
     auto pieces = Load(dir);
     StepData a = Scored(*whole, *teacher), b = Scored(*pieces, *teacher);
-    const auto ra = whole->TrainStep(1, 1e-3, a);
-    const auto rb = pieces->TrainStep(1, 1e-3, b);
+    const auto ra = whole->TrainStep(At(1, 1e-3), a);
+    const auto rb = pieces->TrainStep(At(1, 1e-3), b);
     ASSERT_TRUE(ra.ok() && rb.ok());
     EXPECT_NEAR(ra->metrics.at("actor/pg_loss"),
                 rb->metrics.at("actor/pg_loss"), 1e-6);
@@ -212,8 +232,8 @@ TEST_F(PolicyTrainerTest, AStepCanBeRepeatedToTheBit) {
   const std::string dir = ModelDir(1);
   auto teacher = Load(ModelDir(2)), a = Load(dir), b = Load(dir);
   StepData data_a = Scored(*a, *teacher), data_b = Scored(*b, *teacher);
-  ASSERT_TRUE(a->TrainStep(1, 1e-3, data_a).ok());
-  ASSERT_TRUE(b->TrainStep(1, 1e-3, data_b).ok());
+  ASSERT_TRUE(a->TrainStep(At(1, 1e-3), data_a).ok());
+  ASSERT_TRUE(b->TrainStep(At(1, 1e-3), data_b).ok());
   EXPECT_EQ(a->Export()->root_hash, b->Export()->root_hash);
 }
 
@@ -246,7 +266,7 @@ TEST_F(PolicyTrainerTest, ThreadsChangeNoBitOfWeightsMomentsAndMetrics) {
     }
     std::string seen;
     for (uint32_t step = 1; step <= 3; ++step) {
-      const auto trained = student->TrainStep(step, 1e-3, data);
+      const auto trained = student->TrainStep(At(step, 1e-3), data);
       EXPECT_TRUE(trained.ok()) << trained.status();
       for (const auto& [tag, value] : trained->metrics)
         if (!tag.starts_with("timing/"))
@@ -307,7 +327,7 @@ class DispatchTest : public PolicyTrainerTest,
           data.batch.teacher_logprob.push_back(-rng.Uniform());
         }
         for (uint32_t step = 1; step <= 2; ++step) {
-          const auto trained = student->TrainStep(step, 1e-2, data);
+          const auto trained = student->TrainStep(At(step, 1e-2), data);
           EXPECT_TRUE(trained.ok()) << trained.status();
           for (const auto& [tag, value] : trained->metrics)
             if (!tag.starts_with("timing/"))
@@ -385,15 +405,15 @@ TEST_F(PolicyTrainerTest, ASavedTrainerGoesOnToTheBit) {
   ASSERT_TRUE(MakeDirs(dir).ok());
   auto teacher = Load(ModelDir(2)), unbroken = Load(ModelDir(1));
   StepData first = Scored(*unbroken, *teacher, 1);
-  ASSERT_TRUE(unbroken->TrainStep(1, 1e-3, first).ok());
+  ASSERT_TRUE(unbroken->TrainStep(At(1, 1e-3), first).ok());
   ASSERT_TRUE(unbroken->SaveModel(dir + "/model").ok());
   ASSERT_TRUE(unbroken->SaveOptimizer(dir + "/optimizer.safetensors").ok());
   auto resumed = Load(dir + "/model");
   ASSERT_TRUE(resumed->LoadOptimizer(dir + "/optimizer.safetensors").ok());
   StepData a = Scored(*unbroken, *teacher, 2),
            b = Scored(*resumed, *teacher, 2);
-  const auto ra = unbroken->TrainStep(2, 1e-3, a);
-  const auto rb = resumed->TrainStep(2, 1e-3, b);
+  const auto ra = unbroken->TrainStep(At(2, 1e-3), a);
+  const auto rb = resumed->TrainStep(At(2, 1e-3), b);
   ASSERT_TRUE(ra.ok() && rb.ok());
   EXPECT_EQ(unbroken->Export()->root_hash, resumed->Export()->root_hash);
   for (const char* tag : {"actor/pg_loss", "actor/grad_norm", "actor/entropy"})
@@ -414,7 +434,7 @@ TEST_F(PolicyTrainerTest, RolloutLogProbsCanServeAsOldOnes) {
   auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
   StepData data = Scored(*student, *teacher);
   for (double& x : data.batch.rollout_logprob) x -= .1;
-  const auto trained = student->TrainStep(1, 1e-3, data);
+  const auto trained = student->TrainStep(At(1, 1e-3), data);
   ASSERT_TRUE(trained.ok());
   EXPECT_EQ(data.batch.old_logprob, data.batch.rollout_logprob);
   EXPECT_GT(trained->metrics.at("actor/entropy"), 0);
@@ -427,7 +447,7 @@ TEST_F(PolicyTrainerTest, RecomputedOldLogProbsAreNotTheRollouts) {
   StepData data = Scored(*student, *teacher);
   const std::vector<double> own = data.batch.rollout_logprob;
   for (double& x : data.batch.rollout_logprob) x -= .1;
-  const auto trained = student->TrainStep(1, 1e-3, data);
+  const auto trained = student->TrainStep(At(1, 1e-3), data);
   ASSERT_TRUE(trained.ok());
   EXPECT_EQ(data.batch.old_logprob, own);
   EXPECT_NEAR(trained->metrics.at("actor/ratio_max"), 1, 1e-5);
@@ -443,7 +463,7 @@ TEST_F(PolicyTrainerTest, ImportanceWeightsAreOnTheSurrogateAlone) {
     auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
     StepData data = Scored(*student, *teacher);
     for (double& x : data.batch.rollout_logprob) x -= std::log(1.5);
-    const auto trained = student->TrainStep(1, 1e-3, data);
+    const auto trained = student->TrainStep(At(1, 1e-3), data);
     EXPECT_TRUE(trained.ok());
     return std::pair(trained->metrics.at("actor/pg_loss"),
                      trained->metrics.at("actor/kl_loss"));
@@ -464,7 +484,7 @@ TEST_F(PolicyTrainerTest, TheEntropyBonusRaisesTheEntropy) {
     StepData data = Scored(*student, *teacher);
     for (double& reward : data.batch.reward) reward = 0;  // nothing else moves
     for (int step = 1; step <= 5; ++step)
-      EXPECT_TRUE(student->TrainStep(step, 1e-3, data).ok());
+      EXPECT_TRUE(student->TrainStep(At(step, 1e-3), data).ok());
     double entropy = 0;
     EXPECT_TRUE(student->Score(data, &entropy).ok());
     return entropy;
@@ -481,7 +501,7 @@ TEST_F(PolicyTrainerTest, KlToTheReferenceHoldsThePolicyThere) {
          start = Load(ModelDir(1));
     StepData data = Scored(*student, *teacher);
     for (int step = 1; step <= 10; ++step) {
-      const auto trained = student->TrainStep(step, 1e-3, data);
+      const auto trained = student->TrainStep(At(step, 1e-3), data);
       EXPECT_TRUE(trained.ok()) << trained.status();
       EXPECT_EQ(trained->metrics.contains("actor/kl_loss"), coefficient > 0);
     }
@@ -511,7 +531,7 @@ TEST_F(PolicyTrainerTest, SdarFollowsTheContextUnlessBetaIsZero) {
       for (TrainSpan& span : context.spans) span.begin += 6;
       data.context_sequences.push_back(std::move(context));
     }
-    const auto trained = student->TrainStep(1, 1e-3, data);
+    const auto trained = student->TrainStep(At(1, 1e-3), data);
     EXPECT_TRUE(trained.ok()) << trained.status();
     EXPECT_GT(trained->metrics.at("actor/grad_norm"), 0);
     return student->Export()->root_hash;
@@ -520,8 +540,9 @@ TEST_F(PolicyTrainerTest, SdarFollowsTheContextUnlessBetaIsZero) {
   EXPECT_NE(after(5, 1), after(5, 2));
   auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
   StepData data = Scored(*student, *teacher);
-  EXPECT_THAT(std::string(student->TrainStep(1, 1e-3, data).status().message()),
-              testing::HasSubstr("alternative contexts: found 0 tokens"));
+  EXPECT_THAT(
+      std::string(student->TrainStep(At(1, 1e-3), data).status().message()),
+      testing::HasSubstr("alternative contexts: found 0 tokens"));
 }
 
 TEST_F(PolicyTrainerTest, DuplicatedRowsAreTrainedTwice) {
@@ -533,8 +554,8 @@ TEST_F(PolicyTrainerTest, DuplicatedRowsAreTrainedTwice) {
   settings_["duplicate_rows_to"] = 2 * turns;  // every turn once more
   auto padded = Load(ModelDir(1));
   StepData twice = Scored(*padded, *teacher);
-  const auto a = plain->TrainStep(1, 1e-3, once);
-  const auto b = padded->TrainStep(1, 1e-3, twice);
+  const auto a = plain->TrainStep(At(1, 1e-3), once);
+  const auto b = padded->TrainStep(At(1, 1e-3), twice);
   ASSERT_TRUE(a.ok() && b.ok()) << b.status();
   EXPECT_EQ(twice.batch.num_turns(), 2 * turns);
   EXPECT_EQ(twice.sequences.size(), 2 * once.sequences.size());
@@ -545,7 +566,7 @@ TEST_F(PolicyTrainerTest, DuplicatedRowsAreTrainedTwice) {
   settings_["duplicate_rows_to"] = 2 * turns - 1;
   auto most = Load(ModelDir(1));
   StepData nearly = Scored(*most, *teacher);
-  const auto c = most->TrainStep(1, 1e-3, nearly);
+  const auto c = most->TrainStep(At(1, 1e-3), nearly);
   ASSERT_TRUE(c.ok()) << c.status();
   EXPECT_EQ(nearly.batch.num_turns(), 2 * turns - 1);
   EXPECT_GT(
@@ -565,7 +586,7 @@ TEST_F(PolicyTrainerTest, EveryRecipeAndProfileTrainsAStep) {
         options_.updates_per_step = 2;
         auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
         StepData data = Scored(*student, *teacher);
-        const auto trained = student->TrainStep(1, 1e-3, data);
+        const auto trained = student->TrainStep(At(1, 1e-3), data);
         ASSERT_TRUE(trained.ok()) << recipe << ": " << trained.status();
         EXPECT_EQ(trained->metrics.at("actor/skipped_updates"), 0);
         EXPECT_GT(trained->metrics.at("actor/grad_norm"), 0);
@@ -580,7 +601,7 @@ TEST_F(PolicyTrainerTest, AtTheFirstUpdateTheCurrentStudentIsTheOldOne) {
     settings_["delta_student"] = delta;
     auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
     StepData data = Scored(*student, *teacher);
-    return student->TrainStep(1, 1e-3, data)->metrics.at("actor/grad_norm");
+    return student->TrainStep(At(1, 1e-3), data)->metrics.at("actor/grad_norm");
   };
   EXPECT_NEAR(norm("old"), norm("current"), 1e-5);
 }
@@ -595,7 +616,7 @@ TEST_F(PolicyTrainerTest, TheCurrentStudentsDeltaIsThatOfTheMoment) {
     auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
     StepData data = Scored(*student, *teacher);
     for (double& x : data.batch.rollout_logprob) x += shift;
-    return student->TrainStep(1, 1e-3, data)->metrics.at("actor/pg_loss");
+    return student->TrainStep(At(1, 1e-3), data)->metrics.at("actor/pg_loss");
   };
   // The ratio exp(.1) stays inside the clip: loss = -ratio * mean Delta.
   const double unshifted = loss("current", 0), ratio = std::exp(.1);
@@ -608,7 +629,7 @@ TEST_F(PolicyTrainerTest, FirstStepZeroIsTheStartOfTheSchedule) {
   settings_["first_step"] = 0;
   auto student = Load(ModelDir(1)), teacher = Load(ModelDir(2));
   StepData data = Scored(*student, *teacher);
-  const auto trained = student->TrainStep(1, 1e-3, data);
+  const auto trained = student->TrainStep(At(1, 1e-3), data);
   ASSERT_TRUE(trained.ok());
   EXPECT_EQ(trained->metrics.at("hybrid/kl_coef"), 1);
 }

@@ -4,6 +4,7 @@
 #include "common/config/config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/learner/recipe_of.h"
 
 namespace atod::learner {
 namespace {
@@ -20,16 +21,38 @@ constexpr char kRun[] =
     "steps: 6\noptimizer:\n  lr: 1.0e-3\n  lr_end: 1.0e-5\n"
     "  schedule: linear\n";
 
+StepSettings At(const v1::RunConfig& config, uint32_t step) {
+  return SettingsAt(config, RecipeOf(config.algorithm()).value(), step);
+}
+
 TEST(StepSettingsTest, FollowTheSchedules) {
   const v1::RunConfig config =
       Config(absl::StrCat(kRun, "algorithm:\n  coef_anneal_steps: 4\n"));
-  const auto first = SettingsAt(config, 1), last = SettingsAt(config, 6);
-  ASSERT_TRUE(first.ok() && last.ok());
-  EXPECT_NEAR(last->lr, 1e-5, 1e-18);
-  EXPECT_GT(first->lr, last->lr);
-  EXPECT_DOUBLE_EQ(last->kl_coef, 0.1);
-  EXPECT_DOUBLE_EQ(last->rl_coef, 2.0);
-  EXPECT_DOUBLE_EQ(first->kl_coef, 1 - 0.9 / 4);
+  const StepSettings first = At(config, 1), last = At(config, 6);
+  EXPECT_NEAR(last.lr, 1e-5, 1e-18);
+  EXPECT_GT(first.lr, last.lr);
+  EXPECT_DOUBLE_EQ(last.coefficients.kl, 0.1);
+  EXPECT_DOUBLE_EQ(last.coefficients.rl, 2.0);
+  EXPECT_DOUBLE_EQ(first.coefficients.kl, 1 - 0.9 / 4);
+  EXPECT_EQ(first.coefficients.s, 1);
+}
+
+TEST(StepSettingsTest, SayHowEpisodesOfTheStepArePlayed) {
+  const v1::RunConfig config = Config(absl::StrCat(
+      kRun,
+      "env:\n  max_turns: 9\n"
+      "sampling:\n  train: {temperature: 0.5, top_p: 0.75, top_k: 3, "
+      "max_tokens: 7}\n  eval_temperature: 0.25\n"
+      "algorithm:\n  recipe: tcod\n  tcod_steps: 2\n  first_step: 0\n"));
+  const StepSettings at = At(config, 3);
+  EXPECT_EQ(at.coefficients.s, 2);
+  EXPECT_EQ(at.temperature, 0.5);
+  EXPECT_EQ(at.eval_temperature, 0.25);
+  EXPECT_EQ(at.top_p, 0.75);
+  EXPECT_EQ(at.top_k, 3u);
+  EXPECT_EQ(at.max_tokens, 7u);
+  EXPECT_EQ(at.max_turns, 2u) << "TCOD's depth";
+  EXPECT_EQ(at.eval_max_turns, 9u);
 }
 
 TEST(DescribeChangesTest, NameEachKeyWithBothValuesAndEachScheduleThatJumps) {
