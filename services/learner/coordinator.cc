@@ -240,6 +240,13 @@ Admission Coordinator::Admit(const v1::Trajectory& t) {
     out.verdict = v1::SubmitReply::SUPERSEDED;
     return out;
   }
+  const auto order = orders_.find({out.id.purpose, out.id.step});
+  if (order != orders_.end() && order->second.taken &&
+      order->second.groups.empty()) {
+    ++totals_.superseded;
+    out.verdict = v1::SubmitReply::SUPERSEDED;
+    return out;
+  }
   if (sample == nullptr) {
     ++totals_.rejected;
     out.verdict = v1::SubmitReply::REJECTED;
@@ -258,8 +265,7 @@ Admission Coordinator::Admit(const v1::Trajectory& t) {
     out.verdict = v1::SubmitReply::DUPLICATE;
     return out;
   }
-  out.order =
-      orders_.at({out.id.purpose, out.id.step}).groups[out.id.group].order;
+  out.order = order->second.groups[out.id.group].order;
   out.verdict = v1::SubmitReply::ACCEPTED;
   out.keep = !EndedInError(t) || !PlayAgain(*sample, t.outcome().error());
   Detach(out.id, *sample);
@@ -276,14 +282,7 @@ void Coordinator::Accept(const WorkId& id, v1::Trajectory trajectory) {
     if (!EndedInError(trajectory)) {
       sample->state = State::kDone;
       sample->result = std::make_unique<v1::Trajectory>(std::move(trajectory));
-      Order& order = orders_.at({id.purpose, id.step});
-      --order.open;
-      const std::vector<Sample>& group = order.groups[id.group].samples;
-      if (std::all_of(group.begin(), group.end(), [](const Sample& s) {
-            return s.state == State::kDone;
-          })) {
-        KillPoint(KillLabel::kGroupComplete);
-      }
+      CloseOne(id);
     } else {
       const v1::EpisodeError& error = trajectory.outcome().error();
       const bool again = PlayAgain(*sample, error);
@@ -361,7 +360,8 @@ absl::Status Coordinator::Open(v1::Purpose purpose, uint32_t step,
         s.dropped_because = g.set_aside;
         s.dropped_error = "task";
       }
-      if (g.set_aside.empty()) order.open += g.samples;
+      if (g.set_aside.empty()) group.open = g.samples;
+      order.open += group.open > 0;
       group.order = std::make_shared<const GroupOrder>(std::move(g));
       order.groups.push_back(std::move(group));
     }
@@ -404,6 +404,10 @@ absl::StatusOr<OrderResult> Coordinator::Wait(v1::Purpose purpose,
       }
     }
     group.order.reset();
+  }
+  for (auto& [key, other] : orders_) {
+    if (key.first == purpose && key.second != step && other.taken)
+      std::vector<Group>().swap(other.groups);
   }
   return result;
 }
@@ -646,7 +650,14 @@ void Coordinator::Drop(const WorkId& id, Sample& sample, std::string reason,
   sample.state = State::kDropped;
   sample.dropped_because = std::move(reason);
   sample.dropped_error = std::move(error);
-  --orders_.at({id.purpose, id.step}).open;
+  CloseOne(id);
+}
+
+void Coordinator::CloseOne(const WorkId& id) {
+  Order& order = orders_.at({id.purpose, id.step});
+  if (--order.groups[id.group].open > 0) return;
+  --order.open;
+  KillPoint(KillLabel::kGroupComplete);
 }
 
 bool Coordinator::PlayAgain(const Sample& sample,

@@ -120,8 +120,10 @@ class Coordinator {
   // a second.
   void Tick();
 
-  // --- Trajectories. Admit reserves the sample when it says ACCEPTED; the
-  // caller stores the trajectory and then calls exactly one of the others.
+  // --- Trajectories. What belongs to work that was taken by Wait is a
+  // DUPLICATE or, once later work of its purpose was taken, too, SUPERSEDED.
+  // Admit reserves the sample when it says ACCEPTED; the caller stores the
+  // trajectory and then calls exactly one of the others.
   Admission Admit(const v1::Trajectory& trajectory);
   // A result; an error makes the sample pending again or, with the last try,
   // dropped.
@@ -176,11 +178,13 @@ class Coordinator {
   struct Group {
     std::shared_ptr<const GroupOrder> order;
     std::vector<Sample> samples;
+    size_t open = 0;  // samples neither done nor dropped
   };
-  // Finished orders stay, without trajectories, to tell duplicates.
+  // The last one that was taken of each purpose keeps its samples, to tell
+  // duplicates; of those before it only the key stays.
   struct Order {
     std::vector<Group> groups;
-    size_t open = 0;  // samples neither done nor dropped
+    size_t open = 0;  // groups with open samples
     bool taken = false;
   };
   using OrderKey = std::pair<v1::Purpose, uint32_t>;
@@ -227,6 +231,8 @@ class Coordinator {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakePending(Sample& sample, bool back_off)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // One more sample of the group is done or dropped.
+  void CloseOne(const WorkId& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Drop(const WorkId& id, Sample& sample, std::string reason,
             std::string error = "") ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether a sample that ended in `error` now is played again.

@@ -38,6 +38,7 @@ struct Model {
     int accepted = 0;
     bool taken = false;  // by Wait
   };
+  using Work = std::pair<v1::Purpose, uint32_t>;
   struct Session {
     std::string name;
     uint32_t slots = 0;
@@ -51,6 +52,8 @@ struct Model {
   std::vector<Sample> samples;
   std::map<SessionId, Session> sessions;
   std::set<uint64_t> granted;  // ids of all leases ever
+  std::map<v1::Purpose, Work> last_taken;
+  std::set<Work> forgotten;
   bool draining = false;
 
   Sample* Find(const WorkId& id) {
@@ -96,6 +99,12 @@ struct Model {
            Leased(id) < session.slots;
   }
 
+  void Take(const Work& work) {
+    const auto [last, first] = last_taken.try_emplace(work.first, work);
+    if (first) return;
+    forgotten.insert(last->second);
+    last->second = work;
+  }
   void Connect(SessionId id, const std::string& name, uint32_t slots) {
     Session fresh{name, slots, true, false, {}, clock->Now()};
     for (auto it = sessions.begin(); it != sessions.end();) {
@@ -142,6 +151,8 @@ struct Model {
   SubmitReply::Verdict Verdict(const v1::Trajectory& t, const WorkId& id) {
     if (t.id().run_id() != options.run_id) return SubmitReply::REJECTED;
     if (t.incarnation() != options.incarnation) return SubmitReply::SUPERSEDED;
+    if (forgotten.contains({id.purpose, id.step}))
+      return SubmitReply::SUPERSEDED;
     const Sample* s = Find(id);
     if (s == nullptr) return SubmitReply::REJECTED;
     if (s->attempt != t.id().attempt()) return SubmitReply::SUPERSEDED;
@@ -438,6 +449,7 @@ class History {
             "Wait gives something else");
       for (Model::Sample& s : model_.samples)
         s.taken |= s.id.purpose == step.purpose && s.id.step == step.step;
+      model_.Take({step.purpose, step.step});
       open_.erase(open_.begin() + i);
       done_.push_back(step);
     }

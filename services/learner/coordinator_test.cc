@@ -229,6 +229,12 @@ TEST_F(CoordinatorTest, TheSameTrajectoryTwiceIsADuplicate) {
   EXPECT_EQ(Submit(t), v1::SubmitReply::DUPLICATE);
   ASSERT_TRUE(coordinator_->Wait(v1::TRAIN, 1).ok());
   EXPECT_EQ(Submit(t), v1::SubmitReply::DUPLICATE) << "also once it is used";
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 2, Groups(1, 1)).ok());
+  EXPECT_EQ(Submit(Played(Grants(w).at(0), 0)), v1::SubmitReply::ACCEPTED);
+  ASSERT_TRUE(coordinator_->Wait(v1::TRAIN, 2).ok());
+  EXPECT_EQ(Submit(t), v1::SubmitReply::SUPERSEDED) << "forgotten by now";
+  EXPECT_TRUE(
+      absl::IsAlreadyExists(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1))));
 }
 
 TEST_F(CoordinatorTest, OtherRunsLivesAndUnknownWorkAreRefused) {
