@@ -14,6 +14,7 @@
 #include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
+#include "common/base/stopwatch.h"
 #include "common/base/warn.h"
 #include "common/config/config.h"
 #include "common/model/model_folder.h"
@@ -31,18 +32,6 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kEvalNoiseStream = 0x65766e6f;
 constexpr uint64_t kEvalEnvStream = 0x6576656e;
-
-class Stopwatch {
- public:
-  explicit Stopwatch(Clock* clock) : clock_(clock), start_(clock->Now()) {}
-  double Seconds() const {
-    return absl::ToDoubleSeconds(clock_->Now() - start_);
-  }
-
- private:
-  Clock* clock_;
-  absl::Time start_;
-};
 
 // Mean versions between sampling and now.
 void PutStaleness(const std::vector<v1::Trajectory>& trajectories, uint64_t now,

@@ -8,10 +8,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/base/stopwatch.h"
 #include "common/checkpoint/safetensors.h"
 #include "common/model/model.h"
 #include "common/model/self_test.h"
@@ -88,19 +87,6 @@ struct Gap {
     metrics["rollout/mismatch_abs_mean"] = abs_sum / count;
     metrics["rollout/mismatch_abs_max"] = abs_max;
   }
-};
-
-class Stopwatch {
- public:
-  double Lap() {
-    const absl::Time now = absl::Now();
-    const double seconds = absl::ToDoubleSeconds(now - start_);
-    start_ = now;
-    return seconds;
-  }
-
- private:
-  absl::Time start_ = absl::Now();
 };
 
 }  // namespace
@@ -307,7 +293,8 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(
   const PolicyTrainerOptions& options = impl.options;
   StepBatch& batch = data.batch;
   TrainedStep out;
-  Stopwatch watch;
+  RealClock clock;
+  Stopwatch watch(&clock);
   double entropy = 0;
   Gap mismatch;
   ATOD_RETURN_IF_ERROR(

@@ -70,6 +70,37 @@ absl::Status CheckAdvantages(const StepBatch& batch,
   return absl::OkStatus();
 }
 
+// The columns that the recipe needs.
+absl::Status CheckPresent(const StepBatch& batch, const Recipe& recipe) {
+  const auto present = [&](bool needed, const char* name,
+                           const std::vector<double>& column) {
+    if (!needed || !column.empty() || batch.num_tokens() == 0)
+      return absl::OkStatus();
+    return Wrong(name, "none",
+                 absl::StrCat("one a token for recipe ", recipe.name));
+  };
+  ATOD_RETURN_IF_ERROR(
+      present(recipe.needs_teacher, "teacher_logprob", batch.teacher_logprob));
+  return present(recipe.reward.kl_coef > 0 || recipe.signal.scale != 1,
+                 "reference_logprob", batch.reference_logprob);
+}
+
+StatisticsInput StatisticsOf(const StepBatch& batch, const GroupIndex& items,
+                             const Recipe& recipe,
+                             const std::vector<double>& reward) {
+  StatisticsInput in;
+  in.group_begin = items.begin;
+  in.group_member = items.member;
+  in.reward = reward;
+  in.group = recipe.reward.group;
+  in.turn_begin = batch.turn_begin;
+  in.token_begin = batch.token_begin;
+  in.old_logprob = batch.old_logprob;
+  in.teacher_logprob = batch.teacher_logprob;
+  in.tdur = recipe.tdur;
+  return in;
+}
+
 // Sums over what a mean is taken of; the tag stays absent for an empty mean.
 struct Mean {
   double sum = 0;
@@ -84,9 +115,22 @@ struct Mean {
   }
 };
 
+void SummarizeGroups(const GroupIndex& items, const StatisticsOutput& out,
+                     std::map<std::string, double>& metrics) {
+  Mean flat;
+  double singletons = 0;
+  for (int g = 0; g < items.num_groups(); ++g) {
+    flat.Add(out.flat[g]);
+    singletons += items.members(g).size() == 1;
+  }
+  flat.Put("hybrid/flat_group_ratio", metrics);
+  metrics["hybrid/singleton_groups"] = singletons;
+}
+
 void SummarizeTurns(const StepBatch& batch, const StatisticsOutput& out,
-                    const std::vector<double>& w, bool has_teacher,
+                    const std::vector<double>& w,
                     std::map<std::string, double>& metrics) {
+  const bool has_teacher = !batch.teacher_logprob.empty();
   Mean active, weight, disagreement, uncertainty;
   for (int i = 0; i < batch.num_trajectories(); ++i) {
     bool any = false;
@@ -196,19 +240,7 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   if (coefficients.s < 0)
     return Wrong("step", absl::StrCat(coefficients.s), "at least 0");
   ATOD_RETURN_IF_ERROR(ValidateBatch(batch));
-  const bool has_teacher = !batch.teacher_logprob.empty();
-  const auto present = [&](bool needed, const char* name,
-                           const std::vector<double>& column) {
-    if (!needed || !column.empty() || batch.num_tokens() == 0)
-      return absl::OkStatus();
-    return Wrong(name, "none",
-                 absl::StrCat("one a token for recipe ", recipe.name));
-  };
-  ATOD_RETURN_IF_ERROR(
-      present(recipe.needs_teacher, "teacher_logprob", batch.teacher_logprob));
-  ATOD_RETURN_IF_ERROR(
-      present(recipe.reward.kl_coef > 0 || recipe.signal.scale != 1,
-              "reference_logprob", batch.reference_logprob));
+  ATOD_RETURN_IF_ERROR(CheckPresent(batch, recipe));
 
   const GroupIndex groups = IndexGroups(batch.group);
   const GroupIndex items =
@@ -221,19 +253,9 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   // A KL may overflow in all of a group, which would then look flat.
   ATOD_RETURN_IF_ERROR(CheckFinite("reward less penalties and KL", reward));
   result.shaped_reward = PerTrajectory(batch, recipe.reward.statistics, reward);
-
-  StatisticsInput in;
-  in.group_begin = items.begin;
-  in.group_member = items.member;
-  in.reward = reward;
-  in.group = recipe.reward.group;
-  in.turn_begin = batch.turn_begin;
-  in.token_begin = batch.token_begin;
-  in.old_logprob = batch.old_logprob;
-  in.teacher_logprob = batch.teacher_logprob;
-  in.tdur = recipe.tdur;
   StatisticsOutput out;
-  ATOD_RETURN_IF_ERROR(device.Statistics(in, &out));
+  ATOD_RETURN_IF_ERROR(
+      device.Statistics(StatisticsOf(batch, items, recipe, reward), &out));
   result.group_advantage = TurnAdvantages(batch, out.grpo, recipe.reward);
   result.grpo = PerTrajectory(batch, recipe.reward.statistics, out.grpo);
 
@@ -256,27 +278,19 @@ absl::StatusOr<Advantages> ComputeAdvantages(const StepBatch& batch,
   ATOD_RETURN_IF_ERROR(device.Combine(terms, &result.advantage));
   ATOD_RETURN_IF_ERROR(CheckAdvantages(batch, result.advantage));
 
-  auto& metrics = result.metrics;
-  metrics["hybrid/kl_coef"] = result.kl_coef;
-  metrics["hybrid/rl_coef"] = result.rl_coef;
-  Mean flat;
-  double singletons = 0;
-  for (int g = 0; g < items.num_groups(); ++g) {
-    flat.Add(out.flat[g]);
-    singletons += items.members(g).size() == 1;
-  }
-  flat.Put("hybrid/flat_group_ratio", metrics);
-  metrics["hybrid/singleton_groups"] = singletons;
+  result.metrics["hybrid/kl_coef"] = result.kl_coef;
+  result.metrics["hybrid/rl_coef"] = result.rl_coef;
   if (recipe.signal.clamp > 0)
-    metrics["hybrid/clamped_tokens"] = static_cast<double>(clamped);
-  SummarizeSignals(batch, terms, metrics);
+    result.metrics["hybrid/clamped_tokens"] = static_cast<double>(clamped);
+  SummarizeGroups(items, out, result.metrics);
+  SummarizeSignals(batch, terms, result.metrics);
   if (per_token) {
     result.w = TurnMeans(batch, weight);
     result.token_w = std::move(weight);
   } else {
     result.w = std::move(weight);
   }
-  SummarizeTurns(batch, out, result.w, has_teacher, metrics);
+  SummarizeTurns(batch, out, result.w, result.metrics);
 
   result.d = std::move(out.d);
   result.h = std::move(out.h);
