@@ -12,7 +12,6 @@
 #include "common/base/log.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
-#include "common/base/warn.h"
 #include "common/collective/communicator.h"
 #include "common/config/config.h"
 #include "common/config/program_args.h"
@@ -40,7 +39,6 @@
 #include "services/learner/run_checkpoint.h"
 #include "services/learner/run_start.h"
 #include "services/learner/run_state.h"
-#include "services/learner/step_settings.h"
 #include "services/learner/trajectory_store.h"
 
 namespace atod::learner {
@@ -94,35 +92,6 @@ PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c,
   return options;
 }
 
-// Says what has changed since the checkpoint that a run goes on from.
-absl::Status TellChanges(const std::string& checkpoint_dir,
-                         const RunCheckpoint& checkpoint,
-                         const v1::RunConfig& config) {
-  if (config.steps() < checkpoint.step) {
-    return BadInput(
-        {.file = "configuration",
-         .field = "steps",
-         .found = absl::StrCat(config.steps()),
-         .expected = absl::StrCat("at least ", checkpoint.step,
-                                  ", the steps done in ", checkpoint_dir)});
-  }
-  if (checkpoint.config_hash == HashHex(config::ResolvedYaml(config)))
-    return absl::OkStatus();
-  absl::StatusOr<config::LoadedConfig> before =
-      config::LoadRunConfig({CheckpointFolder(checkpoint_dir).config()});
-  if (!before.ok()) {
-    LogWarning(
-        absl::StrCat("the configuration is not that of ", checkpoint_dir,
-                     ", which cannot be read: ", before.status().message()));
-    return absl::OkStatus();
-  }
-  ATOD_ASSIGN_OR_RETURN(
-      const std::vector<std::string> changes,
-      DescribeChanges(before->config, config, checkpoint.step));
-  for (const std::string& change : changes) LogWarning(change);
-  return absl::OkStatus();
-}
-
 absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   const v1::RunConfig& config = args.loaded.config;
   const RunFolder run(config.runs_dir(), config.name());
@@ -152,9 +121,8 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   const ForkOrigin& origin = begin.origin;
   const std::string checkpoint_dir = begin.from.dir;
   const CheckpointFolder checkpoint(checkpoint_dir);
+  ATOD_RETURN_IF_ERROR(TellChanges(begin.from, config));
   RunCheckpoint start = std::move(begin.from.state);
-  if (!checkpoint_dir.empty())
-    ATOD_RETURN_IF_ERROR(TellChanges(checkpoint_dir, start, config));
   ATOD_ASSIGN_OR_RETURN(const Recipe recipe, RecipeOf(config.algorithm()));
   model::SetComputeThreads(config.threads().learner());
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBackend> device,

@@ -299,11 +299,14 @@ absl::StatusOr<std::string> CheckpointOfStep(const RunFolder& run,
       {.file = folder,
        .field = "--fork",
        .found = absl::StrCat("no checkpoint of step ", step),
-       .expected = absl::StrCat(
-           "one of ",
-           absl::StrJoin(all, ", ", [](std::string* out, const auto& c) {
-             absl::StrAppend(out, c.first);
-           }))});
+       .expected = all.empty()
+                       ? "a run that has checkpoints"
+                       : absl::StrCat(
+                             "one of ",
+                             absl::StrJoin(all, ", ",
+                                           [](std::string* out, const auto& c) {
+                                             absl::StrAppend(out, c.first);
+                                           }))});
 }
 
 absl::Status CopyCheckpoint(const std::string& dir, const RunFolder& to,

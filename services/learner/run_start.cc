@@ -5,10 +5,14 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/disk.h"
+#include "common/base/file.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/base/warn.h"
+#include "common/config/config.h"
 #include "services/learner/ledger_check.h"
+#include "services/learner/step_settings.h"
 
 namespace atod::learner {
 namespace {
@@ -117,6 +121,47 @@ absl::StatusOr<RunStart> FindStart(const RunFolder& run,
                          : start.origin.ToString() + ", where the run began"});
   }
   return start;
+}
+
+absl::Status TellChanges(const FoundCheckpoint& from,
+                         const v1::RunConfig& config) {
+  if (from.dir.empty()) return absl::OkStatus();
+  const RunCheckpoint& checkpoint = from.state;
+  if (config.steps() < checkpoint.step) {
+    return BadInput(
+        {.file = "configuration",
+         .field = "steps",
+         .found = absl::StrCat(config.steps()),
+         .expected = absl::StrCat("at least ", checkpoint.step,
+                                  ", the steps done in ", from.dir)});
+  }
+  if (checkpoint.config_hash == HashHex(config::ResolvedYaml(config)))
+    return absl::OkStatus();
+  absl::StatusOr<config::LoadedConfig> before =
+      config::LoadRunConfig({CheckpointFolder(from.dir).config()});
+  if (!before.ok()) {
+    LogWarning(
+        absl::StrCat("the configuration is not that of ", from.dir,
+                     ", which cannot be read: ", before.status().message()));
+    return absl::OkStatus();
+  }
+  ATOD_ASSIGN_OR_RETURN(
+      const std::vector<std::string> changes,
+      DescribeChanges(before->config, config, checkpoint.step));
+  for (const std::string& change : changes) LogWarning(change);
+  return absl::OkStatus();
+}
+
+absl::Status CheckStart(const v1::RunConfig& config, const std::string& resume,
+                        const std::string& fork) {
+  const RunFolder run(config.runs_dir(), config.name());
+  ATOD_RETURN_IF_ERROR(CheckFolder(run, resume));
+  ATOD_RETURN_IF_ERROR(RequireLocalDisk(run.dir()));
+  ATOD_ASSIGN_OR_RETURN(
+      const RunStart start,
+      FindStart(run, config.runs_dir(),
+                {.resume = resume, .fork = fork, .dry_run = true}));
+  return TellChanges(start.from, config);
 }
 
 }  // namespace atod::learner

@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "atod/v1/config.pb.h"
 #include "common/run/run_folder.h"
 #include "services/learner/run_checkpoint.h"
 #include "services/learner/run_fork.h"
@@ -35,5 +36,15 @@ absl::Status CheckFolder(const RunFolder& run, const std::string& resume);
 absl::StatusOr<RunStart> FindStart(const RunFolder& run,
                                    const std::string& runs_dir,
                                    const StartFlags& flags);
+
+// Warns of what has changed since the checkpoint that a run goes on from.
+// INVALID_ARGUMENT when more steps are done than the run has.
+absl::Status TellChanges(const FoundCheckpoint& from,
+                         const v1::RunConfig& config);
+
+// What a start with these flags would find: its folder, its checkpoint, whole,
+// and what has changed since. Writes nothing.
+absl::Status CheckStart(const v1::RunConfig& config, const std::string& resume,
+                        const std::string& fork);
 
 }  // namespace atod::learner

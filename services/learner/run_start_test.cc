@@ -177,6 +177,30 @@ TEST_F(RunStartTest, ARefusedForkLeavesNothing) {
   EXPECT_TRUE(Start("fork", {}).ok());
 }
 
+TEST_F(RunStartTest, WhatAStartWouldFindIsCheckedBeforeIt) {
+  MakeRun("old", 3, {2});
+  v1::RunConfig config;
+  config.set_runs_dir(runs_);
+  config.set_name("old");
+  config.set_steps(1);
+  EXPECT_THAT(std::string(CheckStart(config, "", "").message()),
+              HasSubstr("found a run"));
+  EXPECT_THAT(std::string(CheckStart(config, "latest", "").message()),
+              HasSubstr("steps: found 1, expected at least 2"));
+  config.set_steps(9);
+  testing::internal::CaptureStderr();
+  EXPECT_TRUE(CheckStart(config, "latest", "").ok());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("the configuration is not that of"));
+  fs::remove(Dir("old") + "/checkpoints/step-2/state.json");
+  EXPECT_THAT(std::string(CheckStart(config, "latest", "").message()),
+              HasSubstr("step-2/state.json"));
+  config.set_name("fork");
+  EXPECT_THAT(std::string(CheckStart(config, "", "old@2").message()),
+              HasSubstr("step-2/state.json"));
+  EXPECT_FALSE(fs::exists(Dir("fork")));
+}
+
 TEST_F(RunStartTest, ADryRunReadsTheForkWhereItLies) {
   MakeRun("parent", 5, {4});
   const auto start = Start("fork", {.fork = "parent@4", .dry_run = true});
