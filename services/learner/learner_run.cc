@@ -12,7 +12,6 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
-#include "common/base/rng.h"
 #include "common/base/status_macros.h"
 #include "common/base/stopwatch.h"
 #include "common/base/warn.h"
@@ -29,9 +28,6 @@ namespace atod::learner {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr uint64_t kEvalNoiseStream = 0x65766e6f;
-constexpr uint64_t kEvalEnvStream = 0x6576656e;
 
 // Mean versions between sampling and now.
 void PutStaleness(const std::vector<v1::Trajectory>& trajectories, uint64_t now,
@@ -65,105 +61,23 @@ LearnerRun::LearnerRun(RunParts parts, RunCheckpoint start)
       skip_watch_(config_.steps()) {}
 
 absl::Status LearnerRun::Prepare() {
-  ATOD_ASSIGN_OR_RETURN(train_,
-                        parts_.tasks->GetSplit(config_.env().train_split()));
-  std::string panel_hash;
-  if (config_.eval().every() > 0) {
-    ATOD_ASSIGN_OR_RETURN(panel_split_,
-                          parts_.tasks->GetSplit(config_.eval().split()));
-    panel_ = MakePanel(config_.eval().panel_seed(), panel_split_.size(),
-                       config_.eval().panel_size());
-    panel_hash = PanelHash(panel_split_.content_hash(), panel_);
-    if (panel_.size() < config_.eval().panel_size()) {
-      LogWarning(absl::StrCat("eval.panel_size: found ",
-                              config_.eval().panel_size(), ", but split ",
-                              panel_split_.name(), " has ", panel_split_.size(),
-                              " tasks: evaluations are over ", panel_.size()));
-    }
-  }
-  // Another set of games, panel, tokenizer or teacher is another run.
-  const auto same = [](const std::string& field, const std::string& found,
-                       const std::string& expected) {
-    if (expected.empty() || found == expected) return absl::OkStatus();
-    return absl::FailedPreconditionError(absl::StrCat(field, ": found ", found,
-                                                      ", expected ", expected,
-                                                      " as in the checkpoint"));
-  };
-  ATOD_RETURN_IF_ERROR(same("content hash of the training split",
-                            train_.content_hash(), checkpoint_.train_hash));
+  ATOD_ASSIGN_OR_RETURN(
+      orders_, StepOrders::Open(config_, *parts_.recipe, *parts_.tasks));
+  RunCheckpoint now = checkpoint_;
+  now.run = config_.name();
+  now.teacher_hashes = parts_.teacher_hashes;
+  now.world_size = parts_.world_size;
+  now.train_hash = orders_->train_hash();
+  now.panel_hash = orders_->panel_hash();
+  now.tokenizer_hash = parts_.tokenizer_hash;
+  now.config_hash = parts_.config_hash;
+  now.incarnation = parts_.incarnation;
   ATOD_RETURN_IF_ERROR(
-      same("evaluation panel", panel_hash, checkpoint_.panel_hash));
-  if (checkpoint_.tokenizer_hash != parts_.tokenizer_file_hash) {
-    ATOD_RETURN_IF_ERROR(same("tokenizer_hash", parts_.tokenizer_hash,
-                              checkpoint_.tokenizer_hash));
-  }
-  for (const auto& [name, hash] : parts_.teacher_hashes) {
-    const auto before = checkpoint_.teacher_hashes.find(name);
-    if (before != checkpoint_.teacher_hashes.end()) {
-      ATOD_RETURN_IF_ERROR(same(absl::StrCat("weights_hash of teacher ", name),
-                                hash, before->second));
-    }
-  }
-  if (checkpoint_.world_size != parts_.world_size) {
-    spdlog::warn(
-        "{} learner ranks, {} before: sums round otherwise, results differ in "
-        "the last bits",
-        parts_.world_size, checkpoint_.world_size);
-  }
-  checkpoint_.run = config_.name();
-  checkpoint_.teacher_hashes = parts_.teacher_hashes;
-  checkpoint_.world_size = parts_.world_size;
-  checkpoint_.train_hash = train_.content_hash();
-  checkpoint_.panel_hash = panel_hash;
-  checkpoint_.tokenizer_hash = parts_.tokenizer_hash;
-  checkpoint_.config_hash = parts_.config_hash;
-  checkpoint_.incarnation = parts_.incarnation;
-  if (parts_.recipe->needs_teacher) teacher_ = config_.teachers(0).name();
-  ATOD_RETURN_IF_ERROR(LoadRolloutFiles());
+      CheckSameRun(checkpoint_, now, parts_.tokenizer_file_hash));
+  checkpoint_ = std::move(now);
   parts_.registry->Gauge(metrics::kLearnerSteps, {{"run", config_.name()}})
       .Set(config_.steps());
   parts_.registry->Gauge(metrics::kLearnerIncarnation).Set(parts_.incarnation);
-  return absl::OkStatus();
-}
-
-absl::Status LearnerRun::LoadRolloutFiles() {
-  if (parts_.recipe->rollout.mode == RolloutPolicy::Mode::kBackToFront) {
-    ATOD_ASSIGN_OR_RETURN(
-        episodes_,
-        StoredEpisodes::Load(config_.env().episodes(), train_.name(),
-                             train_.content_hash(), config_.env().max_turns()));
-    const bool few = 2 * episodes_->size() < train_.size();
-    spdlog::log(few ? spdlog::level::warn : spdlog::level::info,
-                "{}: episodes of {} of the {} training tasks; the others are "
-                "played from their start",
-                config_.env().episodes(), episodes_->size(), train_.size());
-  }
-  if (parts_.recipe->needs_context) {
-    ATOD_ASSIGN_OR_RETURN(skills_, SkillBank::Load(config_.env().skills()));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status LearnerRun::ShapeTrainingLease(const StepSettings& settings,
-                                            const v1::Task& task,
-                                            v1::Lease& lease) const {
-  if (episodes_.has_value()) {
-    const std::vector<std::string>& actions =
-        episodes_->ActionsOf(task.task_id());
-    const uint32_t prefix = parts_.recipe->rollout.PrefixLength(
-        settings.step, static_cast<uint32_t>(actions.size()));
-    lease.mutable_replay_actions()->Add(actions.begin(),
-                                        actions.begin() + prefix);
-  }
-  if (skills_.has_value()) {
-    lease.set_context(skills_->TextFor(task.category()));
-    if (lease.context().empty()) {
-      return BadInput({.file = config_.env().skills(),
-                       .field = "skills",
-                       .found = absl::StrCat("none for ", task.category()),
-                       .expected = "a text for every task type"});
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -211,26 +125,6 @@ absl::Status LearnerRun::Publish() {
 
 StepSettings LearnerRun::At(uint32_t step) const {
   return SettingsAt(config_, *parts_.recipe, step);
-}
-
-v1::Lease LearnerRun::BaseLease(const StepSettings& settings,
-                                const v1::Split& split,
-                                const v1::Task& task) const {
-  v1::Lease lease;
-  lease.set_env(config_.env().name());
-  lease.set_split(split.name());
-  lease.set_task_id(task.task_id());
-  lease.set_content_hash(split.content_hash());
-  *lease.mutable_weight_min() = version_;
-  *lease.mutable_weight_max() = version_;
-  v1::Sampling& sampling = *lease.mutable_sampling();
-  sampling.set_temperature(static_cast<float>(settings.temperature));
-  sampling.set_top_p(static_cast<float>(settings.top_p));
-  sampling.set_top_k(settings.top_k);
-  sampling.set_max_tokens(settings.max_tokens);
-  lease.set_max_turns(settings.max_turns);
-  lease.set_layout("windowed");
-  return lease;
 }
 
 absl::StatusOr<OrderResult> LearnerRun::Play(v1::Purpose purpose, uint32_t step,
@@ -286,21 +180,8 @@ void LearnerRun::SetAside(
 absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   const Stopwatch whole(parts_.clock);
   const StepSettings settings = At(step);
-  const TaskSource source(config_.seed(), train_.size(),
-                          config_.algorithm().tasks_per_step());
-  std::vector<GroupOrder> groups(config_.algorithm().tasks_per_step());
-  for (uint32_t g = 0; g < groups.size(); ++g) {
-    const TaskChoice choice = source.Choose(step, g);
-    ATOD_ASSIGN_OR_RETURN(groups[g].task,
-                          parts_.tasks->GetTask(train_.name(), choice.index));
-    groups[g].base = BaseLease(settings, train_, groups[g].task);
-    groups[g].base.set_env_seed(choice.env_seed);
-    groups[g].base.set_run_seed(config_.seed());
-    ATOD_RETURN_IF_ERROR(
-        ShapeTrainingLease(settings, groups[g].task, groups[g].base));
-    if (!teacher_.empty()) groups[g].base.add_teachers(teacher_);
-    groups[g].samples = config_.algorithm().group_size();
-  }
+  ATOD_ASSIGN_OR_RETURN(std::vector<GroupOrder> groups,
+                        orders_->Training(settings, version_));
   parts_.state->SetPhase("rollout");
   const Stopwatch rollout(parts_.clock);
   ATOD_ASSIGN_OR_RETURN(const OrderResult played,
@@ -309,7 +190,8 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   const double rollout_seconds = rollout.Seconds();
 
   parts_.state->SetPhase("update");
-  ATOD_ASSIGN_OR_RETURN(StepData data, BuildStepData(trajectories, teacher_));
+  ATOD_ASSIGN_OR_RETURN(StepData data,
+                        BuildStepData(trajectories, orders_->teacher()));
   ATOD_ASSIGN_OR_RETURN(const TrainedStep trained,
                         parts_.trainer->TrainStep(settings, data));
   KillPoint(KillLabel::kUpdateDone);
@@ -377,25 +259,13 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
                                           bool* best) {
   parts_.state->SetPhase("eval");
   const Stopwatch watch(parts_.clock);
-  const StepSettings settings = At(step);
-  const uint64_t seed = config_.eval().panel_seed();
-  std::vector<GroupOrder> groups(panel_.size());
+  absl::StatusOr<std::vector<GroupOrder>> groups =
+      orders_->Evaluation(At(step), version_);
+  if (absl::IsCancelled(groups.status())) return false;
+  ATOD_RETURN_IF_ERROR(groups.status());
   std::vector<v1::Task> tasks;
-  for (size_t i = 0; i < panel_.size(); ++i) {
-    absl::StatusOr<v1::Task> task =
-        parts_.tasks->GetTask(panel_split_.name(), panel_[i]);
-    if (absl::IsCancelled(task.status())) return false;
-    ATOD_RETURN_IF_ERROR(task.status());
-    tasks.push_back(*task);
-    groups[i].task = *task;
-    groups[i].base = BaseLease(settings, panel_split_, *task);
-    groups[i].base.set_env_seed(MixSeed(seed, kEvalEnvStream, panel_[i]));
-    groups[i].base.set_run_seed(MixSeed(seed, kEvalNoiseStream));
-    groups[i].base.mutable_sampling()->set_temperature(
-        static_cast<float>(settings.eval_temperature));
-    groups[i].base.set_max_turns(settings.eval_max_turns);
-  }
-  const auto played = Play(v1::EVAL, step, std::move(groups));
+  for (const GroupOrder& group : *groups) tasks.push_back(group.task);
+  const auto played = Play(v1::EVAL, step, *std::move(groups));
   if (absl::IsCancelled(played.status())) return false;
   ATOD_RETURN_IF_ERROR(played.status());
   std::vector<WorkId> ids;
@@ -420,7 +290,7 @@ absl::StatusOr<bool> LearnerRun::Evaluate(uint32_t step, Scalars& scalars,
   if (!played->dropped.empty()) {
     LogWarning(absl::StrCat(
         "evaluation after step ", step, ": ", played->dropped.size(), " of ",
-        panel_.size(), " panel tasks are left out of its means; the first: ",
+        tasks.size(), " panel tasks are left out of its means; the first: ",
         played->dropped[0].reason));
   }
   return true;

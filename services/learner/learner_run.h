@@ -2,7 +2,7 @@
 
 #include <cstdint>
 #include <map>
-#include <optional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,12 +22,10 @@
 #include "services/learner/policy_trainer.h"
 #include "services/learner/run_checkpoint.h"
 #include "services/learner/run_state.h"
-#include "services/learner/skill_bank.h"
 #include "services/learner/skip_watch.h"
+#include "services/learner/step_orders.h"
 #include "services/learner/step_settings.h"
-#include "services/learner/stored_episodes.h"
 #include "services/learner/task_directory.h"
-#include "services/learner/task_source.h"
 
 namespace atod::learner {
 
@@ -90,12 +88,6 @@ class LearnerRun {
   void SetAside(const std::vector<std::pair<std::string, uint32_t>>& tasks,
                 const std::vector<DroppedSample>& dropped);
   StepSettings At(uint32_t step) const;
-  // A training lease but for curriculum and context.
-  v1::Lease BaseLease(const StepSettings& settings, const v1::Split& split,
-                      const v1::Task& task) const;
-  absl::Status ShapeTrainingLease(const StepSettings& settings,
-                                  const v1::Task& task, v1::Lease& lease) const;
-  absl::Status LoadRolloutFiles();
   bool EvaluationDue(uint32_t step) const;
 
   const RunParts parts_;
@@ -104,11 +96,7 @@ class LearnerRun {
   EvalTracker evals_;
   SkipWatch skip_watch_;
   DeadSignalTracker dead_signals_;
-  v1::Split train_, panel_split_;
-  std::vector<uint32_t> panel_;
-  std::string teacher_;  // whose scores train; empty: none needed
-  std::optional<StoredEpisodes> episodes_;  // prefixes of B2F
-  std::optional<SkillBank> skills_;         // contexts of SDAR
+  std::unique_ptr<StepOrders> orders_;  // after Prepare
   v1::WeightVersion version_;
   double checkpoint_seconds_ = 0;
   bool saved_ = true;  // checkpoint_ is on disk

@@ -289,6 +289,37 @@ absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const RunFolder& run,
                    " is whole: restore one, or start under another name"));
 }
 
+absl::Status CheckSameRun(const RunCheckpoint& before, const RunCheckpoint& now,
+                          const std::string& tokenizer_file_hash) {
+  const auto same = [](const std::string& field, const std::string& found,
+                       const std::string& expected) {
+    if (expected.empty() || found == expected) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat(field, ": found ", found,
+                                                      ", expected ", expected,
+                                                      " as in the checkpoint"));
+  };
+  ATOD_RETURN_IF_ERROR(same("content hash of the training split",
+                            now.train_hash, before.train_hash));
+  ATOD_RETURN_IF_ERROR(
+      same("evaluation panel", now.panel_hash, before.panel_hash));
+  if (before.tokenizer_hash != tokenizer_file_hash)
+    ATOD_RETURN_IF_ERROR(
+        same("tokenizer_hash", now.tokenizer_hash, before.tokenizer_hash));
+  for (const auto& [name, hash] : now.teacher_hashes) {
+    const auto old = before.teacher_hashes.find(name);
+    if (old != before.teacher_hashes.end())
+      ATOD_RETURN_IF_ERROR(same(absl::StrCat("weights_hash of teacher ", name),
+                                hash, old->second));
+  }
+  if (before.world_size != now.world_size) {
+    spdlog::warn(
+        "{} learner ranks, {} before: sums round otherwise, results differ in "
+        "the last bits",
+        now.world_size, before.world_size);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> CheckpointOfStep(const RunFolder& run,
                                              uint32_t step) {
   const std::string folder = run.checkpoints();

@@ -75,6 +75,12 @@ struct FoundCheckpoint {
 absl::StatusOr<FoundCheckpoint> OpenCheckpoint(const RunFolder& run,
                                                const std::string& resume);
 
+// Another set of games, panel, tokenizer or teacher than the checkpoint's is
+// another run: FAILED_PRECONDITION with the first difference. Old checkpoints
+// have the hash of the tokenizer's file. Other ranks are a warning.
+absl::Status CheckSameRun(const RunCheckpoint& before, const RunCheckpoint& now,
+                          const std::string& tokenizer_file_hash);
+
 // The run's complete checkpoint of `step`; an error lists those that there are.
 absl::StatusOr<std::string> CheckpointOfStep(const RunFolder& run,
                                              uint32_t step);
