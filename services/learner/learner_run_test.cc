@@ -21,7 +21,7 @@
 #include "services/learner/intake.h"
 #include "services/learner/ledger_check.h"
 #include "services/learner/recipe_of.h"
-#include "services/learner/run_fork.h"
+#include "services/learner/run_life.h"
 
 namespace atod::learner {
 namespace {
@@ -143,49 +143,30 @@ class Life {
  public:
   Life(const v1::RunConfig& config, const std::string& resume)
       : config_(config), run_(config.runs_dir(), config.name()) {
-    EXPECT_TRUE(MakeDirs(run_.checkpoints()).ok());
-    std::string from = config.model().path();
-    if (!resume.empty()) {
-      const std::string dir = FindCheckpoint(run_, resume).value();
-      start_ = LoadCheckpoint(dir).value();
-      from = dir + "/model";
-      optimizer_ = dir + "/optimizer.safetensors";
-    }
-    const int64_t last = start_.last_recorded();
-    ledger_ = Ledger::Open(run_.ledger()).value();
-    const ForkOrigin origin = ReadForkOrigin(run_).value();
-    Continuation go_on{start_.step, last};
-    if (!resume.empty())
-      go_on.snapshot = fs::path(optimizer_).parent_path() / "ledger.db";
-    go_on.forked_from = origin.ToString();
-    go_on.fork_step = origin.step;
-    incarnation_ = ledger_->StartIncarnation(go_on).value();
-    EXPECT_TRUE(
-        SupersedeAfter(run_.spool(), start_.step, last, incarnation_).ok());
-    store_ = TrajectoryStore::Open(run_.spool()).value();
-    recorder_ = metrics::StepRecorder::Open(run_, config.name(), last,
-                                            &registry_, clock_)
-                    .value();
+    start_ = FindStart(run_, config.runs_dir(), {.resume = resume}).value();
+    life_ = BeginLife(run_, config, start_, &registry_, clock_).value();
     device_ = OpenDevice("cpu").value();
     communicator_ = MakeLocalCommunicator();
     PolicyTrainerOptions options;
     recipe_ = RecipeOf(config.algorithm()).value();
     options.recipe = recipe_;
     options.updates_per_step = config.optimizer().updates_per_step();
-    trainer_ =
-        PolicyTrainer::Load(from, options, communicator_.get(), device_.get())
-            .value();
-    if (!optimizer_.empty()) {
-      EXPECT_TRUE(trainer_->LoadOptimizer(optimizer_).ok());
+    const CheckpointFolder from(start_.from.dir);
+    const bool fresh = from.dir().empty();
+    trainer_ = PolicyTrainer::Load(fresh ? config.model().path() : from.model(),
+                                   options, communicator_.get(), device_.get())
+                   .value();
+    if (!fresh) {
+      EXPECT_TRUE(trainer_->LoadOptimizer(from.optimizer()).ok());
     }
     CoordinatorOptions coordinator;
     coordinator.run_id = config.name();
-    coordinator.incarnation = incarnation_;
+    coordinator.incarnation = life_.incarnation;
     coordinator.backoff = absl::ZeroDuration();
     coordinator_ = std::make_unique<Coordinator>(coordinator, &clock_);
-    intake_ =
-        std::make_unique<Intake>(coordinator_.get(), ledger_.get(),
-                                 store_.get(), TrajectoryLimits{kVocab, 64});
+    intake_ = std::make_unique<Intake>(coordinator_.get(), life_.ledger.get(),
+                                       life_.store.get(),
+                                       TrajectoryLimits{kVocab, 64});
   }
 
   std::string teacher_hash = "weights of the teacher";
@@ -219,7 +200,7 @@ class Life {
             continue;
           }
           for (const uint32_t s : lease.samples()) {
-            held.push_back(Play(lease, s, config_.name(), incarnation_));
+            held.push_back(Play(lease, s, config_.name(), life_.incarnation));
             spoil(held.back());
           }
           const size_t whole = lease.purpose() == v1::EVAL
@@ -242,19 +223,20 @@ class Life {
     parts.config = &config_;
     parts.recipe = &recipe_;
     parts.folder = &run_;
-    parts.incarnation = incarnation_;
+    parts.incarnation = life_.incarnation;
     parts.tokenizer_hash = "tokenizer";
     parts.teacher_hashes = {{"teacher", teacher_hash}};
     parts.coordinator = coordinator_.get();
-    parts.ledger = ledger_.get();
+    parts.ledger = life_.ledger.get();
     parts.trainer = trainer_.get();
     parts.tasks = &tasks_;
     parts.versions = &versions_;
     parts.state = &state_;
-    parts.recorder = recorder_.get();
+    parts.recorder = life_.recorder.get();
     parts.registry = &registry_;
     parts.clock = &clock_;
-    const absl::Status status = LearnerRun(std::move(parts), start_).Run();
+    const absl::Status status =
+        LearnerRun(std::move(parts), start_.from.state).Run();
     wakes.Close();
     worker.join();
     return status;
@@ -266,19 +248,15 @@ class Life {
  private:
   const v1::RunConfig config_;
   const RunFolder run_;
-  std::string optimizer_;
-  RunCheckpoint start_;
+  RunStart start_;
   std::vector<v1::Lease> leases_;
   Recipe recipe_;
-  uint32_t incarnation_ = 0;
   RealClock clock_;
   metrics::Registry registry_;
+  RunLife life_;
   RunState state_;
   FakeTasks tasks_;
   weights::VersionStore versions_;
-  std::unique_ptr<Ledger> ledger_;
-  std::unique_ptr<TrajectoryStore> store_;
-  std::unique_ptr<metrics::StepRecorder> recorder_;
   std::unique_ptr<DeviceBackend> device_;
   std::unique_ptr<Communicator> communicator_;
   std::unique_ptr<PolicyTrainer> trainer_;
