@@ -1,5 +1,3 @@
-#include "services/learner/policy_trainer.h"
-
 #include <unistd.h>
 
 #include <cmath>
@@ -17,6 +15,7 @@
 #include "common/model/model.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/learner/policy_trainer.h"
 #include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {
@@ -24,22 +23,29 @@ namespace {
 
 constexpr int kVocab = 50;
 
-std::string ModelDir(uint64_t seed) {
+// A small model with random weights, saved in a folder of its own.
+std::string ModelDir(uint64_t seed, int vocab, int hidden, int intermediate,
+                     int head_dim, bool tied) {
   const std::string dir =
-      testing::TempDir() + "policy_trainer_model_" + std::to_string(seed);
+      absl::StrCat(testing::TempDir(), "policy_trainer_model_", seed, "_",
+                   vocab, "_", hidden);
   model::ModelConfig config;
-  config.vocab_size = kVocab;
-  config.hidden_size = 16;
-  config.intermediate_size = 32;
+  config.vocab_size = vocab;
+  config.hidden_size = hidden;
+  config.intermediate_size = intermediate;
   config.num_hidden_layers = 2;
   config.num_attention_heads = 2;
   config.num_key_value_heads = 1;
-  config.head_dim = 8;
+  config.head_dim = head_dim;
   config.max_position_embeddings = 128;
-  config.tie_word_embeddings = true;
+  config.tie_word_embeddings = tied;
   model::Qwen3 m = model::InitModel(config, "unit", seed).value();
   EXPECT_TRUE(model::SaveModel(m, dir, "float32").ok());
   return dir;
+}
+
+std::string ModelDir(uint64_t seed) {
+  return ModelDir(seed, kVocab, 16, 32, 8, /*tied=*/true);
 }
 
 // Windowed trajectories of random tokens; in each group the even ones win.
@@ -72,6 +78,17 @@ StepData MakeData(int groups, int group_size, uint64_t seed) {
   return data;
 }
 
+// With log-probs of no model.
+StepData MakeScoredData(int groups, int group_size) {
+  StepData data = MakeData(groups, group_size, 1);
+  Rng rng(2);
+  for (int t = 0; t < data.batch.num_tokens(); ++t) {
+    data.batch.rollout_logprob.push_back(-rng.Uniform());
+    data.batch.teacher_logprob.push_back(-rng.Uniform());
+  }
+  return data;
+}
+
 class PolicyTrainerTest : public testing::Test {
  protected:
   PolicyTrainerTest() : communicator_(MakeLocalCommunicator()) {
@@ -93,6 +110,26 @@ class PolicyTrainerTest : public testing::Test {
             .lr = lr,
             .coefficients = options_.recipe.At(static_cast<int>(step) - 1 +
                                                options_.recipe.first_step)};
+  }
+
+  // What `steps` steps leave, to the bit: metrics, moments and weights.
+  std::string Traces(PolicyTrainer& student, StepData& data, uint32_t steps,
+                     double lr) const {
+    std::string out;
+    for (uint32_t step = 1; step <= steps; ++step) {
+      const auto trained = student.TrainStep(At(step, lr), data);
+      EXPECT_TRUE(trained.ok()) << trained.status();
+      for (const auto& [tag, value] : trained->metrics)
+        if (!tag.starts_with("timing/"))
+          absl::StrAppend(&out, tag, absl::StrFormat(" %a\n", value));
+    }
+    const std::string moments =
+        absl::StrCat(testing::TempDir(), "policy_trainer_moments_", getpid());
+    EXPECT_TRUE(student.SaveOptimizer(moments).ok());
+    absl::StrAppend(&out, HashHex(ReadFile(moments).value()), "\n",
+                    student.Export()->root_hash, "\n");
+    std::filesystem::remove(moments);
+    return out;
   }
 
   // Rollout log-probs are the student's own, the teacher's come from a model.
@@ -240,42 +277,15 @@ TEST_F(PolicyTrainerTest, AStepCanBeRepeatedToTheBit) {
 // Large enough that torch would split sums and updates over the threads: the
 // embedding alone has 64,000 elements.
 TEST_F(PolicyTrainerTest, ThreadsChangeNoBitOfWeightsMomentsAndMetrics) {
-  const std::string dir = testing::TempDir() + "policy_trainer_threads";
-  model::ModelConfig config;
-  config.vocab_size = 1000;
-  config.hidden_size = 64;
-  config.intermediate_size = 96;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 2;
-  config.num_key_value_heads = 1;
-  config.head_dim = 16;
-  config.max_position_embeddings = 128;
-  model::Qwen3 m = model::InitModel(config, "unit", 1).value();
-  ASSERT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  const std::string dir = ModelDir(1, 1000, 64, 96, 16, /*tied=*/false);
   options_.updates_per_step = 2;
   options_.grad_clip = 1e-3;  // clips: the norm enters the weights
   options_.weight_decay = 0.01;
   const auto train = [&](int threads) {
     at::set_num_threads(threads);
     auto student = Load(dir);
-    StepData data = MakeData(8, 8, 1);
-    Rng rng(2);
-    for (int t = 0; t < data.batch.num_tokens(); ++t) {
-      data.batch.rollout_logprob.push_back(-rng.Uniform());
-      data.batch.teacher_logprob.push_back(-rng.Uniform());
-    }
-    std::string seen;
-    for (uint32_t step = 1; step <= 3; ++step) {
-      const auto trained = student->TrainStep(At(step, 1e-3), data);
-      EXPECT_TRUE(trained.ok()) << trained.status();
-      for (const auto& [tag, value] : trained->metrics)
-        if (!tag.starts_with("timing/"))
-          seen += absl::StrFormat("%s %a\n", tag, value);
-    }
-    const std::string moments = dir + "/moments.safetensors";
-    EXPECT_TRUE(student->SaveOptimizer(moments).ok());
-    seen += HashHex(ReadFile(moments).value()) + "\n";
-    return seen + student->Export()->root_hash;
+    StepData data = MakeScoredData(8, 8);
+    return Traces(*student, data, 3, 1e-3);
   };
   const std::string one = train(1);
   EXPECT_EQ(one, train(2));
@@ -292,19 +302,7 @@ class DispatchTest : public PolicyTrainerTest,
   // operation of an update counts: ratios that are not 1, a clip of the
   // gradient, decay, and all losses.
   std::string Train() {
-    const std::string dir =
-        absl::StrCat(testing::TempDir(), "dispatch_", getpid());
-    model::ModelConfig config;
-    config.vocab_size = 203;
-    config.hidden_size = 32;
-    config.intermediate_size = 48;
-    config.num_hidden_layers = 2;
-    config.num_attention_heads = 2;
-    config.num_key_value_heads = 1;
-    config.head_dim = 16;
-    config.max_position_embeddings = 128;
-    model::Qwen3 m = model::InitModel(config, "unit", 1).value();
-    EXPECT_TRUE(model::SaveModel(m, dir, "float32").ok());
+    const std::string dir = ModelDir(1, 203, 32, 48, 16, /*tied=*/false);
     options_.updates_per_step = 3;
     options_.grad_clip = 1e-2;
     options_.weight_decay = 0.01;
@@ -318,25 +316,10 @@ class DispatchTest : public PolicyTrainerTest,
         settings_["recipe"] = recipe;
         settings_["ratio_level"] = level;
         auto student = Load(dir);
-        StepData data = MakeData(8, 4, 1);
-        data.context_sequences = MakeData(8, 4, 1).sequences;
+        StepData data = MakeScoredData(8, 4);
+        data.context_sequences = data.sequences;
         for (TrainSequence& s : data.context_sequences) s.tokens[0] ^= 1;
-        Rng rng(2);
-        for (int t = 0; t < data.batch.num_tokens(); ++t) {
-          data.batch.rollout_logprob.push_back(-rng.Uniform());
-          data.batch.teacher_logprob.push_back(-rng.Uniform());
-        }
-        for (uint32_t step = 1; step <= 2; ++step) {
-          const auto trained = student->TrainStep(At(step, 1e-2), data);
-          EXPECT_TRUE(trained.ok()) << trained.status();
-          for (const auto& [tag, value] : trained->metrics)
-            if (!tag.starts_with("timing/"))
-              seen += absl::StrFormat("%s %a\n", tag, value);
-        }
-        const std::string moments = dir + "/moments.safetensors";
-        EXPECT_TRUE(student->SaveOptimizer(moments).ok());
-        absl::StrAppend(&seen, HashHex(ReadFile(moments).value()), "\n",
-                        student->Export()->root_hash, "\n");
+        seen += Traces(*student, data, 2, 1e-2);
       }
     }
     std::filesystem::remove_all(dir);
@@ -376,18 +359,7 @@ INSTANTIATE_TEST_SUITE_P(AsOnAnotherCpu, DispatchTest,
 
 TEST_F(PolicyTrainerTest, FreeModeAgreesWithinTolerancesOnly) {
   // A shape that the kernels fit.
-  const std::string dir = testing::TempDir() + "policy_trainer_free";
-  model::ModelConfig config;
-  config.vocab_size = kVocab;
-  config.hidden_size = 32;
-  config.intermediate_size = 48;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 2;
-  config.num_key_value_heads = 1;
-  config.head_dim = 16;
-  config.max_position_embeddings = 128;
-  model::Qwen3 m = model::InitModel(config, "unit", 1).value();
-  ASSERT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  const std::string dir = ModelDir(1, kVocab, 32, 48, 16, /*tied=*/false);
   auto own = Load(dir);
   options_.deterministic = false;
   auto torch = Load(dir);
