@@ -157,13 +157,11 @@ class WorkerProcess {
                           .nonce = name,
                           .retry_min = absl::Milliseconds(1),
                           .retry_max = absl::Milliseconds(5)},
-                 .install =
-                     [this](const weights::WeightSnapshot& snapshot) {
-                       EXPECT_FALSE(engine_.has_work());
-                       installs.Push(std::string(snapshot.root_hash));
-                       return absl::OkStatus();
-                     },
-                 .installed = nullptr}) {
+                 .install = [this](const weights::WeightSnapshot& snapshot) {
+                   EXPECT_FALSE(engine_.has_work());
+                   installs.Push(std::string(snapshot.root_hash));
+                   return absl::OkStatus();
+                 }}) {
     v1::Hello hello;
     hello.set_worker(name);
     hello.set_slots(8);

@@ -9,6 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "common/weights/snapshot.h"
 
 namespace atod::weights {
@@ -20,6 +21,8 @@ struct PublishedWeights {
   uint64_t number = 0;
   std::string arch_hash;
   std::shared_ptr<const WeightSnapshot> snapshot;
+  // When a subscriber heard of it, before it fetched; of no publisher.
+  absl::Time heard = absl::InfinitePast();
 };
 
 // The learner's side of weight publication: the newest version, held for those

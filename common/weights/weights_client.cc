@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/channel.h"
@@ -153,20 +154,6 @@ WeightsClient::~WeightsClient() {
   thread_.join();
 }
 
-void WeightsClient::ReportInstalled(const std::string& root_hash) {
-  struct Call {
-    grpc::ClientContext context;
-    v1::InstalledRequest request;
-    v1::InstalledReply reply;
-  };
-  auto call = std::make_shared<Call>();
-  call->request.set_holder(options_.holder);
-  call->request.set_root_hash(root_hash);
-  rpc::SetTimeout(call->context, absl::Seconds(30));
-  stub_->async()->Installed(&call->context, &call->request, &call->reply,
-                            [call](grpc::Status) {});
-}
-
 bool WeightsClient::Pause(absl::Duration wait) {
   return !stopping_.WaitForNotificationWithTimeout(wait);
 }
@@ -225,7 +212,8 @@ absl::Status WeightsClient::Deliver(const v1::Manifest& manifest) {
   PublishedWeights next{.incarnation = manifest.version().incarnation(),
                         .number = manifest.version().number(),
                         .arch_hash = manifest.arch_hash(),
-                        .snapshot = held_.snapshot};
+                        .snapshot = held_.snapshot,
+                        .heard = absl::Now()};
   if (!held_.snapshot ||
       held_.snapshot->root_hash != manifest.version().root_hash()) {
     absl::StatusOr<WeightSnapshot> snapshot =

@@ -48,9 +48,6 @@ class WeightsClient {
   // Cancels what is under way and joins.
   ~WeightsClient();
 
-  // Tells the learner what is computed with now. Does not wait for the reply.
-  void ReportInstalled(const std::string& root_hash);
-
  private:
   void Run();
   // One life of the subscription.

@@ -99,10 +99,7 @@ class WeightsServiceImpl::Subscriber final
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-WeightsServiceImpl::WeightsServiceImpl(
-    VersionStore& store,
-    std::function<void(const std::string&, const std::string&)> on_installed)
-    : store_(store), on_installed_(std::move(on_installed)) {
+WeightsServiceImpl::WeightsServiceImpl(VersionStore& store) : store_(store) {
   store_.SetListener([this] { OfferToAll(); });
 }
 
@@ -123,15 +120,6 @@ grpc::ServerWriteReactor<v1::Manifest>* WeightsServiceImpl::Subscribe(
   }
   subscriber->Offer();
   return subscriber;
-}
-
-grpc::ServerUnaryReactor* WeightsServiceImpl::Installed(
-    grpc::CallbackServerContext* context, const v1::InstalledRequest* request,
-    v1::InstalledReply*) {
-  if (on_installed_) on_installed_(request->holder(), request->root_hash());
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
 }
 
 namespace {

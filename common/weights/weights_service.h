@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <unordered_set>
 
@@ -24,23 +23,17 @@ v1::Manifest ManifestProto(const PublishedWeights& weights);
 // What Manifest.xxh3 must be.
 uint64_t ManifestChecksum(v1::Manifest manifest);
 
-// Subscribe and Installed. A subscriber that is slow skips versions: it always
+// Subscribe. A subscriber that is slow skips versions: it always
 // gets the newest next.
 class WeightsServiceImpl final : public v1::WeightsService::CallbackService {
  public:
-  // `store` is not owned. `on_installed` may be null; it runs on a gRPC thread.
-  explicit WeightsServiceImpl(VersionStore& store,
-                              std::function<void(const std::string& holder,
-                                                 const std::string& root_hash)>
-                                  on_installed = nullptr);
+  // `store` is not owned.
+  explicit WeightsServiceImpl(VersionStore& store);
   ~WeightsServiceImpl() override;
 
   grpc::ServerWriteReactor<v1::Manifest>* Subscribe(
       grpc::CallbackServerContext* context,
       const v1::SubscribeRequest* request) override;
-  grpc::ServerUnaryReactor* Installed(grpc::CallbackServerContext* context,
-                                      const v1::InstalledRequest* request,
-                                      v1::InstalledReply* reply) override;
 
  private:
   class Subscriber;
@@ -48,8 +41,6 @@ class WeightsServiceImpl final : public v1::WeightsService::CallbackService {
   void OfferToAll();
 
   VersionStore& store_;
-  const std::function<void(const std::string&, const std::string&)>
-      on_installed_;
   absl::Mutex mutex_;
   std::unordered_set<Subscriber*> subscribers_ ABSL_GUARDED_BY(mutex_);
 };

@@ -51,10 +51,7 @@ class Learner {
   ~Learner() { Stop(); }
 
   void Start(int port) {
-    service_ = std::make_unique<WeightsServiceImpl>(
-        store, [this](const std::string& holder, const std::string& hash) {
-          installed.Push(absl::StrCat(holder, " ", hash));
-        });
+    service_ = std::make_unique<WeightsServiceImpl>(store);
     fetch_ = std::make_unique<WeightsFetchService>(stream_store);
     grpc::ServerBuilder builder;
     builder.AddListeningPort(absl::StrCat("127.0.0.1:", port),
@@ -88,7 +85,6 @@ class Learner {
 
   VersionStore stream_store;
   VersionStore store;
-  Queue<std::string> installed;
   int port = 0;
 
  private:
@@ -209,13 +205,6 @@ TEST(WeightsService, ClientComesBackAfterTheLearnerDied) {
   PublishedWeights got = *holder.got.Pop();
   if (got.number == 0) got = *holder.got.Pop();
   EXPECT_EQ(got.number, 1);
-}
-
-TEST(WeightsService, InstalledReachesTheLearner) {
-  Learner learner;
-  Holder holder(learner);
-  holder.client.ReportInstalled("abc");
-  EXPECT_EQ(*learner.installed.Pop(), "rollout-0 abc");
 }
 
 TEST(WeightsService, ClientWithoutALearnerStopsAtOnce) {

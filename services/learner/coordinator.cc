@@ -326,17 +326,8 @@ void Coordinator::Release(const WorkId& id) {
 // --- The run.
 
 void Coordinator::Announce(const v1::WeightVersion& version) {
-  Wakes wakes;
-  {
-    absl::MutexLock lock(&mutex_);
-    version_ = version;
-    for (auto& [id, session] : sessions_) {
-      v1::CoordinatorMessage message;
-      *message.mutable_new_version()->mutable_version() = version;
-      Send(session, std::move(message), wakes);
-    }
-  }
-  Call(wakes);
+  absl::MutexLock lock(&mutex_);
+  version_ = version;
 }
 
 absl::Status Coordinator::Open(v1::Purpose purpose, uint32_t step,

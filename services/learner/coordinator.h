@@ -134,7 +134,7 @@ class Coordinator {
   void Release(const WorkId& id);
 
   // --- The run.
-  // Newest weights; told to all workers.
+  // Newest weights; told to workers that join.
   void Announce(const v1::WeightVersion& version);
   // New work. ALREADY_EXISTS when (purpose, step) was opened before.
   absl::Status Open(v1::Purpose purpose, uint32_t step,

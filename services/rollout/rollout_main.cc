@@ -153,19 +153,15 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
             .on_refused = refused});
   }
   RealClock clock;
-  std::unique_ptr<weights::WeightsClient> weights;
   Worker worker(
       *engine, *envs, *tokenizer, teachers.get(), clock, registry,
       {.name = name,
        .loop = {.slots = config.rollout().slots(),
                 .max_context = static_cast<uint32_t>(engine->max_context()),
                 .nonce = life},
-       .install =
-           [&](const weights::WeightSnapshot& snapshot) {
-             return engine->InstallWeights(snapshot);
-           },
-       .installed =
-           [&](const std::string& hash) { weights->ReportInstalled(hash); }});
+       .install = [&](const weights::WeightSnapshot& snapshot) {
+         return engine->InstallWeights(snapshot);
+       }});
   stop.Set(&worker);
   WorkerClient client(
       learner, {.hello = MakeHello(config, name, life, *engine, *tokenizer)},
@@ -174,7 +170,7 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
              worker.OnMessage(std::move(message));
            },
        .on_refused = refused});
-  weights = std::make_unique<weights::WeightsClient>(
+  auto weights = std::make_unique<weights::WeightsClient>(
       learner,
       weights::WeightsClient::Options{
           .holder = name, .arch_hash = model::ArchHash(engine->config())},

@@ -55,10 +55,7 @@ void Worker::OnMessage(v1::CoordinatorMessage message) {
 }
 
 void Worker::OnWeights(weights::PublishedWeights weights) {
-  Post([weights = std::move(weights)](Worker& w) {
-    w.waiting_ = weights;
-    if (w.sync_begin_ == absl::InfinitePast()) w.sync_begin_ = w.clock_.Now();
-  });
+  Post([weights = std::move(weights)](Worker& w) { w.waiting_ = weights; });
 }
 
 void Worker::Stop(absl::Status reason) {
@@ -127,11 +124,6 @@ void Worker::Handle(const v1::CoordinatorMessage& message) {
       loop_.Cancel(message.cancel().lease_id());
       leases_.erase(message.cancel().lease_id());
       return;
-    case v1::CoordinatorMessage::kNewVersion:
-      if (message.new_version().version().root_hash() != held_.root_hash()) {
-        sync_begin_ = clock_.Now();
-      }
-      return;
     case v1::CoordinatorMessage::kDrain:
       spdlog::info("the learner needs no more work");
       draining_ = true;
@@ -149,21 +141,17 @@ absl::Status Worker::MaybeInstall() {
   waiting_.reset();
   const bool other = next.snapshot->root_hash != held_.root_hash();
   if (other) {
-    const absl::Time begin = clock_.Now();
     // Verified bytes that do not fit the model: no later version will either.
     ATOD_RETURN_IF_ERROR(options_.install(*next.snapshot));
     KillPoint(KillLabel::kSwapInstalled);
     registry_.Histogram(metrics::kRolloutWeightSyncSeconds)
-        .Observe(
-            absl::ToDoubleSeconds(clock_.Now() - std::min(begin, sync_begin_)));
+        .Observe(absl::ToDoubleSeconds(clock_.Now() - next.heard));
   }
-  sync_begin_ = absl::InfinitePast();
   held_.set_incarnation(next.incarnation);
   held_.set_number(next.number);
   held_.set_root_hash(next.snapshot->root_hash);
   registry_.Gauge(metrics::kRolloutWeightVersion)
       .Set(static_cast<double>(next.number));
-  if (options_.installed) options_.installed(held_.root_hash());
   if (other) {
     PublishState();
     client_->BeatNow();

@@ -34,8 +34,6 @@ class Worker {
     AgentLoop::Options loop;
     // Puts weights into the engine.
     std::function<absl::Status(const weights::WeightSnapshot&)> install;
-    // Tells the learner that they are in; may be null.
-    std::function<void(const std::string& root_hash)> installed;
   };
 
   // Nothing is owned.
@@ -94,7 +92,6 @@ class Worker {
   bool draining_ = false;
   bool stopped_ = false;
   absl::Status stop_reason_;
-  absl::Time sync_begin_ = absl::InfinitePast();
   absl::Time retry_starts_ = absl::InfinitePast();
 };
 
