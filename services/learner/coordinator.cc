@@ -654,8 +654,7 @@ void Coordinator::CloseOne(const WorkId& id) {
 bool Coordinator::PlayAgain(const Sample& sample,
                             const v1::EpisodeError& error) const {
   // The same prompt is rendered again, and fits no better.
-  const bool final = !error.transient() &&
-                     (error.kind() == "prompt" || error.kind() == "template");
+  const bool final = error.kind() == "prompt" || error.kind() == "template";
   return !final && sample.failures + 1 < options_.max_tries;
 }
 

@@ -268,13 +268,12 @@ TEST_F(CoordinatorTest, MalformedTrajectoriesAreRetriedAndThenDropped) {
 }
 
 v1::Trajectory Failed(const v1::Lease& lease, uint32_t sample,
-                      const std::string& kind, bool transient = false) {
+                      const std::string& kind) {
   v1::Trajectory t = Played(lease, sample);
   t.mutable_outcome()->set_done_reason(v1::ERROR);
   v1::EpisodeError& error = *t.mutable_outcome()->mutable_error();
   error.set_kind(kind);
   error.set_message("g/t1/game.tw-pddl:3: found a second goal");
-  error.set_transient(transient);
   return t;
 }
 
@@ -337,17 +336,6 @@ TEST_F(CoordinatorTest, APromptThatDoesNotFitIsNotPlayedAgain) {
   EXPECT_TRUE(coordinator_->Admit(t).keep);
   coordinator_->Accept({v1::TRAIN, 1, 0, 0}, t);
   EXPECT_EQ(coordinator_->Wait(v1::TRAIN, 1)->dropped.size(), 1u);
-}
-
-TEST_F(CoordinatorTest, ATransientErrorIsPlayedAgainWhateverItsKind) {
-  const SessionId w = Join("w", 8);
-  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());
-  EXPECT_EQ(Submit(Failed(Grants(w).at(0), 0, "prompt", /*transient=*/true)),
-            v1::SubmitReply::ACCEPTED);
-  clock_.Advance(options_.max_backoff);
-  coordinator_->Tick();
-  EXPECT_EQ(Submit(Played(Grants(w).at(0), 0)), v1::SubmitReply::ACCEPTED);
-  EXPECT_EQ(coordinator_->Wait(v1::TRAIN, 1)->trajectories.size(), 1u);
 }
 
 TEST_F(CoordinatorTest, ReturnsAreNoFailuresOfTheSample) {
