@@ -12,8 +12,8 @@
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "services/cli/command.h"
-#include "services/cli/diagnosis.h"
 #include "services/cli/panel.h"
+#include "services/rollout/diagnosis.h"
 #include "services/rollout/evaluate.h"
 #include "services/teacher/scorer.h"
 
@@ -68,9 +68,9 @@ absl::StatusOr<int> RunDiagnose(Flags& flags) {
     results.push_back(rollout::ResultOf(e));
   if (!FewErrors(results, panel)) return 1;
   std::erase_if(episodes, [](const auto& e) { return !e.error.empty(); });
-  ATOD_ASSIGN_OR_RETURN(
-      const std::vector<TurnDiagnosis> turns,
-      Diagnose(episodes, *student.scorer, *teacher.scorer, flags.profile));
+  ATOD_ASSIGN_OR_RETURN(const std::vector<rollout::TurnDiagnosis> turns,
+                        rollout::Diagnose(episodes, *student.scorer,
+                                          *teacher.scorer, flags.profile));
 
   if (turns.empty()) {
     return absl::FailedPreconditionError(
@@ -103,7 +103,7 @@ absl::StatusOr<int> RunDiagnose(Flags& flags) {
   head["success_rate"] = wins / n;
   head["length"] = length / n;
   std::string lines = head.dump() + "\n";
-  for (const TurnDiagnosis& t : turns) {
+  for (const rollout::TurnDiagnosis& t : turns) {
     absl::PrintF("%5d %8d  %.4f +- %.4f  %.4f +- %.4f  %.4f +- %.4f\n", t.turn,
                  t.samples, t.d, t.d_stderr, t.h, t.h_stderr, t.w, t.w_stderr);
     nlohmann::ordered_json line;

@@ -15,8 +15,8 @@
 #include "common/base/status_macros.h"
 #include "common/rpc/channel.h"
 #include "services/cli/command.h"
-#include "services/cli/golden_replay.h"
 #include "services/cli/json_lines.h"
+#include "services/envs/alfworld/golden_replay.h"
 #include "services/envs/alfworld/projection.h"
 #include "services/envs/env_client.h"
 
@@ -60,9 +60,9 @@ class Answer {
 
 // Starts episodes at a server. The task is named as the game's file, in
 // whichever split has it.
-absl::StatusOr<ReplayEpisode> StartRemotely(envs::EnvClient& client,
-                                            const GoldenGame& game,
-                                            uint32_t max_turns) {
+absl::StatusOr<envs::ReplayEpisode> StartRemotely(envs::EnvClient& client,
+                                                  const envs::GoldenGame& game,
+                                                  uint32_t max_turns) {
   ATOD_ASSIGN_OR_RETURN(const envs::EnvDescription description,
                         client.Describe(game.env));
   const std::string task = std::filesystem::path(game.path).stem().string();
@@ -86,7 +86,7 @@ absl::StatusOr<ReplayEpisode> StartRemotely(envs::EnvClient& client,
                                             client.Close(*p);
                                             delete p;
                                           });
-    return ReplayEpisode{
+    return envs::ReplayEpisode{
         result->first,
         [&client, id](uint32_t turn, const std::string& action)
             -> absl::StatusOr<envs::Observation> {
@@ -104,7 +104,7 @@ absl::StatusOr<ReplayEpisode> StartRemotely(envs::EnvClient& client,
 
 absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
   ATOD_RETURN_IF_ERROR(CheckEnv("replay-env", flags.env));
-  StartEpisode start = StartLocally;
+  envs::StartEpisode start = envs::StartLocally;
   std::unique_ptr<envs::EnvClient> client;
   if (!flags.server.empty()) {
     ATOD_ASSIGN_OR_RETURN(auto channel,
@@ -112,13 +112,13 @@ absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
     client = std::make_unique<envs::EnvClient>(
         std::vector{channel},
         envs::EnvClientOptions{.timeout = kServerTimeout});
-    start = [&client](const GoldenGame& game, uint32_t max_turns) {
+    start = [&client](const envs::GoldenGame& game, uint32_t max_turns) {
       return StartRemotely(*client, game, max_turns);
     };
   }
-  ReplayCounts counts;
+  envs::ReplayCounts counts;
   for (const std::string& golden : flags.goldens)
-    ATOD_RETURN_IF_ERROR(ReplayGolden(golden, start, counts));
+    ATOD_RETURN_IF_ERROR(envs::ReplayGolden(golden, start, counts));
   std::fputs(counts.first_difference.c_str(), stdout);
   std::printf("replay: %d episodes, %d steps, %d differences\n",
               counts.episodes, counts.steps, counts.differences);

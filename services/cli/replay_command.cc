@@ -46,7 +46,7 @@ struct Flags {
 };
 
 // Scores in this process; every call runs before it returns.
-class LocalTeachers : public rollout::TeacherCaller {
+class LocalTeachers : public teacher::TeacherCaller {
  public:
   absl::Status Open(const v1::RunConfig& config) {
     for (const v1::TeacherConfig& teacher : config.teachers()) {
@@ -69,8 +69,8 @@ class LocalTeachers : public rollout::TeacherCaller {
   }
   bool empty() const { return scorers_.empty(); }
 
-  void Score(rollout::TeacherRequest request,
-             std::function<void(absl::StatusOr<rollout::TeacherReply>)> done)
+  void Score(teacher::TeacherRequest request,
+             std::function<void(absl::StatusOr<teacher::TeacherReply>)> done)
       override {
     const auto it = scorers_.find(request.model);
     if (it == scorers_.end())
@@ -80,7 +80,7 @@ class LocalTeachers : public rollout::TeacherCaller {
         {{std::move(request.tokens), {{request.begin, request.length}}}},
         {request.temperature, false});
     if (!scored.ok()) return done(scored.status());
-    done(rollout::TeacherReply{.model = request.model,
+    done(teacher::TeacherReply{.model = request.model,
                                .weights_hash = it->second.weights_hash,
                                .temperature = request.temperature,
                                .logprobs = std::move((*scored)[0].logprobs),

@@ -69,8 +69,9 @@ struct AgentLoop::Episode {
 };
 
 AgentLoop::AgentLoop(Engine& engine, envs::EnvCaller& envs,
-                     const Tokenizer& tokenizer, TeacherCaller* teachers,
-                     Clock& clock, metrics::Registry& registry, Options options)
+                     const Tokenizer& tokenizer,
+                     teacher::TeacherCaller* teachers, Clock& clock,
+                     metrics::Registry& registry, Options options)
     : engine_(engine),
       envs_(envs),
       tokenizer_(tokenizer),
@@ -458,7 +459,7 @@ void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
 
 void AgentLoop::SendScore(Episode& e, size_t sequence, size_t teacher) {
   const SequenceRecord& from = e.record.sequences[sequence];
-  TeacherRequest request;
+  teacher::TeacherRequest request;
   request.model = e.record.spec.teachers[teacher];
   request.tokens = from.tokens;
   request.begin = from.begin;
@@ -478,7 +479,8 @@ void AgentLoop::SendScore(Episode& e, size_t sequence, size_t teacher) {
 }
 
 void AgentLoop::OnScore(uint64_t id, size_t sequence, size_t teacher,
-                        absl::Time sent, absl::StatusOr<TeacherReply> reply) {
+                        absl::Time sent,
+                        absl::StatusOr<teacher::TeacherReply> reply) {
   Episode* e = Find(id);
   if (e == nullptr) return;
   SequenceRecord& to = e->record.sequences[sequence];

@@ -20,7 +20,7 @@
 #include "services/envs/env_caller.h"
 #include "services/rollout/engine.h"
 #include "services/rollout/episode.h"
-#include "services/rollout/teacher_caller.h"
+#include "services/teacher/teacher_caller.h"
 
 namespace atod::rollout {
 
@@ -49,8 +49,8 @@ class AgentLoop {
 
   // Nothing is owned. `teachers` may be null when no spec names a teacher.
   AgentLoop(Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
-            TeacherCaller* teachers, Clock& clock, metrics::Registry& registry,
-            Options options);
+            teacher::TeacherCaller* teachers, Clock& clock,
+            metrics::Registry& registry, Options options);
   ~AgentLoop();
   AgentLoop(const AgentLoop&) = delete;
   AgentLoop& operator=(const AgentLoop&) = delete;
@@ -106,7 +106,7 @@ class AgentLoop {
   void OnGenerated(EngineResult result);
   void SendScore(Episode& episode, size_t sequence, size_t teacher);
   void OnScore(uint64_t id, size_t sequence, size_t teacher, absl::Time sent,
-               absl::StatusOr<TeacherReply> reply);
+               absl::StatusOr<teacher::TeacherReply> reply);
   void FinishPlay(Episode& episode);
   // The agent cannot go on: the episode ends in an error.
   void EndInError(Episode& episode, const std::string& kind,
@@ -118,7 +118,7 @@ class AgentLoop {
   Engine& engine_;
   envs::EnvCaller& envs_;
   const Tokenizer& tokenizer_;
-  TeacherCaller* const teachers_;
+  teacher::TeacherCaller* const teachers_;
   Clock& clock_;
   const Options options_;
 

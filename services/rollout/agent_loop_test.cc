@@ -223,7 +223,7 @@ std::string Essence(const EpisodeRecord& record) {
   for (const SequenceRecord& s : record.sequences) {
     absl::StrAppend(&out, "\n", s.turn, " ", s.begin, " ", Text(s.tokens), " ",
                     absl::StrJoin(s.rollout_logprobs, ","));
-    for (const TeacherReply& t : s.teacher) {
+    for (const teacher::TeacherReply& t : s.teacher) {
       absl::StrAppend(&out, " ", t.model, absl::StrJoin(t.logprobs, ","));
     }
   }
@@ -277,7 +277,7 @@ TEST_F(GoLoopTest, FinishedTurnIsScoredWhileTheEpisodeGoesOn) {
   ASSERT_TRUE(envs_.ReleaseOne(rng_));  // the reset
   while (teacher_.waiting() == 0) EXPECT_THAT(Poll(), IsEmpty());
   // The environment has not answered turn 0 yet.
-  const std::vector<TeacherRequest> seen = teacher_.seen();
+  const std::vector<teacher::TeacherRequest> seen = teacher_.seen();
   ASSERT_THAT(seen, SizeIs(1));
   EXPECT_EQ(Text(seen[0].tokens), "at > go$");
   EXPECT_EQ(seen[0].begin, 4);

@@ -8,7 +8,7 @@
 #include "absl/time/time.h"
 #include "services/envs/environment.h"
 #include "services/rollout/engine.h"
-#include "services/rollout/teacher_caller.h"
+#include "services/teacher/teacher_caller.h"
 
 namespace atod::rollout {
 
@@ -70,7 +70,8 @@ struct SequenceRecord {
   uint32_t length = 0;
   std::vector<float> rollout_logprobs;  // [length]
   FinishReason finish = FinishReason::kStop;
-  std::vector<TeacherReply> teacher;  // in the order of EpisodeSpec::teachers
+  std::vector<teacher::TeacherReply>
+      teacher;  // in the order of EpisodeSpec::teachers
 };
 
 struct EpisodeRecord {

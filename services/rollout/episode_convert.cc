@@ -86,7 +86,7 @@ void ConvertSequence(const SequenceRecord& sequence,
   *run.mutable_version() = version;
   run.set_count(sequence.length);
   span.set_finish(ToProto(sequence.finish));
-  for (const TeacherReply& reply : sequence.teacher) {
+  for (const teacher::TeacherReply& reply : sequence.teacher) {
     v1::TeacherScores& scores = *span.add_teacher();
     scores.set_model(reply.model);
     scores.set_weights_hash(reply.weights_hash);

@@ -23,7 +23,7 @@
 #include "nlohmann/json.hpp"
 #include "services/envs/env_caller.h"
 #include "services/rollout/engine.h"
-#include "services/rollout/teacher_caller.h"
+#include "services/teacher/teacher_caller.h"
 
 namespace atod::rollout {
 
@@ -331,11 +331,11 @@ class FakeEnvs final : public envs::EnvCaller {
 };
 
 // Scores at once, or when the test says so. Thread-safe.
-class FakeTeacher final : public TeacherCaller {
+class FakeTeacher final : public teacher::TeacherCaller {
  public:
-  using Done = std::function<void(absl::StatusOr<TeacherReply>)>;
+  using Done = std::function<void(absl::StatusOr<teacher::TeacherReply>)>;
 
-  void Score(TeacherRequest request, Done done) override {
+  void Score(teacher::TeacherRequest request, Done done) override {
     {
       absl::MutexLock lock(&mutex_);
       seen_.push_back(request);
@@ -370,12 +370,12 @@ class FakeTeacher final : public TeacherCaller {
     while (ReleaseOne(rng)) {
     }
   }
-  std::vector<TeacherRequest> seen() {
+  std::vector<teacher::TeacherRequest> seen() {
     absl::MutexLock lock(&mutex_);
     return seen_;
   }
   bool ReleaseOne(Rng& rng, const absl::Status& status = absl::OkStatus()) {
-    std::pair<TeacherRequest, Done> call;
+    std::pair<teacher::TeacherRequest, Done> call;
     {
       absl::MutexLock lock(&mutex_);
       if (held_.empty()) return false;
@@ -395,8 +395,8 @@ class FakeTeacher final : public TeacherCaller {
   static float LogProb(const std::string& model, int32_t token) {
     return -static_cast<float>(token) / 256 - static_cast<float>(model.size());
   }
-  static TeacherReply Answer(const TeacherRequest& request) {
-    TeacherReply reply;
+  static teacher::TeacherReply Answer(const teacher::TeacherRequest& request) {
+    teacher::TeacherReply reply;
     reply.model = request.model;
     reply.weights_hash = "teacher weights";
     reply.temperature = request.temperature;
@@ -410,8 +410,9 @@ class FakeTeacher final : public TeacherCaller {
  private:
   absl::Mutex mutex_;
   bool hold_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<TeacherRequest> seen_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::pair<TeacherRequest, Done>> held_ ABSL_GUARDED_BY(mutex_);
+  std::vector<teacher::TeacherRequest> seen_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::pair<teacher::TeacherRequest, Done>> held_
+      ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace atod::rollout

@@ -113,7 +113,7 @@ const v1::Sequence* SequenceOf(const v1::Trajectory& t, uint32_t turn) {
 }  // namespace
 
 Replayer::Replayer(Engine& engine, envs::EnvCaller& envs,
-                   const Tokenizer& tokenizer, TeacherCaller* teachers,
+                   const Tokenizer& tokenizer, teacher::TeacherCaller* teachers,
                    uint32_t max_context)
     : scores_(teachers != nullptr),
       loop_(engine, envs, tokenizer, teachers, clock_, registry_,

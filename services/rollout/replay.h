@@ -10,7 +10,7 @@
 #include "services/envs/env_caller.h"
 #include "services/rollout/agent_loop.h"
 #include "services/rollout/engine.h"
-#include "services/rollout/teacher_caller.h"
+#include "services/teacher/teacher_caller.h"
 
 namespace atod::rollout {
 
@@ -20,7 +20,7 @@ class Replayer {
  public:
   // Nothing is owned. `teachers` may be null: no scores then.
   Replayer(Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
-           TeacherCaller* teachers, uint32_t max_context);
+           teacher::TeacherCaller* teachers, uint32_t max_context);
 
   // The engine must have the weights that `stored` was played with.
   absl::StatusOr<v1::Trajectory> Play(const v1::Trajectory& stored);

@@ -34,7 +34,7 @@ const char* PurposeName(Purpose purpose) {
 }  // namespace
 
 Worker::Worker(Engine& engine, envs::EnvCaller& envs,
-               const Tokenizer& tokenizer, TeacherCaller* teachers,
+               const Tokenizer& tokenizer, teacher::TeacherCaller* teachers,
                Clock& clock, metrics::Registry& registry, Options options)
     : engine_(engine),
       options_(std::move(options)),

@@ -38,8 +38,8 @@ class Worker {
 
   // Nothing is owned.
   Worker(Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
-         TeacherCaller* teachers, Clock& clock, metrics::Registry& registry,
-         Options options);
+         teacher::TeacherCaller* teachers, Clock& clock,
+         metrics::Registry& registry, Options options);
 
   // For WorkerClient and WeightsClient.
   void OnMessage(v1::CoordinatorMessage message);

@@ -12,9 +12,6 @@
 namespace atod::teacher {
 namespace {
 
-using rollout::TeacherReply;
-using rollout::TeacherRequest;
-
 // How often requests are looked through for time-outs and repeats.
 constexpr absl::Duration kTick = absl::Milliseconds(100);
 // One handshake waits so long for a teacher that is away.

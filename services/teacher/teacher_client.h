@@ -16,7 +16,7 @@
 #include "atod/v1/teacher.grpc.pb.h"
 #include "common/rpc/bidi_stream.h"
 #include "grpcpp/channel.h"
-#include "services/rollout/teacher_caller.h"
+#include "services/teacher/teacher_caller.h"
 
 namespace atod::teacher {
 
@@ -25,7 +25,7 @@ namespace atod::teacher {
 // tokenizer and a row for each of its ids, and a model that was seen before
 // must still have the same weights. When the teacher dies, what it did not
 // answer is sent again to the next one. Thread-safe.
-class TeacherClient final : public rollout::TeacherCaller {
+class TeacherClient final : public TeacherCaller {
  public:
   struct Options {
     std::string tokenizer_hash;  // of the student
@@ -43,13 +43,12 @@ class TeacherClient final : public rollout::TeacherCaller {
   // Fails what waits with CANCELLED and joins.
   ~TeacherClient() override;
 
-  void Score(
-      rollout::TeacherRequest request,
-      std::function<void(absl::StatusOr<rollout::TeacherReply>)> done) override;
+  void Score(TeacherRequest request,
+             std::function<void(absl::StatusOr<TeacherReply>)> done) override;
 
  private:
   using Stream = rpc::BidiStream<v1::ScoreRequest, v1::ScoreReply>;
-  using Done = std::function<void(absl::StatusOr<rollout::TeacherReply>)>;
+  using Done = std::function<void(absl::StatusOr<TeacherReply>)>;
   struct Pending {
     v1::ScoreRequest request;
     Done done;

@@ -267,7 +267,7 @@ class TeacherClientTest : public ::testing::Test {
   }
 
   Teacher teacher_;
-  Queue<absl::StatusOr<rollout::TeacherReply>> replies_;
+  Queue<absl::StatusOr<TeacherReply>> replies_;
   Queue<std::string> refused_;
   std::unique_ptr<TeacherClient> client_;
 };

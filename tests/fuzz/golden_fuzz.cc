@@ -1,6 +1,6 @@
 // A golden file of recorded episodes, against an environment that always
 // answers the same.
-#include "services/cli/golden_replay.h"
+#include "services/envs/alfworld/golden_replay.h"
 #include "tests/fuzz/fuzz.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -11,11 +11,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   room.admissible = {"look"};
   const auto play = [&](uint32_t, const std::string&)
       -> absl::StatusOr<atod::envs::Observation> { return room; };
-  const auto start = [&](const atod::cli::GoldenGame&,
-                         uint32_t) -> absl::StatusOr<atod::cli::ReplayEpisode> {
-    return atod::cli::ReplayEpisode{room, play};
+  const auto start =
+      [&](const atod::envs::GoldenGame&,
+          uint32_t) -> absl::StatusOr<atod::envs::ReplayEpisode> {
+    return atod::envs::ReplayEpisode{room, play};
   };
-  atod::cli::ReplayCounts counts;
-  atod::cli::ReplayGolden(path, start, counts).IgnoreError();
+  atod::envs::ReplayCounts counts;
+  atod::envs::ReplayGolden(path, start, counts).IgnoreError();
   return 0;
 }

@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace atod::rollout {
+namespace atod::teacher {
 
 // One finished turn for a teacher: the tokens of its sequence and the sampled
 // run in them.
@@ -40,4 +40,4 @@ class TeacherCaller {
       std::function<void(absl::StatusOr<TeacherReply>)> done) = 0;
 };
 
-}  // namespace atod::rollout
+}  // namespace atod::teacher

@@ -1,4 +1,4 @@
-#include "services/cli/diagnosis.h"
+#include "services/rollout/diagnosis.h"
 
 #include <string>
 #include <utility>
@@ -7,11 +7,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-namespace atod::cli {
+namespace atod::rollout {
 namespace {
-
-using rollout::EpisodeRecord;
-using rollout::SequenceRecord;
 
 // The log-prob of token id i is the i-th of a list.
 class ListScorer final : public teacher::Scorer {
@@ -106,4 +103,4 @@ TEST(Diagnose, LeavesOutTurnsWithoutTokensAndScoresAtTheirTemperature) {
 }
 
 }  // namespace
-}  // namespace atod::cli
+}  // namespace atod::rollout

@@ -8,7 +8,7 @@
 #include "services/rollout/episode.h"
 #include "services/teacher/scorer.h"
 
-namespace atod::cli {
+namespace atod::rollout {
 
 // What T-DUR sees at one turn position, over the trajectories that reach it:
 // means, and standard errors of the means (0 for one sample).
@@ -25,8 +25,7 @@ struct TurnDiagnosis {
 // recipe `atod` and `profile`; by turn position, ascending. Turns without
 // tokens are left out.
 absl::StatusOr<std::vector<TurnDiagnosis>> Diagnose(
-    const std::vector<rollout::EpisodeRecord>& episodes,
-    teacher::Scorer& student, teacher::Scorer& teacher,
-    const std::string& profile);
+    const std::vector<EpisodeRecord>& episodes, teacher::Scorer& student,
+    teacher::Scorer& teacher, const std::string& profile);
 
-}  // namespace atod::cli
+}  // namespace atod::rollout

@@ -1,4 +1,4 @@
-#include "services/cli/golden_replay.h"
+#include "services/envs/alfworld/golden_replay.h"
 
 #include <filesystem>
 #include <memory>
@@ -13,7 +13,7 @@
 #include "common/base/status_macros.h"
 #include "services/envs/alfworld/alfworld_environment.h"
 
-namespace atod::cli {
+namespace atod::envs {
 namespace {
 
 using nlohmann::json;
@@ -52,7 +52,7 @@ void Compare(const char* field, const T& recorded, const T& replayed,
 }
 
 absl::StatusOr<std::string> Differences(const json& record, bool is_step,
-                                        const envs::Observation& now) {
+                                        const Observation& now) {
   std::string out;
   ATOD_ASSIGN_OR_RETURN(const auto feedback,
                         Get<std::string>(record, "feedback", "a string"));
@@ -108,7 +108,7 @@ absl::Status Replay(const json& golden, const std::string& path,
     for (size_t i = 0; i < steps.size(); ++i) {
       ATOD_ASSIGN_OR_RETURN(const auto command,
                             Get<std::string>(steps[i], "command", "a string"));
-      ATOD_ASSIGN_OR_RETURN(const envs::Observation now,
+      ATOD_ASSIGN_OR_RETURN(const Observation now,
                             playing.play(static_cast<uint32_t>(i), command));
       ATOD_ASSIGN_OR_RETURN(what, Differences(steps[i], true, now));
       ++counts.steps;
@@ -130,23 +130,24 @@ absl::Status ReplayGolden(const std::string& path, const StartEpisode& start,
 
 absl::StatusOr<ReplayEpisode> StartLocally(const GoldenGame& game,
                                            uint32_t max_turns) {
-  envs::AlfworldOptions options;
+  AlfworldOptions options;
   options.name = game.env;
   options.data = game.path;
   options.demangle = game.env != "textworld";
-  ATOD_ASSIGN_OR_RETURN(std::unique_ptr<envs::AlfworldEnvironment> env,
-                        envs::AlfworldEnvironment::Open(options));
+  ATOD_ASSIGN_OR_RETURN(std::unique_ptr<AlfworldEnvironment> env,
+                        AlfworldEnvironment::Open(options));
   const std::string split = env->description().splits[0].name;
-  ATOD_ASSIGN_OR_RETURN(const envs::TaskInfo task, env->GetTask(split, 0));
+  ATOD_ASSIGN_OR_RETURN(const TaskInfo task, env->GetTask(split, 0));
   ATOD_ASSIGN_OR_RETURN(
-      std::shared_ptr<envs::Episode> episode,
+      std::shared_ptr<Episode> episode,
       env->Start(
           {.split = split, .task_id = task.task_id, .max_turns = max_turns}));
-  return ReplayEpisode{episode->observation(),
-                       [episode](uint32_t, const std::string& action)
-                           -> absl::StatusOr<envs::Observation> {
-                         return episode->StepAction(action).observation;
-                       }};
+  return ReplayEpisode{
+      episode->observation(),
+      [episode](uint32_t,
+                const std::string& action) -> absl::StatusOr<Observation> {
+        return episode->StepAction(action).observation;
+      }};
 }
 
-}  // namespace atod::cli
+}  // namespace atod::envs

@@ -6,7 +6,7 @@
 #include "absl/status/statusor.h"
 #include "services/envs/environment.h"
 
-namespace atod::cli {
+namespace atod::envs {
 
 struct ReplayCounts {
   int episodes = 0;
@@ -16,11 +16,11 @@ struct ReplayCounts {
 };
 
 // Plays one action of the running episode.
-using PlayAction = std::function<absl::StatusOr<envs::Observation>(
+using PlayAction = std::function<absl::StatusOr<Observation>(
     uint32_t turn_index, const std::string& action)>;
 
 struct ReplayEpisode {
-  envs::Observation first;
+  Observation first;
   PlayAction play;
 };
 
@@ -42,4 +42,4 @@ absl::Status ReplayGolden(const std::string& path, const StartEpisode& start,
 absl::StatusOr<ReplayEpisode> StartLocally(const GoldenGame& game,
                                            uint32_t max_turns);
 
-}  // namespace atod::cli
+}  // namespace atod::envs

@@ -1,4 +1,4 @@
-#include "services/cli/golden_replay.h"
+#include "services/envs/alfworld/golden_replay.h"
 
 #include <cstdio>
 #include <filesystem>
@@ -9,7 +9,7 @@
 #include "common/prompt/released.h"
 #include "gtest/gtest.h"
 
-namespace atod::cli {
+namespace atod::envs {
 namespace {
 
 namespace fs = std::filesystem;
@@ -43,11 +43,10 @@ TEST(GoldenReplayTest, EveryRecordedEpisodeReplaysWithoutDifference) {
 
 // An environment whose every observation says "yes".
 absl::StatusOr<ReplayEpisode> StartYes(const GoldenGame&, uint32_t) {
-  envs::Observation yes;
+  Observation yes;
   yes.text = "yes";
   return ReplayEpisode{
-      yes,
-      [yes](uint32_t, const std::string&) -> absl::StatusOr<envs::Observation> {
+      yes, [yes](uint32_t, const std::string&) -> absl::StatusOr<Observation> {
         return yes;
       }};
 }
@@ -89,4 +88,4 @@ TEST(GoldenReplayTest, ABrokenGoldenFileIsNamed) {
 }
 
 }  // namespace
-}  // namespace atod::cli
+}  // namespace atod::envs

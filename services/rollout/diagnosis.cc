@@ -1,4 +1,4 @@
-#include "services/cli/diagnosis.h"
+#include "services/rollout/diagnosis.h"
 
 #include <cmath>
 #include <map>
@@ -12,7 +12,7 @@
 #include "services/learner/algorithm/advantages.h"
 #include "services/learner/recipe_of.h"
 
-namespace atod::cli {
+namespace atod::rollout {
 namespace {
 
 struct Moments {
@@ -31,12 +31,11 @@ struct Moments {
 
 // Log-probs of all sampled tokens, in the order of episodes and sequences.
 absl::StatusOr<std::vector<double>> ScoreAll(
-    const std::vector<rollout::EpisodeRecord>& episodes,
-    teacher::Scorer& scorer) {
+    const std::vector<EpisodeRecord>& episodes, teacher::Scorer& scorer) {
   std::vector<double> out;
-  for (const rollout::EpisodeRecord& episode : episodes) {
+  for (const EpisodeRecord& episode : episodes) {
     std::vector<teacher::ScoreRequest> requests;
-    for (const rollout::SequenceRecord& s : episode.sequences)
+    for (const SequenceRecord& s : episode.sequences)
       if (s.length > 0) requests.push_back({s.tokens, {{s.begin, s.length}}});
     // Temperature 0 is greedy sampling; log-probs are those of 1 then.
     const float temperature = episode.spec.sampling.temperature > 0
@@ -53,15 +52,14 @@ absl::StatusOr<std::vector<double>> ScoreAll(
 }  // namespace
 
 absl::StatusOr<std::vector<TurnDiagnosis>> Diagnose(
-    const std::vector<rollout::EpisodeRecord>& episodes,
-    teacher::Scorer& student, teacher::Scorer& teacher,
-    const std::string& profile) {
+    const std::vector<EpisodeRecord>& episodes, teacher::Scorer& student,
+    teacher::Scorer& teacher, const std::string& profile) {
   learner::StepBatch batch;
-  for (const rollout::EpisodeRecord& episode : episodes) {
+  for (const EpisodeRecord& episode : episodes) {
     batch.trajectory_id.push_back(absl::StrCat(batch.num_trajectories()));
     batch.group.push_back(batch.num_trajectories());
     batch.reward.push_back(episode.reward);
-    for (const rollout::SequenceRecord& s : episode.sequences) {
+    for (const SequenceRecord& s : episode.sequences) {
       if (s.length == 0) continue;
       batch.turn_index.push_back(static_cast<int32_t>(s.turn));
       batch.valid_action.push_back(1);
@@ -107,4 +105,4 @@ absl::StatusOr<std::vector<TurnDiagnosis>> Diagnose(
   return out;
 }
 
-}  // namespace atod::cli
+}  // namespace atod::rollout
