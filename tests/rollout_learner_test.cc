@@ -149,7 +149,8 @@ class Learner {
 class WorkerProcess {
  public:
   WorkerProcess(const std::string& name, uint16_t port,
-                const std::string& tokenizer = "t")
+                const std::string& tokenizer = "t",
+                absl::Duration env_patience = absl::Seconds(120))
       : worker_(engine_, envs, *tokenizer_, &teacher, clock_, registry_,
                 {.name = name,
                  .loop = {.slots = 8,
@@ -157,11 +158,13 @@ class WorkerProcess {
                           .nonce = name,
                           .retry_min = absl::Milliseconds(1),
                           .retry_max = absl::Milliseconds(5)},
-                 .install = [this](const weights::WeightSnapshot& snapshot) {
-                   EXPECT_FALSE(engine_.has_work());
-                   installs.Push(std::string(snapshot.root_hash));
-                   return absl::OkStatus();
-                 }}) {
+                 .install =
+                     [this](const weights::WeightSnapshot& snapshot) {
+                       EXPECT_FALSE(engine_.has_work());
+                       installs.Push(std::string(snapshot.root_hash));
+                       return absl::OkStatus();
+                     },
+                 .env_patience = env_patience}) {
     v1::Hello hello;
     hello.set_worker(name);
     hello.set_slots(8);
@@ -385,6 +388,57 @@ TEST(RolloutLearner, WorkThatFailsIsGivenOutAgain) {
   uint32_t attempts = 0;
   for (const v1::Trajectory& t : trajectories) attempts += t.id().attempt();
   EXPECT_GT(attempts, 0);
+}
+
+TEST(RolloutLearner, AStrangersEnvironmentServerEndsItsWorkerAndCostsNoGame) {
+  Learner learner(Dir("stranger"), 1);
+  learner.Publish(1, 0, 100);
+  WorkerProcess stranger("rollout-0", learner.port());
+  envs::EnvDescription other = rollout::FakeEnvs::Corridor();
+  other.splits[0].content_hash = "hash-of-other-games";
+  stranger.envs.set_description(other);
+  testing::internal::CaptureStderr();
+  learner.Open(1);
+  const absl::Status status = stranger.Join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("found hash-of-other-games"));
+  WorkerProcess worker("rollout-1", learner.port());
+  EXPECT_THAT(learner.Collect(1), SizeIs(24));  // nothing is dropped
+  EXPECT_THAT(
+      testing::internal::GetCapturedStderr(),
+      HasSubstr("warning: worker rollout-0 plays nothing: content_hash"));
+}
+
+TEST(RolloutLearner, LeasesGoBackFromAWorkerWhoseEnvironmentsAreSilent) {
+  for (const bool described : {false, true}) {
+    Learner learner(Dir("silent"), 1);
+    learner.Publish(1, 0, 100);
+    WorkerProcess silent("rollout-0", learner.port(), "t",
+                         absl::Milliseconds(20));
+    testing::internal::CaptureStderr();
+    if (described) silent.envs.Hold();
+    silent.envs.SetAway(!described);
+    silent.installs.Pop();
+    learner.Open(1);
+    if (described) {
+      silent.envs.AwaitWaiting(8);
+      silent.envs.SetAway(true);
+      silent.envs.Release();
+    }
+    {
+      WorkerProcess other("rollout-1", learner.port());
+      for (const v1::Trajectory& t : learner.Collect(1))
+        EXPECT_EQ(t.worker(), "rollout-1");
+    }
+    const std::string log = testing::internal::GetCapturedStderr();
+    EXPECT_THAT(log, HasSubstr("warning: no environment server has answered"));
+    EXPECT_THAT(log, HasSubstr("server x: nobody listens; leases go back"));
+    EXPECT_THAT(log, HasSubstr("warning: worker rollout-0 plays nothing"));
+    // It goes on when a server answers.
+    silent.envs.SetAway(false);
+    learner.Open(2);
+    EXPECT_THAT(learner.Collect(2), SizeIs(24));
+  }
 }
 
 TEST(RolloutLearner, DrainedWorkerFinishesAndLeaves) {

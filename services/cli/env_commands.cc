@@ -110,8 +110,8 @@ absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
     ATOD_ASSIGN_OR_RETURN(auto channel,
                           rpc::Connect(flags.server, {}, "--server"));
     client = std::make_unique<envs::EnvClient>(
-        std::vector{channel},
-        envs::EnvClientOptions{.timeout = kServerTimeout});
+        std::vector<envs::EnvServer>{{flags.server, std::move(channel)}},
+        kServerTimeout);
     start = [&client](const envs::GoldenGame& game, uint32_t max_turns) {
       return StartRemotely(*client, game, max_turns);
     };

@@ -15,6 +15,7 @@ struct ResetRequest {
   std::string env;
   EpisodeOptions options;
   std::vector<std::string> replay_actions;
+  std::string content_hash{};  // of the split; empty: any
 };
 
 struct ResetResult {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -7,7 +8,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -18,29 +18,27 @@
 
 namespace atod::envs {
 
-struct EnvClientOptions {
-  // From the call to its last retry; then UNAVAILABLE or DEADLINE_EXCEEDED.
-  absl::Duration timeout = absl::Seconds(120);
-  absl::Duration min_backoff = absl::Milliseconds(50);
-  absl::Duration max_backoff = absl::Seconds(1);
+struct EnvServer {
+  std::string address;  // as errors name it
+  std::shared_ptr<grpc::Channel> channel;
 };
 
-// Environments over EnvService, episodes spread over the servers in turn. The
-// client knows the actions of its episodes: when a server is gone, or has
-// forgotten an episode, it rebuilds it on the next server by replaying them,
-// and the caller notices nothing but the time. Episode ids are the client's
-// own. `done` runs on gRPC threads. Thread-safe; calls on one episode one
-// after the other.
+// Environments over EnvService, episodes spread over the servers in turn: who
+// resets again after an error reaches the next one. Calls are made once; an
+// error begins with the server's address. `done` runs on gRPC threads.
+// Thread-safe.
 class EnvClient : public EnvCaller {
  public:
-  // One channel a server, at least one.
-  EnvClient(std::vector<std::shared_ptr<grpc::Channel>> channels,
-            EnvClientOptions options = {});
+  // At least one server. A call that is not answered in time ends with
+  // DEADLINE_EXCEEDED.
+  explicit EnvClient(std::vector<EnvServer> servers,
+                     absl::Duration timeout = absl::Seconds(120));
   // Calls under way end with CANCELLED; returns when the last one has.
   ~EnvClient() override;
 
-  // Waits for a server until the time-out. FAILED_PRECONDITION when servers
-  // that answer do not hold the same tasks.
+  // Asks all servers, each for a few seconds at most; those that are away do
+  // not count, unless all are. FAILED_PRECONDITION when servers that answer do
+  // not hold the same tasks.
   absl::StatusOr<EnvDescription> Describe(const std::string& env) override;
   void Reset(const ResetRequest& request,
              std::function<void(absl::StatusOr<ResetResult>)> done) override;
@@ -54,25 +52,27 @@ class EnvClient : public EnvCaller {
   void Close(const std::string& episode_id) override;
 
  private:
-  class Call;
-  struct EpisodeState;
+  struct Server {
+    std::string name;  // "environment server ADDRESS"
+    std::unique_ptr<v1::EnvService::Stub> stub;
+  };
 
+  // The server of an episode and its name there: ids are SERVER/NAME. Null for
+  // one that is not of this client.
+  const Server* Find(const std::string& episode_id, std::string& name) const;
   void StartStep(const std::string& episode_id, v1::StepRequest request,
                  std::function<void(absl::StatusOr<StepResult>)> done);
-  void Launch(std::shared_ptr<Call> call);
-  size_t NextServer();
+  // A call begins and ends; between the two the destructor can cancel it.
+  void Begin(grpc::ClientContext& context, absl::Duration timeout);
+  void End(grpc::ClientContext& context);
 
-  const EnvClientOptions options_;
-  std::vector<std::unique_ptr<v1::EnvService::Stub>> stubs_;
+  const absl::Duration timeout_;
+  std::vector<Server> servers_;
+  std::atomic<uint64_t> next_server_ = 0;
 
   absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t next_server_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::flat_hash_map<std::string, std::shared_ptr<EpisodeState>> episodes_
-      ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_set<std::shared_ptr<Call>> calls_ ABSL_GUARDED_BY(mutex_);
-  int closing_ ABSL_GUARDED_BY(mutex_) = 0;  // Close RPCs under way
+  absl::flat_hash_set<grpc::ClientContext*> calls_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace atod::envs

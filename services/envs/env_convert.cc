@@ -104,6 +104,7 @@ v1::ResetRequest ToProto(const ResetRequest& request) {
   out.set_max_turns(request.options.max_turns);
   for (const std::string& action : request.replay_actions)
     out.add_replay_actions(action);
+  out.set_content_hash(request.content_hash);
   return out;
 }
 
@@ -200,6 +201,7 @@ ResetRequest FromProto(const v1::ResetRequest& request) {
                  .max_turns = request.max_turns()};
   out.replay_actions.assign(request.replay_actions().begin(),
                             request.replay_actions().end());
+  out.content_hash = request.content_hash();
   return out;
 }
 

@@ -18,17 +18,19 @@
 namespace atod::envs {
 namespace {
 
+using ::testing::HasSubstr;
+
 EnvironmentMap Fakes(const std::string& hash = "hash") {
   return {{"fake", std::make_shared<FakeEnvironment>(hash)}};
 }
 
 // One life of a server.
 struct Server {
-  explicit Server(uint16_t port = 0, const std::string& hash = "hash")
-      : table(Fakes(hash), absl::Seconds(60), &clock, &metrics),
+  explicit Server(EnvironmentMap envs = Fakes())
+      : table(std::move(envs), absl::Seconds(60), &clock, &metrics),
         service(table, &metrics) {
-    auto started = rpc::Listen(
-        {.address = absl::StrCat("127.0.0.1:", port), .services = {&service}});
+    auto started =
+        rpc::Listen({.address = "127.0.0.1:0", .services = {&service}});
     EXPECT_TRUE(started.ok()) << started.status();
     rpc = *std::move(started);
   }
@@ -39,6 +41,7 @@ struct Server {
   std::shared_ptr<grpc::Channel> Channel() const {
     return *rpc::Connect(rpc->address());
   }
+  EnvServer Address() const { return {rpc->address(), Channel()}; }
 
   FakeClock clock;
   metrics::Registry registry;
@@ -85,13 +88,9 @@ std::string Text(const absl::StatusOr<StepResult>& result) {
   return result.ok() ? result->observation.text : result.status().ToString();
 }
 
-constexpr EnvClientOptions kQuick{.timeout = absl::Seconds(20),
-                                  .min_backoff = absl::Milliseconds(1),
-                                  .max_backoff = absl::Milliseconds(20)};
-
 TEST(EnvServiceTest, RemoteAndLocalCallersShowTheSame) {
   Server server;
-  EnvClient remote({server.Channel()}, kQuick);
+  EnvClient remote({server.Address()});
   LocalCaller local(Fakes());
   EXPECT_EQ(remote.Describe("fake")->splits[0].content_hash,
             local.Describe("fake")->splits[0].content_hash);
@@ -115,99 +114,138 @@ TEST(EnvServiceTest, RemoteAndLocalCallersShowTheSame) {
   }
 }
 
-TEST(EnvServiceTest, EpisodesOfADeadServerGoOnAtAnother) {
+TEST(EnvServiceTest, WhoResetsAgainAfterAServerDiedReachesAnother) {
   auto first = std::make_unique<Server>();
   auto second = std::make_unique<Server>();
-  EnvClient client({first->Channel(), second->Channel()}, kQuick);
+  EnvClient client({first->Address(), second->Address()});
   std::vector<std::string> ids;
-  for (int i = 0; i < 6; ++i) {
+  for (int i = 0; i < 4; ++i) {
     const auto reset = Reset(client, Request(absl::StrCat("r", i), {"p"}));
-    ASSERT_TRUE(reset.ok());
+    ASSERT_TRUE(reset.ok()) << reset.status();
     ids.push_back(reset->episode_id);
-    ASSERT_EQ(Text(Step(client, ids[i], 1, absl::StrCat("<", i, ">"))),
-              absl::StrCat("t:p,", i));
   }
-  EXPECT_EQ(first->table.size(), 3u);
-  EXPECT_EQ(second->table.size(), 3u);
+  EXPECT_EQ(first->table.size(), 2u);
+  EXPECT_EQ(second->table.size(), 2u);
+  const std::string address = first->rpc->address();
   first.reset();
-  for (int i = 0; i < 6; ++i)
-    EXPECT_EQ(Text(Step(client, ids[i], 2, "<b>")),
-              absl::StrCat("t:p,", i, ",b"));
-  EXPECT_EQ(second->table.size(), 6u);
-}
-
-TEST(EnvServiceTest, EpisodesOutliveARestartOfTheOnlyServer) {
-  auto server = std::make_unique<Server>();
-  const uint16_t port = server->rpc->port();
-  EnvClient client({server->Channel()}, kQuick);
-  const auto reset = Reset(client, Request("r"));
-  ASSERT_TRUE(reset.ok());
-  ASSERT_EQ(Text(Step(client, reset->episode_id, 0, "<a>")), "t:a");
-  server.reset();
-  server = std::make_unique<Server>(port);
-  EXPECT_EQ(Text(Step(client, reset->episode_id, 1, "<b>")), "t:a,b");
+  EXPECT_EQ(Text(Step(client, ids[1], 1, "<b>")), "t:p,b");
+  const absl::Status gone = Step(client, ids[0], 1, "<b>").status();
+  EXPECT_TRUE(absl::IsUnavailable(gone)) << gone;
+  EXPECT_THAT(gone.message(),
+              HasSubstr(absl::StrCat("environment server ", address, ": ")));
+  // Each second one meets the dead server.
+  int built = 0;
+  for (int i = 0; i < 4; ++i) {
+    const auto reset = Reset(client, Request(absl::StrCat("again", i), {"p"}));
+    built += reset.ok();
+    if (!reset.ok()) {
+      EXPECT_TRUE(absl::IsUnavailable(reset.status()));
+      continue;
+    }
+    EXPECT_EQ(Text(Step(client, reset->episode_id, 1, "<b>")), "t:p,b");
+  }
+  EXPECT_EQ(built, 2);
+  EXPECT_TRUE(client.Describe("fake").ok());
 }
 
 TEST(EnvServiceTest, ALostReplyIsNotPlayedTwice) {
   Server server;
-  EnvClient client({server.Channel()}, kQuick);
+  EnvClient client({server.Address()});
   const auto reset = Reset(client, Request("r"));
   ASSERT_EQ(Text(Step(client, reset->episode_id, 0, "<a>")), "t:a");
   EXPECT_EQ(Text(Step(client, reset->episode_id, 0, "<a>")), "t:a");
-  // The server forgets the episode after the turn: the same turn again is
-  // played on an episode built without it.
-  server.clock.Advance(absl::Seconds(1000));
-  EXPECT_EQ(Text(Step(client, reset->episode_id, 0, "<a>")), "t:a");
-  EXPECT_EQ(Text(Step(client, reset->episode_id, 1, "<b>")), "t:a,b");
+  EXPECT_EQ(Reset(client, Request("r"))->episode_id, reset->episode_id);
 }
 
-TEST(EnvServiceTest, AnExpiredEpisodeIsBuiltAgain) {
+TEST(EnvServiceTest, AnExpiredEpisodeIsNotFound) {
   Server server;
-  EnvClient client({server.Channel()}, kQuick);
+  EnvClient client({server.Address()});
   const auto reset = Reset(client, Request("r"));
   ASSERT_EQ(Text(Step(client, reset->episode_id, 0, "<a>")), "t:a");
   server.clock.Advance(absl::Seconds(1000));
-  EXPECT_EQ(Text(Step(client, reset->episode_id, 1, "<b>")), "t:a,b");
+  EXPECT_TRUE(
+      absl::IsNotFound(Step(client, reset->episode_id, 1, "<b>").status()));
 }
 
 TEST(EnvServiceTest, WithoutAServerUnavailableReachesTheCaller) {
   auto server = std::make_unique<Server>();
-  const auto channel = server->Channel();
+  EnvClient client({server->Address()});
   server.reset();
-  EnvClient client({channel}, {.timeout = absl::Milliseconds(200),
-                               .min_backoff = absl::Milliseconds(1),
-                               .max_backoff = absl::Milliseconds(10)});
   EXPECT_TRUE(absl::IsUnavailable(Reset(client, Request("r")).status()));
-  EXPECT_FALSE(client.Describe("fake").ok());
+  EXPECT_TRUE(absl::IsUnavailable(client.Describe("fake").status()));
 }
 
+// Does not start an episode before it is told to.
+class SlowEnvironment : public FakeEnvironment {
+ public:
+  absl::StatusOr<std::unique_ptr<Episode>> Start(
+      const EpisodeOptions& options) const override {
+    asked.Notify();
+    go.WaitForNotification();
+    return FakeEnvironment::Start(options);
+  }
+  mutable absl::Notification asked, go;
+};
+
 TEST(EnvServiceTest, AClientThatClosesAnswersItsCalls) {
-  auto server = std::make_unique<Server>();
-  const auto channel = server->Channel();
-  server.reset();
+  const auto slow = std::make_shared<SlowEnvironment>();
+  Server server(EnvironmentMap{{"fake", slow}});
   absl::Status status;
   {
-    EnvClient client({channel}, {.timeout = absl::Seconds(1000)});
+    EnvClient client({server.Address()}, absl::Seconds(1000));
     client.Reset(Request("r"), [&](absl::StatusOr<ResetResult> result) {
       status = result.status();
     });
+    slow->asked.WaitForNotification();
   }
   EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  slow->go.Notify();
 }
 
 TEST(EnvServiceTest, ServersWithOtherTasksAreRefused) {
-  Server one(0, "hash-1"), two(0, "hash-2");
-  EnvClient client({one.Channel(), two.Channel()}, kQuick);
-  EXPECT_TRUE(absl::IsFailedPrecondition(client.Describe("fake").status()));
+  Server one(Fakes("hash-1")), two(Fakes("hash-2"));
+  EnvClient client({one.Address(), two.Address()});
+  const absl::Status status = client.Describe("fake").status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_EQ(status.message(),
+            absl::StrCat("environment server ", two.rpc->address(),
+                         ": content_hash of fake/train: found hash-2, expected "
+                         "hash-1 as at environment server ",
+                         one.rpc->address()));
 }
 
-TEST(EnvServiceTest, UnknownNamesAreErrorsNotRetried) {
+TEST(EnvServiceTest, AServerWithOtherGamesThanTheCallersRefusesAndIsNamed) {
+  Server server(Fakes("hash-2"));
+  EnvClient client({server.Address()});
+  const auto refused = [&](auto change) {
+    ResetRequest request = Request("r");
+    change(request);
+    const absl::Status status = Reset(client, request).status();
+    EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+    return std::string(status.message());
+  };
+  EXPECT_EQ(refused([](auto& r) { r.content_hash = "hash-1"; }),
+            absl::StrCat("environment server ", server.rpc->address(),
+                         ": content_hash of fake/train: found hash-2, "
+                         "expected hash-1 (for t)"));
+  EXPECT_THAT(refused([](auto& r) { r.options.split = "test"; }),
+              HasSubstr("fake/test: found no such split"));
+  EXPECT_THAT(refused([](auto& r) { r.env = "mars"; }),
+              HasSubstr("no environment 'mars'"));
+  ResetRequest same = Request("r");
+  same.content_hash = "hash-2";
+  EXPECT_TRUE(Reset(client, same).ok());
+}
+
+TEST(EnvServiceTest, UnknownNamesAreNotFound) {
   Server server;
-  EnvClient client({server.Channel()}, {.timeout = absl::Seconds(1000)});
+  EnvClient client({server.Address()});
   ResetRequest request = Request("r");
   request.options.task_id = "u";
   EXPECT_TRUE(absl::IsNotFound(Reset(client, request).status()));
   EXPECT_TRUE(absl::IsNotFound(client.Describe("mars").status()));
+  EXPECT_TRUE(absl::IsNotFound(Step(client, "nobody", 0, "<a>").status()));
+  EXPECT_TRUE(absl::IsNotFound(Step(client, "7/nobody", 0, "<a>").status()));
 }
 
 TEST(EnvServiceTest, ASessionAnswersEveryTag) {

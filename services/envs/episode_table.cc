@@ -1,5 +1,6 @@
 #include "services/envs/episode_table.h"
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -14,6 +15,26 @@ std::string RandomPrefix() {
   std::random_device device;
   const uint64_t bits = (static_cast<uint64_t>(device()) << 32) | device();
   return absl::StrCat(absl::Hex(bits, absl::kZeroPad16), "-");
+}
+
+// Whether these are the games that the caller means.
+absl::Status CheckContent(const ResetRequest& request,
+                          const EnvDescription& here) {
+  const std::string& name = request.options.split;
+  const auto split =
+      std::find_if(here.splits.begin(), here.splits.end(),
+                   [&](const SplitInfo& s) { return s.name == name; });
+  if (split != here.splits.end() &&
+      (request.content_hash.empty() ||
+       request.content_hash == split->content_hash))
+    return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "content_hash of ", request.env, "/", name, ": found ",
+      split == here.splits.end() ? "no such split" : split->content_hash,
+      ", expected ",
+      request.content_hash.empty() ? "a split of this name"
+                                   : request.content_hash,
+      " (for ", request.options.task_id, ")"));
 }
 
 }  // namespace
@@ -70,8 +91,9 @@ absl::StatusOr<ResetResult> EpisodeTable::Reset(const ResetRequest& request) {
 absl::Status EpisodeTable::Start(const ResetRequest& request, Entry& entry) {
   const auto env = envs_.find(request.env);
   if (env == envs_.end())
-    return absl::NotFoundError(
+    return absl::FailedPreconditionError(
         absl::StrCat("no environment '", request.env, "' here"));
+  ATOD_RETURN_IF_ERROR(CheckContent(request, env->second->description()));
   ATOD_ASSIGN_OR_RETURN(entry.episode, env->second->Start(request.options));
   entry.reset.first = entry.episode->observation();
   for (const std::string& action : request.replay_actions) {

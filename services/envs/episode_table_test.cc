@@ -116,7 +116,7 @@ TEST_F(EpisodeTableTest, AnEpisodeThatCannotStartLeavesNothing) {
   EXPECT_TRUE(absl::IsNotFound(table_.Reset(Request("r", "u")).status()));
   ResetRequest other = Request("r");
   other.env = "mars";
-  EXPECT_TRUE(absl::IsNotFound(table_.Reset(other).status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(table_.Reset(other).status()));
   EXPECT_EQ(table_.size(), 0u);
   EXPECT_TRUE(table_.Reset(Request("r")).ok());
 }

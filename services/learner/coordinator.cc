@@ -110,6 +110,7 @@ absl::StatusOr<Coordinator::SessionId> Coordinator::Connect(
 
 void Coordinator::Beat(SessionId id, const v1::Beat& beat) {
   Wakes wakes;
+  std::string warning;
   {
     absl::MutexLock lock(&mutex_);
     const auto it = sessions_.find(id);
@@ -117,6 +118,10 @@ void Coordinator::Beat(SessionId id, const v1::Beat& beat) {
     Session& session = it->second;
     session.last_heard = clock_->Now();
     session.free_slots = beat.free_slots();
+    if (!beat.blocked().empty() && !session.blocked)
+      warning = absl::StrCat("worker ", session.hello.worker(),
+                             " plays nothing: ", beat.blocked());
+    session.blocked = !beat.blocked().empty();
     session.held = beat.held();
     session.took_over = false;
     const std::set<uint64_t> named(beat.lease_ids().begin(),
@@ -143,6 +148,7 @@ void Coordinator::Beat(SessionId id, const v1::Beat& beat) {
     }
     Pump(wakes);
   }
+  if (!warning.empty()) LogWarning(warning);
   Call(wakes);
 }
 
@@ -523,7 +529,7 @@ void Coordinator::Pump(Wakes& wakes) {
     SessionId best_id = 0;
     size_t workers = 0;
     for (auto& [id, session] : sessions_) {
-      if (!session.connected || session.took_over) continue;
+      if (!session.connected || session.took_over || session.blocked) continue;
       ++workers;
       if (session.used >= session.hello.slots()) continue;
       if (best == nullptr || uint64_t{session.used} * best->hello.slots() <

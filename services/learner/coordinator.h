@@ -200,6 +200,7 @@ class Coordinator {
     std::vector<v1::CoordinatorMessage> outbox;
     uint32_t used = 0;  // samples leased
     uint32_t free_slots = 0;
+    bool blocked = false;  // by its own word: it is given nothing
     v1::WeightVersion held;
     absl::Time last_heard;
     bool connected = true;

@@ -338,6 +338,26 @@ TEST_F(CoordinatorTest, APromptThatDoesNotFitIsNotPlayedAgain) {
   EXPECT_EQ(coordinator_->Wait(v1::TRAIN, 1)->dropped.size(), 1u);
 }
 
+TEST_F(CoordinatorTest, AWorkerThatSaysItIsBlockedGetsNothingUntilItIsNot) {
+  const SessionId a = Join("a", 8), b = Join("b", 8);
+  v1::Beat beat;
+  beat.set_blocked("no environment server has answered for 2m");
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 3; ++i) coordinator_->Beat(a, beat);
+  const std::string log = testing::internal::GetCapturedStderr();
+  const std::string line =
+      "warning: worker a plays nothing: no environment server has answered for "
+      "2m\n";
+  EXPECT_EQ(log.find(line), log.rfind(line));
+  EXPECT_THAT(log, HasSubstr(line));
+  ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(2, 8)).ok());
+  EXPECT_TRUE(Grants(a).empty());
+  EXPECT_FALSE(Grants(b).empty());
+  beat.clear_blocked();
+  coordinator_->Beat(a, beat);
+  EXPECT_FALSE(Grants(a).empty());
+}
+
 TEST_F(CoordinatorTest, ReturnsAreNoFailuresOfTheSample) {
   const SessionId w = Join("w", 8);
   ASSERT_TRUE(coordinator_->Open(v1::TRAIN, 1, Groups(1, 1)).ok());

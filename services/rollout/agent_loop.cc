@@ -28,6 +28,17 @@ bool IsFinal(const absl::Status& status) {
   }
 }
 
+// An environment server that will not serve this caller.
+bool IsRefusal(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) || absl::IsUnimplemented(status) ||
+         absl::IsPermissionDenied(status) || absl::IsUnauthenticated(status);
+}
+
+// No answer: the peer died, hangs or cannot be reached.
+bool IsAway(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
 // Tries of a call whose answer is neither final nor that of a peer which is
 // away or busy: an inner fault may pass, or may be the task's own.
 constexpr uint32_t kMaxFaults = 5;
@@ -98,11 +109,29 @@ absl::StatusOr<const envs::EnvDescription*> AgentLoop::Describe(
     const std::string& env) {
   auto it = descriptions_.find(env);
   if (it == descriptions_.end()) {
-    ATOD_ASSIGN_OR_RETURN(envs::EnvDescription description,
-                          envs_.Describe(env));
-    it = descriptions_.emplace(env, std::move(description)).first;
+    const absl::Time asked = clock_.Now();
+    absl::StatusOr<envs::EnvDescription> description = envs_.Describe(env);
+    Heard(asked, description.status());
+    if (!description.ok()) return description.status();
+    it = descriptions_.emplace(env, *std::move(description)).first;
   }
   return &it->second;
+}
+
+absl::Status AgentLoop::Reach(const std::string& env) {
+  descriptions_.erase(env);
+  return Describe(env).status();
+}
+
+void AgentLoop::Heard(absl::Time asked, const absl::Status& status) {
+  if (!IsAway(status)) {
+    env_heard_ = clock_.Now();
+    env_silence_ = {};
+    return;
+  }
+  env_silence_.since =
+      std::min(env_silence_.since, std::max(asked, env_heard_));
+  env_silence_.status = status;
 }
 
 absl::Status AgentLoop::Add(EpisodeSpec spec) {
@@ -123,18 +152,6 @@ absl::Status AgentLoop::Add(EpisodeSpec spec) {
     return absl::InvalidArgumentError("teachers: none is connected");
   }
   ATOD_ASSIGN_OR_RETURN(const envs::EnvDescription* env, Describe(spec.env));
-  const auto split =
-      std::find_if(env->splits.begin(), env->splits.end(),
-                   [&](const auto& s) { return s.name == spec.split; });
-  if (split == env->splits.end()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("split: ", spec.env, " has no ", spec.split));
-  }
-  if (!spec.content_hash.empty() && spec.content_hash != split->content_hash) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("content_hash of ", spec.env, "/", spec.split, ": found ",
-                     split->content_hash, ", expected ", spec.content_hash));
-  }
   auto episode = std::make_unique<Episode>();
   Episode& e = *episode;
   e.id = next_id_++;
@@ -199,6 +216,7 @@ absl::StatusOr<std::vector<EpisodeRecord>> AgentLoop::Poll(
     if (event.has_value()) (*event)(*this);
     RunEvents();
   }
+  ATOD_RETURN_IF_ERROR(refused_);
   return std::exchange(finished_, {});
 }
 
@@ -217,6 +235,7 @@ void AgentLoop::SendReset(Episode& e) {
                      .seed = spec.env_seed,
                      .max_turns = spec.max_turns};
   request.replay_actions = spec.replay_actions;
+  request.content_hash = spec.content_hash;
   // After the prefix come the turns played before the server lost the episode.
   for (const TurnRecord& turn : e.record.turns) {
     if (turn.trainable && turn.index < e.history.size()) {
@@ -237,7 +256,12 @@ void AgentLoop::OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply) {
     if (reply.ok()) envs_.Close(reply->episode_id);
     return;
   }
+  Heard(e->asked, reply.status());
   if (!reply.ok()) {
+    if (IsRefusal(reply.status())) {
+      refused_ = reply.status();
+      return;
+    }
     if (IsFinal(reply.status()) || TooManyFaults(*e, reply.status()))
       return Fail(*e, "task", reply.status());
     spdlog::warn("{}: reset failed, will be repeated: {}", Name(e->record.spec),
@@ -424,18 +448,21 @@ void AgentLoop::SendStep(Episode& e) {
 void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
   Episode* e = Find(id);
   if (e == nullptr) return;
+  Heard(e->asked, reply.status());
   if (!reply.ok()) {
     const absl::Status& status = reply.status();
-    if (absl::IsNotFound(status) || absl::IsFailedPrecondition(status)) {
-      // The server forgot the episode or is at another turn: rebuild it.
+    // The server forgot the episode, is at another turn, or is gone: it is
+    // rebuilt, perhaps at another server.
+    const bool rebuild = absl::IsNotFound(status) ||
+                         absl::IsFailedPrecondition(status) || IsAway(status);
+    if (rebuild) {
+      envs_.Close(std::exchange(e->env_episode, ""));
       ++e->resets;
     } else if (IsFinal(status) || TooManyFaults(*e, status)) {
       return Fail(*e, "environment", status);
     }
     spdlog::warn("{}: turn {} will be repeated: {}", Name(e->record.spec),
                  e->history.size(), std::string(status.message()));
-    const bool rebuild =
-        absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
     Post(Backoff(e->failures++), [id, rebuild](AgentLoop& loop) {
       Episode* episode = loop.Find(id);
       if (episode == nullptr) return;
@@ -581,6 +608,7 @@ void AgentLoop::CancelAll() {
   }
   episodes_.clear();
   playing_ = 0;
+  env_silence_ = {};
 }
 
 }  // namespace atod::rollout

@@ -31,10 +31,11 @@ namespace atod::rollout {
 //
 // One thread owns the loop and its engine and makes all calls, except Wake.
 // Replies of environments and teachers arrive on other threads and wait in a
-// queue; the owner runs them in Poll. An environment that forgot an episode
-// (its server died) gets it back by replaying the executed actions; a peer that
-// is away or busy is asked without end, so that no death of one loses an
-// episode. A peer's inner fault is tried a few times and then ends the episode.
+// queue; the owner runs them in Poll. An environment that forgot an episode or
+// is gone (its server died) gets it back, or another one gets it, by replaying
+// the executed actions; a peer that is away or busy is asked without end, so
+// that no death of one loses an episode; env_silence() says for how long. A
+// peer's inner fault is tried a few times and then ends the episode.
 class AgentLoop {
  public:
   struct Options {
@@ -56,14 +57,15 @@ class AgentLoop {
   AgentLoop& operator=(const AgentLoop&) = delete;
 
   // Starts an episode. RESOURCE_EXHAUSTED without a free slot;
-  // INVALID_ARGUMENT for a spec that cannot be played; FAILED_PRECONDITION
-  // when the split's content differs. The first Add of an environment asks for
-  // its description and may block for as long as that call takes.
+  // INVALID_ARGUMENT for a spec that this loop cannot play, whatever its task.
+  // The first Add of an environment asks for its description and may block for
+  // as long as that call takes; its errors are those of Describe.
   absl::Status Add(EpisodeSpec spec);
 
   // One round: runs what arrived, then one engine step. Without engine work it
   // blocks until something arrives, an episode is finished or `max_wait` is
-  // over. Returns finished records; an error of the engine is final.
+  // over. Returns finished records. An error is final: the engine failed, or
+  // an environment server does not hold what is played here.
   absl::StatusOr<std::vector<EpisodeRecord>> Poll(absl::Duration max_wait);
 
   // Makes a blocked Poll return. Thread-safe.
@@ -72,6 +74,16 @@ class AgentLoop {
   // Forgets the episodes of a lease; their records never come out.
   void Cancel(uint64_t lease_id);
   void CancelAll();
+
+  // Since when no environment server has answered any call, InfiniteFuture
+  // when the last one was answered, and how it went unanswered.
+  struct Silence {
+    absl::Time since = absl::InfiniteFuture();
+    absl::Status status;
+  };
+  const Silence& env_silence() const { return env_silence_; }
+  // Asks for the description of an environment anew, when no episode lives.
+  absl::Status Reach(const std::string& env);
 
   // Episodes that still play: those that hold a slot and need the weights.
   size_t playing() const { return playing_; }
@@ -91,6 +103,8 @@ class AgentLoop {
   // True when there were any.
   bool RunEvents();
 
+  // Notes whether a call of the environment made at `asked` was answered.
+  void Heard(absl::Time asked, const absl::Status& status);
   // Counts `status` and says whether the episode ends with it.
   bool TooManyFaults(Episode& episode, const absl::Status& status) const;
   void SendReset(Episode& episode);
@@ -131,6 +145,9 @@ class AgentLoop {
   uint64_t next_id_ = 1;
   size_t playing_ = 0;
   size_t generating_ = 0;  // requests in the engine
+  Silence env_silence_;
+  absl::Time env_heard_ = absl::InfinitePast();
+  absl::Status refused_;  // why Poll fails
   bool warned_of_cut_ = false;
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& cut_tokens_;

@@ -99,10 +99,13 @@ class GoLoopTest : public AgentLoopTest {
  protected:
   GoLoopTest() {
     go_.emplace([](const EngineRequest&) { return " go"; });
+    Restart();
+  }
+  void Restart() {
     loop_.emplace(*go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
                   AgentLoop::Options{.slots = 16,
                                      .max_context = 200,
-                                     .nonce = "go",
+                                     .nonce = absl::StrCat("go", ++lives_),
                                      .retry_min = absl::Milliseconds(1),
                                      .retry_max = absl::Milliseconds(2)});
   }
@@ -448,17 +451,64 @@ TEST_F(AgentLoopTest, SpecsThatCannotBePlayedAreRefused) {
               HasSubstr("max_tokens"));
   EXPECT_THAT(refused([](auto& s) { s.sampling.max_tokens = 200; }).message(),
               HasSubstr("max_tokens"));
-  EXPECT_THAT(refused([](auto& s) { s.split = "test"; }).message(),
-              HasSubstr("split"));
   EXPECT_EQ(refused([](auto& s) { s.env = "chess"; }).code(),
             absl::StatusCode::kNotFound);
+  EXPECT_EQ(loop_->living(), 0);
+  for (uint32_t i = 0; i < 16; ++i) Add(Spec(i));
+  EXPECT_EQ(refused([](auto&) {}).code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(GoLoopTest, AServerWithOtherGamesIsNoFaultOfTheTask) {
+  const auto refused = [&](auto&& change) {
+    Restart();
+    EpisodeSpec spec = Spec();
+    change(spec);
+    Add(spec);
+    absl::StatusOr<std::vector<EpisodeRecord>> result =
+        loop_->Poll(absl::InfiniteDuration());
+    while (result.ok() && result->empty())
+      result = loop_->Poll(absl::InfiniteDuration());
+    return result.status();
+  };
   const absl::Status content =
       refused([](auto& s) { s.content_hash = "other"; });
   EXPECT_EQ(content.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(content.message(), HasSubstr("found hash-of-train"));
-  EXPECT_EQ(loop_->living(), 0);
-  for (uint32_t i = 0; i < 16; ++i) Add(Spec(i));
-  EXPECT_EQ(refused([](auto&) {}).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(refused([](auto& s) { s.split = "test"; }).code(),
+            absl::StatusCode::kFailedPrecondition);
+  for (const absl::Status& status :
+       {absl::UnimplementedError("no EnvService here"),
+        absl::PermissionDeniedError("not for you"),
+        absl::UnauthenticatedError("who are you")}) {
+    envs_.FailNext({status});
+    EXPECT_EQ(refused([](auto&) {}), status);
+  }
+  EXPECT_TRUE(refused([](auto& s) { s.content_hash = "hash-of-train"; }).ok());
+}
+
+TEST_F(GoLoopTest, SilenceLastsFromTheFirstUnansweredCallToTheNextAnswer) {
+  FakeClock clock;
+  loop_.emplace(*go_, envs_, *tokenizer_, &teacher_, clock, registry_,
+                AgentLoop::Options{.slots = 2,
+                                   .max_context = 200,
+                                   .nonce = "silence",
+                                   .retry_min = absl::Seconds(1),
+                                   .retry_max = absl::Seconds(1)});
+  EXPECT_EQ(loop_->env_silence().since, absl::InfiniteFuture());
+  envs_.FailNext({absl::UnavailableError("down"),
+                  absl::DeadlineExceededError("late"),
+                  absl::InternalError("an answer")});
+  Add(Spec(0));
+  const absl::Time begin = clock.Now();
+  Poll();
+  EXPECT_EQ(loop_->env_silence().since, begin);
+  clock.Advance(absl::Seconds(1));
+  Poll();
+  EXPECT_EQ(loop_->env_silence().since, begin);
+  EXPECT_EQ(loop_->env_silence().status.message(), "late");
+  clock.Advance(absl::Seconds(1));
+  Poll();
+  EXPECT_EQ(loop_->env_silence().since, absl::InfiniteFuture());
 }
 
 TEST_F(GoLoopTest, CancelledLeaseGivesNoRecordAndKeepsNothing) {

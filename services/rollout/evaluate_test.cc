@@ -118,7 +118,7 @@ TEST(EvaluateModel, SplitThatIsNotThereIsAnErrorOfTheCall) {
   EXPECT_EQ(EvaluateModel(engine, envs, *tokenizer, Tasks(2), options)
                 .status()
                 .code(),
-            absl::StatusCode::kInvalidArgument);
+            absl::StatusCode::kFailedPrecondition);
 }
 
 // Won by the action that the observation names.

@@ -141,6 +141,7 @@ class FakeEnvs final : public envs::EnvCaller {
   absl::StatusOr<envs::EnvDescription> Describe(
       const std::string& env) override {
     absl::MutexLock lock(&mutex_);
+    if (away_) return absl::UnavailableError("server x: nobody listens");
     if (env != "corridor") return absl::NotFoundError(env);
     return description_;
   }
@@ -207,6 +208,11 @@ class FakeEnvs final : public envs::EnvCaller {
     absl::MutexLock lock(&mutex_);
     failures_ = std::move(statuses);
   }
+  // Nothing is answered.
+  void SetAway(bool away) {
+    absl::MutexLock lock(&mutex_);
+    away_ = away;
+  }
   // What a server knows dies with it.
   void ForgetEpisodes() {
     absl::MutexLock lock(&mutex_);
@@ -253,6 +259,7 @@ class FakeEnvs final : public envs::EnvCaller {
     call();
   }
   absl::Status Injected() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (away_) return absl::UnavailableError("server x: nobody listens");
     if (failures_.empty()) return absl::OkStatus();
     const absl::Status status = failures_.front();
     failures_.erase(failures_.begin());
@@ -291,6 +298,13 @@ class FakeEnvs final : public envs::EnvCaller {
     if (absl::Status s = Injected(); !s.ok()) return s;
     EXPECT_TRUE(request_ids_.insert(request.request_id).second)
         << request.request_id << " used twice";
+    const envs::SplitInfo& split = description_.splits[0];
+    if (request.options.split != split.name ||
+        (!request.content_hash.empty() &&
+         request.content_hash != split.content_hash)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("content_hash: found ", split.content_hash));
+    }
     Walk walk;
     walk.length = request.options.task_id.back() - '0';
     walk.max_turns =
@@ -323,6 +337,7 @@ class FakeEnvs final : public envs::EnvCaller {
   envs::EnvDescription description_ ABSL_GUARDED_BY(mutex_) = Corridor();
   bool hold_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mutex_);
+  bool away_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<absl::Status> failures_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Walk> episodes_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);

@@ -68,15 +68,16 @@ absl::StatusOr<std::unique_ptr<envs::EnvClient>> ConnectEnvs(
     const v1::RpcConfig& rpc) {
   ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
                         rpc::ParseAddresses(rpc.envs(), "rpc.envs"));
-  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  std::vector<envs::EnvServer> servers;
   for (const rpc::Address& address : addresses) {
+    envs::EnvServer& server = servers.emplace_back();
+    server.address = address.ToString();
     ATOD_ASSIGN_OR_RETURN(
-        channels.emplace_back(),
-        rpc::Connect(address.ToString(), rpc::Security(rpc), "rpc.envs"));
+        server.channel,
+        rpc::Connect(server.address, rpc::Security(rpc), "rpc.envs"));
   }
   return std::make_unique<envs::EnvClient>(
-      std::move(channels),
-      envs::EnvClientOptions{.timeout = absl::Seconds(rpc.timeout_seconds())});
+      std::move(servers), absl::Seconds(rpc.timeout_seconds()));
 }
 
 v1::Hello MakeHello(const v1::RunConfig& config, const std::string& name,
@@ -159,9 +160,11 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
        .loop = {.slots = config.rollout().slots(),
                 .max_context = static_cast<uint32_t>(engine->max_context()),
                 .nonce = life},
-       .install = [&](const weights::WeightSnapshot& snapshot) {
-         return engine->InstallWeights(snapshot);
-       }});
+       .install =
+           [&](const weights::WeightSnapshot& snapshot) {
+             return engine->InstallWeights(snapshot);
+           },
+       .env_patience = absl::Seconds(rpc.timeout_seconds())});
   stop.Set(&worker);
   WorkerClient client(
       learner, {.hello = MakeHello(config, name, life, *engine, *tokenizer)},

@@ -9,6 +9,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/warn.h"
 #include "services/rollout/episode_convert.h"
 
 namespace atod::rollout {
@@ -18,6 +19,11 @@ namespace {
 constexpr absl::Duration kLook = absl::Seconds(5);
 // Wait before an environment that did not answer is asked again.
 constexpr absl::Duration kRetryStarts = absl::Milliseconds(500);
+
+// Asking again may help.
+bool Unanswered(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
 
 const char* PurposeName(Purpose purpose) {
   switch (purpose) {
@@ -67,25 +73,30 @@ void Worker::Stop(absl::Status reason) {
 
 absl::Status Worker::Run(WorkerClient& client) {
   client_ = &client;
+  const absl::Status end = Play();
+  if (!end.ok()) {  // nothing new for a worker that ends
+    blocked_ = std::string(end.message());
+    PublishState();
+    client.BeatNow();
+  }
+  GiveBackAll(end.ok() ? "the worker leaves" : blocked_);
+  return end;
+}
+
+absl::Status Worker::Play() {
   while (true) {
     while (auto event = inbox_.TryPop()) (*event)(*this);
-    if (stopped_) break;
+    if (stopped_) return stop_reason_;
     ATOD_RETURN_IF_ERROR(MaybeInstall());
-    StartEpisodes();
+    ATOD_RETURN_IF_ERROR(WatchEnvironments());
+    ATOD_RETURN_IF_ERROR(StartEpisodes());
     PublishState();
-    if (draining_ && leases_.empty()) break;
+    if (draining_ && leases_.empty()) return absl::OkStatus();
     const absl::Duration wait =
         retry_starts_ == absl::InfinitePast() ? kLook : kRetryStarts;
     ATOD_ASSIGN_OR_RETURN(std::vector<EpisodeRecord> records, loop_.Poll(wait));
     for (EpisodeRecord& record : records) HandleRecord(std::move(record));
   }
-  for (const auto& [id, lease] : leases_) {
-    client.Return(
-        id, stop_reason_.ok() ? "the worker leaves" : stop_reason_.ToString());
-  }
-  leases_.clear();
-  loop_.CancelAll();
-  return stop_reason_;
 }
 
 void Worker::Handle(const v1::CoordinatorMessage& message) {
@@ -173,11 +184,43 @@ Worker::Fit Worker::FitOf(const v1::Lease& lease) const {
   return Fit::kWait;
 }
 
-void Worker::StartEpisodes() {
-  if (retry_starts_ > clock_.Now()) return;
-  retry_starts_ = absl::InfinitePast();
+absl::Status Worker::WatchEnvironments() {
+  const absl::Time now = clock_.Now();
+  const AgentLoop::Silence silence = loop_.env_silence();
+  if (blocked_.empty()) {
+    if (leases_.empty() || now - silence.since < options_.env_patience) {
+      return absl::OkStatus();
+    }
+    blocked_ = absl::StrCat("no environment server has answered for ",
+                            absl::FormatDuration(absl::Trunc(
+                                now - silence.since, absl::Seconds(1))),
+                            ": ", silence.status.message());
+    silent_env_ = leases_.begin()->second.lease.env();
+    LogWarning(blocked_ + "; leases go back until one does");
+    PublishState();
+    client_->BeatNow();
+  }
+  GiveBackAll(blocked_);  // also what was on its way
+  if (retry_starts_ > now) return absl::OkStatus();
+  const absl::Status status = loop_.Reach(silent_env_);
+  if (Unanswered(status)) {
+    retry_starts_ = now + kRetryStarts;
+    return absl::OkStatus();
+  }
+  ATOD_RETURN_IF_ERROR(status);
+  spdlog::info("environment {} answers again", silent_env_);
+  blocked_.clear();
+  PublishState();
+  client_->BeatNow();
+  return absl::OkStatus();
+}
+
+absl::Status Worker::StartEpisodes() {
+  if (retry_starts_ > clock_.Now()) return absl::OkStatus();
+  const bool again = std::exchange(retry_starts_, absl::InfinitePast()) !=
+                     absl::InfinitePast();
   // Weights that wait go first: what would start now would delay them.
-  if (waiting_.has_value()) return;
+  if (waiting_.has_value()) return absl::OkStatus();
   std::vector<uint64_t> settled;
   for (auto& [id, held] : leases_) {
     if (held.next == held.lease.samples_size() || !held.failure.empty()) {
@@ -196,30 +239,28 @@ void Worker::StartEpisodes() {
     while (held.next < held.lease.samples_size() && loop_.free_slots() > 0) {
       const absl::Status status = loop_.Add(SpecFromLease(
           held.lease, held.lease.samples(held.next), run_id_, held_));
-      if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) {
-        spdlog::warn("environment {} does not answer: {}", held.lease.env(),
-                     status.ToString());
+      if (Unanswered(status)) {
+        if (!again) spdlog::warn("{}", std::string(status.message()));
         retry_starts_ = clock_.Now() + kRetryStarts;
         break;
       }
-      const int sample = held.next++;
-      if (!status.ok()) {  // asking again changes nothing
-        EpisodeRecord failed;
-        failed.spec = SpecFromLease(held.lease, held.lease.samples(sample),
-                                    run_id_, held_);
-        failed.status = status;
-        failed.started = failed.ended = clock_.Now();
-        failed.done_reason = envs::DoneReason::kError;
-        failed.error = "task";
-        failed.error_message = std::string(status.message());
-        HandleRecord(std::move(failed));
-      }
+      // No task was looked at yet: this worker, or its environment server, is
+      // not for this run.
+      ATOD_RETURN_IF_ERROR(status);
+      ++held.next;
     }
     if (loop_.free_slots() == 0 || retry_starts_ != absl::InfinitePast()) {
       break;
     }
   }
   for (const uint64_t id : settled) Settle(id);
+  return absl::OkStatus();
+}
+
+void Worker::GiveBackAll(const std::string& reason) {
+  for (const auto& [id, lease] : leases_) client_->Return(id, reason);
+  leases_.clear();
+  loop_.CancelAll();
 }
 
 void Worker::HandleRecord(EpisodeRecord record) {
@@ -287,6 +328,7 @@ void Worker::PublishState() {
   for (const auto& [id, lease] : leases_) state.add_lease_ids(id);
   state.set_free_slots(static_cast<uint32_t>(loop_.free_slots()));
   if (!held_.root_hash().empty()) *state.mutable_held() = held_;
+  state.set_blocked(blocked_);
   client_->SetState(std::move(state));
   registry_.Gauge(metrics::kRolloutSlotsBusy)
       .Set(static_cast<double>(loop_.playing()));

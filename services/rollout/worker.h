@@ -34,6 +34,9 @@ class Worker {
     AgentLoop::Options loop;
     // Puts weights into the engine.
     std::function<absl::Status(const weights::WeightSnapshot&)> install;
+    // How long environment servers may leave everything unanswered before the
+    // leases go back.
+    absl::Duration env_patience = absl::Seconds(120);
   };
 
   // Nothing is owned.
@@ -46,8 +49,9 @@ class Worker {
   void OnWeights(weights::PublishedWeights weights);
 
   // Plays until the learner drains this worker and all is handed in, or until
-  // Stop, which gives leases back. An error is final: the engine failed, or
-  // the reason given to Stop.
+  // Stop; leases that are left go back. An error is final: the engine failed,
+  // a lease or an environment server is not for this worker, or the reason
+  // given to Stop. The learner hears it.
   absl::Status Run(WorkerClient& client);
   void Stop(absl::Status reason = absl::OkStatus());
 
@@ -60,12 +64,16 @@ class Worker {
   };
   using Event = std::function<void(Worker&)>;
 
+  absl::Status Play();
   void Post(Event event);
   void Handle(const v1::CoordinatorMessage& message);
   void OnVerdict(uint64_t lease_id, const v1::SubmitReply& reply);
   // Installs weights that wait, when nothing plays.
   absl::Status MaybeInstall();
-  void StartEpisodes();
+  // Gives the leases back when the environment servers are silent for too
+  // long; then asks from time to time whether one answers.
+  absl::Status WatchEnvironments();
+  absl::Status StartEpisodes();
   // Whether the lease may be played with the weights held.
   enum class Fit { kPlay, kWait, kTooOld };
   Fit FitOf(const v1::Lease& lease) const;
@@ -73,6 +81,7 @@ class Worker {
   // Nothing of the lease will be played any more.
   void Fail(Lease& lease, const std::string& cause, const std::string& reason);
   void Settle(uint64_t lease_id);
+  void GiveBackAll(const std::string& reason);
   void PublishState();
 
   Engine& engine_;
@@ -92,6 +101,8 @@ class Worker {
   bool draining_ = false;
   bool stopped_ = false;
   absl::Status stop_reason_;
+  std::string blocked_;     // Beat.blocked
+  std::string silent_env_;  // that is asked for while blocked
   absl::Time retry_starts_ = absl::InfinitePast();
 };
 
