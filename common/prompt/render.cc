@@ -205,9 +205,9 @@ absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
         Tokens(spec, RenderTemplate(spec.first, spec, inputs), tokenizer);
   }
   if (out.tokens.size() > max_tokens) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "prompt ", spec.name, " of turn ", inputs.turn_index, ": found ",
-        out.tokens.size(), " tokens, expected at most ", max_tokens));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("prompt set ", spec.name, ": found ", out.tokens.size(),
+                     " tokens, expected at most ", max_tokens));
   }
   out.cut_tokens =
       static_cast<uint32_t>(full - std::min(full, out.tokens.size()));
@@ -237,10 +237,9 @@ absl::StatusOr<FittedPrompt> FitContextPrompt(const PromptSpec& spec,
     if (fits(RenderPrompt(shorter, inputs))) return out;
   }
   if (fits(RenderTemplate(spec.first, spec, inputs))) return out;
-  return absl::ResourceExhaustedError(
-      absl::StrCat("prompt ", spec.name, " of turn ", inputs.turn_index,
-                   " behind its context: found ", out.tokens.size(),
-                   " tokens, expected at most ", max_tokens));
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "prompt set ", spec.name, " behind its context: found ",
+      out.tokens.size(), " tokens, expected at most ", max_tokens));
 }
 
 }  // namespace atod

@@ -197,8 +197,7 @@ TEST_F(FitPromptTest, TheOverflowPolicyDecidesAboutLongPrompts) {
 
   const auto refused = FitPrompt(spec, inputs, *tokenizer_, size - 3);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(refused.status().message(),
-              HasSubstr("prompt tiny of turn 3: found"));
+  EXPECT_THAT(refused.status().message(), HasSubstr("prompt set tiny: found"));
 
   spec.overflow = PromptSpec::Overflow::kCutLeft;
   const auto cut = FitPrompt(spec, inputs, *tokenizer_, size - 3);

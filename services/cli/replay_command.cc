@@ -168,6 +168,23 @@ absl::StatusOr<std::vector<WorkId>> Chosen(const RunFolder& run,
   return ids;
 }
 
+// How an episode that ended in an error compares with itself played again,
+// after turns without a difference.
+std::string ErrorText(const v1::Trajectory& stored,
+                      const v1::Trajectory& replayed) {
+  const v1::EpisodeError &then = stored.outcome().error(),
+                         &now = replayed.outcome().error();
+  const bool same = then.SerializeAsString() == now.SerializeAsString();
+  return absl::StrCat(
+      "ended in an error, the ", stored.turns_size(),
+      " turns before it identical: ", then.kind(), ": ", then.message(),
+      "; played again it ends ",
+      same ? "in the same"
+      : replayed.outcome().has_error()
+          ? absl::StrCat("in another: ", now.kind(), ": ", now.message())
+          : "in " + v1::DoneReason_Name(replayed.outcome().done_reason()));
+}
+
 absl::StatusOr<int> RunReplay(const Flags& flags) {
   ATOD_ASSIGN_OR_RETURN(const RunFolder run, RunFolder::Find(flags.run_dir));
   ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
@@ -215,9 +232,16 @@ absl::StatusOr<int> RunReplay(const Flags& flags) {
                              teachers.empty() ? nullptr : &teachers,
                              static_cast<uint32_t>(engine->max_context()));
   std::string installed;
-  size_t identical = 0;
+  size_t identical = 0, errors = 0;
   for (const auto& [id, trajectory] : stored) {
     const std::string root_hash = WeightsOf(trajectory);
+    const v1::EpisodeError& error = trajectory.outcome().error();
+    if (trajectory.outcome().has_error() && root_hash.empty()) {
+      ++errors;
+      absl::PrintF("%s: ended in an error before its first turn: %s: %s\n",
+                   learner::FormatId(id), error.kind(), error.message());
+      continue;
+    }
     if (!root_hash.empty() && root_hash != installed) {
       ATOD_ASSIGN_OR_RETURN(const weights::WeightSnapshot snapshot,
                             FindWeights(run, config, root_hash));
@@ -227,18 +251,24 @@ absl::StatusOr<int> RunReplay(const Flags& flags) {
     ATOD_ASSIGN_OR_RETURN(const v1::Trajectory replayed,
                           replayer.Play(trajectory));
     const std::string different =
-        rollout::FirstDifference(trajectory, replayed);
-    identical += different.empty();
-    if (stored.size() > 1 || !different.empty())
+        rollout::FirstDifference(trajectory, replayed, /*before_error=*/true);
+    const bool failed = different.empty() && trajectory.outcome().has_error();
+    errors += failed;
+    identical += different.empty() && !failed;
+    if (stored.size() > 1 || !different.empty() || failed)
       absl::PrintF("%s: %s\n", learner::FormatId(id),
-                   different.empty() ? "identical" : different);
+                   failed              ? ErrorText(trajectory, replayed)
+                   : different.empty() ? "identical"
+                                       : different);
   }
   if (stored.size() > 1 || flags.random > 0) {
-    absl::PrintF("replay: %d of %d identical\n", identical, stored.size());
+    absl::PrintF(
+        "replay: %d of %d identical%s\n", identical, stored.size(),
+        errors == 0 ? "" : absl::StrCat(", ", errors, " ended in errors"));
   } else if (identical == 1) {
     absl::PrintF("replay: identical\n");
   }
-  return identical == stored.size() ? 0 : 1;
+  return identical + errors == stored.size() ? 0 : 1;
 }
 
 // --- compare.

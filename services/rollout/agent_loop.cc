@@ -48,12 +48,6 @@ bool IsFault(const absl::Status& status) {
          absl::IsDataLoss(status);
 }
 
-// The kind of error of a prompt that could not be made.
-const char* PromptError(const absl::Status& status) {
-  return status.ok() || absl::IsResourceExhausted(status) ? "prompt"
-                                                          : "template";
-}
-
 std::string Name(const EpisodeSpec& spec) {
   return absl::StrCat("episode ", spec.step, "/", spec.group, "/", spec.sample,
                       ".", spec.attempt);
@@ -345,24 +339,15 @@ void AgentLoop::StartTurn(Episode& e) {
   absl::StatusOr<FittedPrompt> prompt =
       FitPrompt(e.env->prompt, inputs, tokenizer_,
                 options_.max_context - spec.sampling.max_tokens);
-  if (!prompt.ok() || prompt->tokens.empty()) {
-    return EndInError(
-        e, PromptError(prompt.status()),
-        absl::StrCat("turn ", turn.index, ": prompt: ",
-                     prompt.ok() ? "no tokens" : prompt.status().message()));
-  }
+  if (!prompt.ok() || prompt->tokens.empty())
+    return EndWithoutPrompt(e, prompt.status());
   SequenceRecord sequence;
   if (!spec.context.empty()) {
     absl::StatusOr<FittedPrompt> context =
         FitContextPrompt(e.env->prompt, inputs, spec.context, tokenizer_,
                          options_.max_context - spec.sampling.max_tokens);
     // Not a failure: the next worker would find the same.
-    if (!context.ok()) {
-      return EndInError(e, PromptError(context.status()),
-                        absl::StrCat("turn ", turn.index,
-                                     ": prompt of the alternative context: ",
-                                     context.status().message()));
-    }
+    if (!context.ok()) return EndWithoutPrompt(e, context.status());
     sequence.context_tokens = std::move(context->tokens);
   }
   turn.prompt_tokens = static_cast<uint32_t>(prompt->tokens.size());
@@ -392,16 +377,34 @@ void AgentLoop::StartTurn(Episode& e) {
   e.asked = clock_.Now();
 }
 
+std::string AgentLoop::ContextText(const Episode& e) const {
+  return absl::StrCat("model.max_context is ", options_.max_context,
+                      ", of which sampling.train.max_tokens takes ",
+                      e.record.spec.sampling.max_tokens);
+}
+
+void AgentLoop::EndWithoutPrompt(Episode& e, const absl::Status& status) {
+  const bool too_long = absl::IsResourceExhausted(status);
+  std::string text = absl::StrCat(
+      "turn ", e.history.size(), ": ",
+      status.ok() ? "found no tokens in the prompt" : status.message());
+  const uint32_t limit = e.env->prompt.max_prompt_tokens;
+  if (too_long && (limit == 0 || limit > options_.max_context -
+                                             e.record.spec.sampling.max_tokens))
+    absl::StrAppend(&text, "; ", ContextText(e),
+                    ": raise the one or lower the "
+                    "other");
+  EndInError(e, status.ok() || too_long ? "prompt" : "template", text);
+}
+
 void AgentLoop::WarnOfCut(const Episode& e, const TurnRecord& turn) {
   if (std::exchange(warned_of_cut_, true)) return;
-  LogWarning(absl::StrCat(
-      "prompts do not fit and are cut: found ",
-      turn.prompt_tokens + turn.cut_tokens, " tokens (", e.record.spec.task_id,
-      ", turn ", turn.index, "), kept ", turn.prompt_tokens,
-      "; model.max_context is ", options_.max_context,
-      ", of which sampling.train.max_tokens takes ",
-      e.record.spec.sampling.max_tokens,
-      ". Said once: ", metrics::kRolloutCutTokens.name, " counts"));
+  LogWarning(absl::StrCat("prompts do not fit and are cut: found ",
+                          turn.prompt_tokens + turn.cut_tokens, " tokens (",
+                          e.record.spec.task_id, ", turn ", turn.index,
+                          "), kept ", turn.prompt_tokens, "; ", ContextText(e),
+                          ". Said once: ", metrics::kRolloutCutTokens.name,
+                          " counts"));
 }
 
 void AgentLoop::OnGenerated(EngineResult result) {

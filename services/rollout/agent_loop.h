@@ -115,6 +115,10 @@ class AgentLoop {
   void SendStep(Episode& episode);
   void OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply);
   void StartTurn(Episode& episode);
+  // What there is for prompt and response, for people.
+  std::string ContextText(const Episode& episode) const;
+  // The next turn has no prompt, as `status` says; OK: an empty one.
+  void EndWithoutPrompt(Episode& episode, const absl::Status& status);
   // Tells a person, once.
   void WarnOfCut(const Episode& episode, const TurnRecord& turn);
   void OnGenerated(EngineResult result);

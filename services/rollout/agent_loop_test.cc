@@ -389,9 +389,22 @@ TEST_F(GoLoopTest, PromptOverTheLimitEndsTheEpisodeWithAnError) {
   EXPECT_TRUE(record.status.ok());
   EXPECT_EQ(record.done_reason, envs::DoneReason::kError);
   EXPECT_EQ(record.error, "prompt");
+  EXPECT_EQ(record.error_message,
+            "turn 2: prompt set corridor: found 15 tokens, expected at most "
+            "12; model.max_context is 32, of which sampling.train.max_tokens "
+            "takes 20: raise the one or lower the other");
   EXPECT_THAT(record.turns, SizeIs(2));
   EXPECT_THAT(record.sequences, SizeIs(2));
   EXPECT_FALSE(record.success);
+}
+
+TEST_F(GoLoopTest, APromptOverItsSetsOwnLimitIsNotBlamedOnTheContext) {
+  envs::EnvDescription small = FakeEnvs::Corridor();
+  small.prompt.max_prompt_tokens = 9;
+  envs_.set_description(small);
+  Add(Spec(0, 9));
+  EXPECT_EQ(Finish(1)[0].error_message,
+            "turn 2: prompt set corridor: found 15 tokens, expected at most 9");
 }
 
 TEST_F(GoLoopTest, ContextOverTheLimitEndsTheEpisodeWithAnError) {

@@ -232,6 +232,7 @@ class FakeEnvs final : public envs::EnvCaller {
     d.name = "corridor";
     d.splits = {{"train", 100, "hash-of-train"}};
     d.default_max_turns = 6;
+    d.prompt.name = "corridor";
     d.prompt.first = "{current_observation}>";
     d.prompt.next = "{action_history}|{current_observation}>";
     d.prompt.history_line = "{action}";

@@ -35,7 +35,10 @@ class Replayer {
 // The first difference in prompts, sampled tokens, log-probs (bits), teacher
 // scores (bits; unless `replayed` has none), actions, observations or outcome,
 // in the order of play; empty when there is none. Times and workers may differ.
+// With `before_error`, of a stored one that ended in an error only what it had
+// played counts.
 std::string FirstDifference(const v1::Trajectory& stored,
-                            const v1::Trajectory& replayed);
+                            const v1::Trajectory& replayed,
+                            bool before_error = false);
 
 }  // namespace atod::rollout

@@ -134,5 +134,39 @@ TEST_F(ReplayTest, TheFirstDifferenceIsNamed) {
               HasSubstr("turns: found"));
 }
 
+TEST_F(ReplayTest, OfAnErrorTheTurnsBeforeItAreCompared) {
+  const v1::Trajectory whole = Stored(3);
+  v1::Trajectory failed = whole;
+  ASSERT_GT(whole.turns_size(), 3);
+  failed.mutable_turns()->DeleteSubrange(3, whole.turns_size() - 3);
+  failed.mutable_sequences()->DeleteSubrange(2, whole.sequences_size() - 2);
+  failed.mutable_outcome()->set_done_reason(v1::ERROR);
+  failed.mutable_outcome()->mutable_error()->set_kind("teacher");
+  EXPECT_EQ(FirstDifference(failed, whole, true), "");
+  EXPECT_NE(FirstDifference(failed, whole), "");
+  // Neither score nor the environment's answer had come.
+  v1::Turn& last = *failed.mutable_turns(2);
+  last.clear_executed_action();
+  last.clear_valid();
+  failed.mutable_sequences(1)->mutable_spans(0)->mutable_teacher(0)->Clear();
+  EXPECT_EQ(FirstDifference(failed, whole, true), "");
+  last.set_action_text("another");
+  failed.mutable_sequences(1)->set_tokens(0, 99);
+  EXPECT_THAT(FirstDifference(failed, whole, true),
+              HasSubstr("turn 2: prompt token 0"));
+  v1::Trajectory shorter = whole;
+  shorter.mutable_turns()->DeleteSubrange(2, whole.turns_size() - 2);
+  EXPECT_THAT(FirstDifference(failed, shorter, true),
+              HasSubstr("turns: found 2"));
+}
+
+TEST_F(ReplayTest, AnErrorInTheReplayIsItsOutcome) {
+  const v1::Trajectory stored = Stored(3);
+  envs_.FailNext({absl::NotFoundError("no such task")});
+  const v1::Trajectory again = Play(Renamed(stored));
+  EXPECT_EQ(again.outcome().error().kind(), "task");
+  EXPECT_NE(FirstDifference(stored, again), "");
+}
+
 }  // namespace
 }  // namespace atod::rollout
