@@ -43,16 +43,16 @@ absl::StatusOr<int> Collect(Flags& flags) {
        ++attempt) {
     panel.options.step = attempt;
     ATOD_ASSIGN_OR_RETURN(
-        const std::vector<rollout::EpisodeRecord> records,
+        const std::vector<v1::Trajectory> played,
         rollout::PlayTasks(*player.engine, *player.envs, *player.tokenizer,
                            panel.tasks, panel.options));
     std::vector<rollout::EvalTask> open;
-    for (size_t i = 0; i < records.size(); ++i) {
-      if (!records[i].error.empty()) {
-        failed.push_back(rollout::ResultOf(records[i]));
+    for (size_t i = 0; i < played.size(); ++i) {
+      if (played[i].outcome().has_error()) {
+        failed.push_back(rollout::ResultOf(played[i]));
         continue;
       }
-      if (!records[i].success) {
+      if (!played[i].outcome().success()) {
         open.push_back(panel.tasks[i]);
         continue;
       }
@@ -62,8 +62,8 @@ absl::StatusOr<int> Collect(Flags& flags) {
                                      {"content_hash", content_hash},
                                      {"task_id", panel.tasks[i].task_id},
                                      {"actions", nlohmann::json::array()}};
-      for (const rollout::TurnRecord& turn : records[i].turns)
-        line["actions"].push_back(turn.executed_action);
+      for (const v1::Turn& turn : played[i].turns())
+        line["actions"].push_back(turn.executed_action());
       absl::StrAppend(&out, line.dump(), "\n");
     }
     panel.tasks = std::move(open);

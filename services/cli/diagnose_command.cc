@@ -60,14 +60,15 @@ absl::StatusOr<int> RunDiagnose(Flags& flags) {
   ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer teacher,
                         teacher::MakeScorer(teacher_dir, scorer));
   ATOD_ASSIGN_OR_RETURN(
-      std::vector<rollout::EpisodeRecord> episodes,
+      std::vector<v1::Trajectory> episodes,
       rollout::PlayTasks(*player.engine, *player.envs, *player.tokenizer,
                          panel.tasks, panel.options));
   std::vector<rollout::EvalResult> results;
-  for (const rollout::EpisodeRecord& e : episodes)
+  for (const v1::Trajectory& e : episodes)
     results.push_back(rollout::ResultOf(e));
   if (!FewErrors(results, panel)) return 1;
-  std::erase_if(episodes, [](const auto& e) { return !e.error.empty(); });
+  std::erase_if(episodes,
+                [](const auto& e) { return e.outcome().has_error(); });
   ATOD_ASSIGN_OR_RETURN(const std::vector<rollout::TurnDiagnosis> turns,
                         rollout::Diagnose(episodes, *student.scorer,
                                           *teacher.scorer, flags.profile));
@@ -80,9 +81,9 @@ absl::StatusOr<int> RunDiagnose(Flags& flags) {
                      c.sampling().train().max_tokens(), "?"));
   }
   double wins = 0, length = 0;
-  for (const rollout::EpisodeRecord& e : episodes) {
-    wins += e.success;
-    length += static_cast<double>(e.turns.size());
+  for (const v1::Trajectory& e : episodes) {
+    wins += e.outcome().success();
+    length += e.outcome().length();
   }
   const double n = static_cast<double>(episodes.size());
   absl::PrintF(

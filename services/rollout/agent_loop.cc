@@ -48,9 +48,65 @@ bool IsFault(const absl::Status& status) {
          absl::IsDataLoss(status);
 }
 
-std::string Name(const EpisodeSpec& spec) {
-  return absl::StrCat("episode ", spec.step, "/", spec.group, "/", spec.sample,
-                      ".", spec.attempt);
+std::string Name(const v1::Trajectory& t) {
+  const v1::TrajectoryId& id = t.id();
+  return absl::StrCat("episode ", id.step(), "/", id.group(), "/", id.sample(),
+                      ".", id.attempt());
+}
+
+// What is known before the first call.
+v1::Trajectory Begin(const Assignment& a) {
+  v1::Trajectory out;
+  v1::TrajectoryId& id = *out.mutable_id();
+  id.set_run_id(a.run_id);
+  id.set_step(a.lease.step());
+  id.set_group(a.lease.group());
+  id.set_sample(a.sample);
+  id.set_attempt(a.lease.attempt());
+  out.set_lease_id(a.lease.lease_id());
+  out.set_incarnation(a.incarnation);
+  out.set_purpose(a.lease.purpose());
+  out.set_env(a.lease.env());
+  out.set_split(a.lease.split());
+  out.mutable_task()->set_task_id(a.lease.task_id());
+  out.mutable_task()->set_source(a.lease.env());
+  out.set_env_seed(a.lease.env_seed());
+  out.set_content_hash(a.lease.content_hash());
+  out.set_layout(a.lease.layout());
+  *out.mutable_sampling() = a.lease.sampling();
+  out.set_worker(a.worker);
+  out.set_config_hash(a.config_hash);
+  out.set_run_seed(a.lease.run_seed());
+  out.set_max_turns(a.lease.max_turns());
+  return out;
+}
+
+v1::Finish ToProto(FinishReason finish) {
+  switch (finish) {
+    case FinishReason::kStop:
+      return v1::STOP;
+    case FinishReason::kLength:
+      return v1::LENGTH;
+    case FinishReason::kCancelled:
+      return v1::CANCEL;
+  }
+  return v1::FINISH_UNSPECIFIED;
+}
+
+void SetError(v1::Trajectory& out, const std::string& kind,
+              const std::string& message) {
+  v1::Outcome& outcome = *out.mutable_outcome();
+  outcome.set_done_reason(v1::ERROR);
+  outcome.mutable_error()->set_kind(kind);
+  outcome.mutable_error()->set_message(message.empty() ? "no reason given"
+                                                       : message);
+}
+
+void SetResult(v1::Turn& turn, const envs::StepResult& result) {
+  turn.set_executed_action(result.executed_action);
+  turn.set_valid(result.action_valid);
+  turn.set_admissible(result.action_admissible);
+  turn.set_reward(result.observation.reward);
 }
 
 }  // namespace
@@ -58,7 +114,8 @@ std::string Name(const EpisodeSpec& spec) {
 struct AgentLoop::Episode {
   uint64_t id = 0;
   const envs::EnvDescription* env = nullptr;
-  EpisodeRecord record;
+  Assignment play;
+  v1::Trajectory out;
   uint32_t max_turns = 0;
   std::string env_episode;  // empty while there is none
   uint32_t resets = 0;      // part of the request id
@@ -128,31 +185,34 @@ void AgentLoop::Heard(absl::Time asked, const absl::Status& status) {
   env_silence_.status = status;
 }
 
-absl::Status AgentLoop::Add(EpisodeSpec spec) {
+absl::Status AgentLoop::Add(Assignment play) {
+  const v1::Lease& lease = play.lease;
   if (free_slots() == 0) {
     return absl::ResourceExhaustedError("no free slot");
   }
-  if (spec.layout != "windowed") {
+  if (lease.layout() != "windowed") {
     return absl::InvalidArgumentError(
-        absl::StrCat("layout: found ", spec.layout, ", expected windowed"));
+        absl::StrCat("layout: found ", lease.layout(), ", expected windowed"));
   }
-  if (spec.sampling.max_tokens == 0 ||
-      spec.sampling.max_tokens >= options_.max_context) {
+  const uint32_t max_tokens = lease.sampling().max_tokens();
+  if (max_tokens == 0 || max_tokens >= options_.max_context) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "sampling.max_tokens: found ", spec.sampling.max_tokens,
+        "sampling.max_tokens: found ", max_tokens,
         ", expected 1 to less than the context of ", options_.max_context));
   }
-  if (!spec.teachers.empty() && teachers_ == nullptr) {
+  if (!lease.teachers().empty() && teachers_ == nullptr) {
     return absl::InvalidArgumentError("teachers: none is connected");
   }
-  ATOD_ASSIGN_OR_RETURN(const envs::EnvDescription* env, Describe(spec.env));
+  ATOD_ASSIGN_OR_RETURN(const envs::EnvDescription* env, Describe(lease.env()));
   auto episode = std::make_unique<Episode>();
   Episode& e = *episode;
   e.id = next_id_++;
   e.env = env;
-  e.max_turns = spec.max_turns > 0 ? spec.max_turns : env->default_max_turns;
-  e.record.started = clock_.Now();
-  e.record.spec = std::move(spec);
+  e.max_turns =
+      lease.max_turns() > 0 ? lease.max_turns() : env->default_max_turns;
+  e.out = Begin(play);
+  e.out.set_started_us(absl::ToUnixMicros(clock_.Now()));
+  e.play = std::move(play);
   episodes_.emplace(e.id, std::move(episode));
   ++playing_;
   SendReset(e);
@@ -191,7 +251,7 @@ bool AgentLoop::RunEvents() {
   return any;
 }
 
-absl::StatusOr<std::vector<EpisodeRecord>> AgentLoop::Poll(
+absl::StatusOr<std::vector<v1::Trajectory>> AgentLoop::Poll(
     absl::Duration max_wait) {
   const bool ran = RunEvents();
   if (engine_.has_work()) {
@@ -219,21 +279,22 @@ bool AgentLoop::TooManyFaults(Episode& e, const absl::Status& status) const {
 }
 
 void AgentLoop::SendReset(Episode& e) {
-  const EpisodeSpec& spec = e.record.spec;
+  const v1::Lease& lease = e.play.lease;
   envs::ResetRequest request;
-  request.request_id = absl::StrCat(options_.nonce, "/", spec.run_id, "/",
-                                    spec.lease_id, "/", e.id, "/", e.resets);
-  request.env = spec.env;
-  request.options = {.split = spec.split,
-                     .task_id = spec.task_id,
-                     .seed = spec.env_seed,
-                     .max_turns = spec.max_turns};
-  request.replay_actions = spec.replay_actions;
-  request.content_hash = spec.content_hash;
+  request.request_id = absl::StrCat(options_.nonce, "/", e.play.run_id, "/",
+                                    lease.lease_id(), "/", e.id, "/", e.resets);
+  request.env = lease.env();
+  request.options = {.split = lease.split(),
+                     .task_id = lease.task_id(),
+                     .seed = lease.env_seed(),
+                     .max_turns = lease.max_turns()};
+  request.replay_actions = {lease.replay_actions().begin(),
+                            lease.replay_actions().end()};
+  request.content_hash = lease.content_hash();
   // After the prefix come the turns played before the server lost the episode.
-  for (const TurnRecord& turn : e.record.turns) {
-    if (turn.trainable && turn.index < e.history.size()) {
-      request.replay_actions.push_back(turn.executed_action);
+  for (const v1::Turn& turn : e.out.turns()) {
+    if (turn.trainable() && turn.index() < e.history.size()) {
+      request.replay_actions.push_back(turn.executed_action());
     }
   }
   e.asked = clock_.Now();
@@ -258,7 +319,7 @@ void AgentLoop::OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply) {
     }
     if (IsFinal(reply.status()) || TooManyFaults(*e, reply.status()))
       return Fail(*e, "task", reply.status());
-    spdlog::warn("{}: reset failed, will be repeated: {}", Name(e->record.spec),
+    spdlog::warn("{}: reset failed, will be repeated: {}", Name(e->out),
                  std::string(reply.status().message()));
     Post(Backoff(e->failures++), [id](AgentLoop& loop) {
       if (Episode* episode = loop.Find(id)) loop.SendReset(*episode);
@@ -272,27 +333,20 @@ void AgentLoop::OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply) {
     if (!same.ok()) return Fail(*e, "environment", same);
     return SendStep(*e);
   }
-  if (reply->replayed.size() != e->record.spec.replay_actions.size()) {
+  const v1::Lease& lease = e->play.lease;
+  if (static_cast<int>(reply->replayed.size()) != lease.replay_actions_size()) {
     return Fail(*e, "task",
                 absl::InternalError(absl::StrCat(
                     "reset replayed ", reply->replayed.size(), " of ",
-                    e->record.spec.replay_actions.size(), " actions")));
+                    lease.replay_actions_size(), " actions")));
   }
   e->observation = std::move(reply->first);
-  e->record.category = e->observation.category;
+  e->out.mutable_task()->set_category(e->observation.category);
   for (envs::StepResult& step : reply->replayed) {
-    TurnRecord turn;
-    turn.index = static_cast<uint32_t>(e->record.turns.size());
-    turn.trainable = false;
-    turn.action_text = e->record.spec.replay_actions[turn.index];
-    turn.executed_action = step.executed_action;
-    turn.valid = step.action_valid;
-    turn.admissible = step.action_admissible;
-    turn.reward = step.observation.reward;
-    turn.anchor_hash = HashHex(e->observation.anchor);
-    turn.observation = e->observation.text;
+    v1::Turn& turn = AddTurn(*e);
+    turn.set_action_text(lease.replay_actions(static_cast<int>(turn.index())));
+    SetResult(turn, step);
     e->history.push_back({e->observation.text, step.executed_action});
-    e->record.turns.push_back(std::move(turn));
     e->observation = std::move(step.observation);
   }
   StartTurn(*e);
@@ -321,11 +375,7 @@ void AgentLoop::StartTurn(Episode& e) {
     e.observation.done_reason = envs::DoneReason::kLimit;
     return FinishPlay(e);
   }
-  TurnRecord turn;
-  turn.index = static_cast<uint32_t>(e.history.size());
-  turn.anchor_hash = HashHex(e.observation.anchor);
-  turn.observation = e.observation.text;
-  const EpisodeSpec& spec = e.record.spec;
+  const v1::Lease& lease = e.play.lease;
   PromptInputs inputs;
   inputs.task = e.observation.task;
   inputs.observation = e.observation.text;
@@ -335,52 +385,66 @@ void AgentLoop::StartTurn(Episode& e) {
       e.history.end() -
           std::min<size_t>(e.history.size(), e.env->prompt.window),
       e.history.end());
-  inputs.turn_index = turn.index;
+  inputs.turn_index = static_cast<uint32_t>(e.history.size());
+  const uint32_t room = options_.max_context - lease.sampling().max_tokens();
   absl::StatusOr<FittedPrompt> prompt =
-      FitPrompt(e.env->prompt, inputs, tokenizer_,
-                options_.max_context - spec.sampling.max_tokens);
+      FitPrompt(e.env->prompt, inputs, tokenizer_, room);
   if (!prompt.ok() || prompt->tokens.empty())
     return EndWithoutPrompt(e, prompt.status());
-  SequenceRecord sequence;
-  if (!spec.context.empty()) {
-    absl::StatusOr<FittedPrompt> context =
-        FitContextPrompt(e.env->prompt, inputs, spec.context, tokenizer_,
-                         options_.max_context - spec.sampling.max_tokens);
+  std::vector<int32_t> context_tokens;
+  if (!lease.context().empty()) {
+    absl::StatusOr<FittedPrompt> context = FitContextPrompt(
+        e.env->prompt, inputs, lease.context(), tokenizer_, room);
     // Not a failure: the next worker would find the same.
     if (!context.ok()) return EndWithoutPrompt(e, context.status());
-    sequence.context_tokens = std::move(context->tokens);
-  }
-  turn.prompt_tokens = static_cast<uint32_t>(prompt->tokens.size());
-  turn.cut_tokens = prompt->cut_tokens;
-  if (turn.cut_tokens > 0) {
-    cut_tokens_.Increment(turn.cut_tokens);
-    WarnOfCut(e, turn);
+    context_tokens = std::move(context->tokens);
   }
   EngineRequest request;
   request.id = e.id;
   request.prompt = prompt->tokens;
-  request.sampling = spec.sampling;
-  request.noise = {.run_seed = spec.run_seed,
-                   .step = spec.step,
-                   .group = spec.group,
-                   .sample = spec.sample,
-                   .turn = turn.index};
+  request.sampling = {.temperature = lease.sampling().temperature(),
+                      .top_p = lease.sampling().top_p(),
+                      .top_k = lease.sampling().top_k(),
+                      .max_tokens = lease.sampling().max_tokens()};
+  request.noise = {.run_seed = lease.run_seed(),
+                   .step = lease.step(),
+                   .group = lease.group(),
+                   .sample = e.play.sample,
+                   .turn = inputs.turn_index};
   const absl::Status queued = engine_.Enqueue(std::move(request));
   if (!queued.ok()) return Fail(e, "engine", queued);
   ++generating_;
-  prompt_tokens_.Increment(turn.prompt_tokens);
-  sequence.turn = turn.index;
-  sequence.begin = turn.prompt_tokens;
-  sequence.tokens = std::move(prompt->tokens);
-  e.record.sequences.push_back(std::move(sequence));
-  e.record.turns.push_back(std::move(turn));
+  v1::Turn& turn = AddTurn(e);
+  turn.set_trainable(true);
+  turn.set_prompt_tokens(static_cast<uint32_t>(prompt->tokens.size()));
+  turn.set_cut_tokens(prompt->cut_tokens);
+  prompt_tokens_.Increment(turn.prompt_tokens());
+  if (turn.cut_tokens() > 0) {
+    cut_tokens_.Increment(turn.cut_tokens());
+    WarnOfCut(e, turn);
+  }
+  v1::Sequence& sequence = *e.out.add_sequences();
+  sequence.mutable_tokens()->Add(prompt->tokens.begin(), prompt->tokens.end());
+  sequence.mutable_context_tokens()->Add(context_tokens.begin(),
+                                         context_tokens.end());
+  v1::Span& span = *sequence.add_spans();
+  span.set_turn(turn.index());
+  span.set_begin(turn.prompt_tokens());
   e.asked = clock_.Now();
+}
+
+v1::Turn& AgentLoop::AddTurn(Episode& e) {
+  v1::Turn& turn = *e.out.add_turns();
+  turn.set_index(static_cast<uint32_t>(e.out.turns_size() - 1));
+  turn.set_anchor_hash(HashHex(e.observation.anchor));
+  turn.set_observation(e.observation.text);
+  return turn;
 }
 
 std::string AgentLoop::ContextText(const Episode& e) const {
   return absl::StrCat("model.max_context is ", options_.max_context,
                       ", of which sampling.train.max_tokens takes ",
-                      e.record.spec.sampling.max_tokens);
+                      e.play.lease.sampling().max_tokens());
 }
 
 void AgentLoop::EndWithoutPrompt(Episode& e, const absl::Status& status) {
@@ -389,22 +453,23 @@ void AgentLoop::EndWithoutPrompt(Episode& e, const absl::Status& status) {
       "turn ", e.history.size(), ": ",
       status.ok() ? "found no tokens in the prompt" : status.message());
   const uint32_t limit = e.env->prompt.max_prompt_tokens;
-  if (too_long && (limit == 0 || limit > options_.max_context -
-                                             e.record.spec.sampling.max_tokens))
+  if (too_long &&
+      (limit == 0 ||
+       limit > options_.max_context - e.play.lease.sampling().max_tokens()))
     absl::StrAppend(&text, "; ", ContextText(e),
                     ": raise the one or lower the "
                     "other");
   EndInError(e, status.ok() || too_long ? "prompt" : "template", text);
 }
 
-void AgentLoop::WarnOfCut(const Episode& e, const TurnRecord& turn) {
+void AgentLoop::WarnOfCut(const Episode& e, const v1::Turn& turn) {
   if (std::exchange(warned_of_cut_, true)) return;
-  LogWarning(absl::StrCat("prompts do not fit and are cut: found ",
-                          turn.prompt_tokens + turn.cut_tokens, " tokens (",
-                          e.record.spec.task_id, ", turn ", turn.index,
-                          "), kept ", turn.prompt_tokens, "; ", ContextText(e),
-                          ". Said once: ", metrics::kRolloutCutTokens.name,
-                          " counts"));
+  LogWarning(absl::StrCat(
+      "prompts do not fit and are cut: found ",
+      turn.prompt_tokens() + turn.cut_tokens(), " tokens (",
+      e.play.lease.task_id(), ", turn ", turn.index(), "), kept ",
+      turn.prompt_tokens(), "; ", ContextText(e),
+      ". Said once: ", metrics::kRolloutCutTokens.name, " counts"));
 }
 
 void AgentLoop::OnGenerated(EngineResult result) {
@@ -417,30 +482,35 @@ void AgentLoop::OnGenerated(EngineResult result) {
     return Fail(*e, "engine",
                 absl::AbortedError("the engine gave up the request"));
   }
-  SequenceRecord& sequence = e->record.sequences.back();
-  sequence.length = static_cast<uint32_t>(result.tokens.size());
-  sequence.rollout_logprobs = std::move(result.logprobs);
-  sequence.finish = result.finish;
-  sequence.tokens.insert(sequence.tokens.end(), result.tokens.begin(),
-                         result.tokens.end());
+  const v1::Lease& lease = e->play.lease;
+  const int last = e->out.sequences_size() - 1;
+  v1::Sequence& sequence = *e->out.mutable_sequences(last);
+  sequence.mutable_tokens()->Add(result.tokens.begin(), result.tokens.end());
+  v1::Span& span = *sequence.mutable_spans(0);
+  span.set_length(static_cast<uint32_t>(result.tokens.size()));
+  span.mutable_rollout_logprobs()->Add(result.logprobs.begin(),
+                                       result.logprobs.end());
+  v1::VersionRun& run = *span.add_versions();
+  *run.mutable_version() = e->play.weights;
+  run.set_count(span.length());
+  span.set_finish(ToProto(result.finish));
   if (result.finish == FinishReason::kStop) result.tokens.pop_back();
   e->model_text = tokenizer_.Decode(result.tokens);
-  TurnRecord& turn = e->record.turns.back();
-  turn.action_text = e->model_text;
-  turn.generate_time = clock_.Now() - e->asked;
+  v1::Turn& turn = *e->out.mutable_turns(e->out.turns_size() - 1);
+  turn.set_action_text(e->model_text);
+  turn.set_generate_us(absl::ToInt64Microseconds(clock_.Now() - e->asked));
   e->stepping = true;
   e->asked = clock_.Now();
-  const size_t index = e->record.sequences.size() - 1;
-  const size_t teachers = e->record.spec.teachers.size();
-  sequence.teacher.resize(teachers);
-  e->scores_pending += teachers;
-  for (size_t i = 0; i < teachers; ++i) SendScore(*e, index, i);
+  for (const std::string& model : lease.teachers())
+    span.add_teacher()->set_model(model);
+  e->scores_pending += lease.teachers_size();
+  for (int i = 0; i < lease.teachers_size(); ++i) SendScore(*e, last, i);
   SendStep(*e);
 }
 
 void AgentLoop::SendStep(Episode& e) {
   envs_.Step(
-      e.env_episode, e.record.turns.back().index, e.model_text,
+      e.env_episode, static_cast<uint32_t>(e.history.size()), e.model_text,
       [queue = events_, id = e.id](auto reply) {
         queue->Push([id, reply = std::move(reply)](AgentLoop& loop) mutable {
           loop.OnStep(id, std::move(reply));
@@ -464,7 +534,7 @@ void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
     } else if (IsFinal(status) || TooManyFaults(*e, status)) {
       return Fail(*e, "environment", status);
     }
-    spdlog::warn("{}: turn {} will be repeated: {}", Name(e->record.spec),
+    spdlog::warn("{}: turn {} will be repeated: {}", Name(e->out),
                  e->history.size(), std::string(status.message()));
     Post(Backoff(e->failures++), [id, rebuild](AgentLoop& loop) {
       Episode* episode = loop.Find(id);
@@ -475,28 +545,26 @@ void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
   }
   e->failures = e->faults = 0;
   e->stepping = false;
-  TurnRecord& turn = e->record.turns.back();
-  turn.executed_action = std::move(reply->executed_action);
-  turn.valid = reply->action_valid;
-  turn.admissible = reply->action_admissible;
-  turn.reward = reply->observation.reward;
-  turn.env_time = clock_.Now() - e->asked;
-  env_seconds_.Observe(absl::ToDoubleSeconds(turn.env_time));
-  e->history.push_back({e->observation.text, turn.executed_action});
+  v1::Turn& turn = *e->out.mutable_turns(e->out.turns_size() - 1);
+  SetResult(turn, *reply);
+  const absl::Duration waited = clock_.Now() - e->asked;
+  turn.set_env_us(absl::ToInt64Microseconds(waited));
+  env_seconds_.Observe(absl::ToDoubleSeconds(waited));
+  e->history.push_back({e->observation.text, reply->executed_action});
   e->observation = std::move(reply->observation);
   StartTurn(*e);
 }
 
-void AgentLoop::SendScore(Episode& e, size_t sequence, size_t teacher) {
-  const SequenceRecord& from = e.record.sequences[sequence];
+void AgentLoop::SendScore(Episode& e, int sequence, int teacher) {
+  const v1::Sequence& from = e.out.sequences(sequence);
   teacher::TeacherRequest request;
-  request.model = e.record.spec.teachers[teacher];
-  request.tokens = from.tokens;
-  request.begin = from.begin;
-  request.length = from.length;
+  request.model = e.play.lease.teachers(teacher);
+  request.tokens = {from.tokens().begin(), from.tokens().end()};
+  request.begin = from.spans(0).begin();
+  request.length = from.spans(0).length();
   // Student and teacher log-probs are compared at one temperature; greedy
   // sampling reports its log-probs at 1 (EngineResult::logprobs).
-  const float t = e.record.spec.sampling.temperature;
+  const float t = e.play.lease.sampling().temperature();
   request.temperature = t > 0 ? t : 1;
   teachers_->Score(
       std::move(request), [queue = events_, id = e.id, sequence, teacher,
@@ -508,21 +576,20 @@ void AgentLoop::SendScore(Episode& e, size_t sequence, size_t teacher) {
       });
 }
 
-void AgentLoop::OnScore(uint64_t id, size_t sequence, size_t teacher,
-                        absl::Time sent,
+void AgentLoop::OnScore(uint64_t id, int sequence, int teacher, absl::Time sent,
                         absl::StatusOr<teacher::TeacherReply> reply) {
   Episode* e = Find(id);
   if (e == nullptr) return;
-  SequenceRecord& to = e->record.sequences[sequence];
-  if (reply.ok() && reply->logprobs.size() != to.length) {
+  v1::Span& to = *e->out.mutable_sequences(sequence)->mutable_spans(0);
+  if (reply.ok() && reply->logprobs.size() != to.length()) {
     reply = absl::InvalidArgumentError(absl::StrCat(
         "teacher ", reply->model, " returned ", reply->logprobs.size(),
-        " log-probs, expected ", to.length));
+        " log-probs, expected ", to.length()));
   }
   if (!reply.ok()) {
     if (IsFinal(reply.status()) || TooManyFaults(*e, reply.status()))
       return Fail(*e, "teacher", reply.status());
-    spdlog::warn("{}: scoring will be repeated: {}", Name(e->record.spec),
+    spdlog::warn("{}: scoring will be repeated: {}", Name(e->out),
                  std::string(reply.status().message()));
     Post(options_.retry_max, [id, sequence, teacher](AgentLoop& loop) {
       Episode* episode = loop.Find(id);
@@ -530,75 +597,83 @@ void AgentLoop::OnScore(uint64_t id, size_t sequence, size_t teacher,
     });
     return;
   }
-  absl::Duration& wait = e->record.turns[to.turn].teacher_time;
-  wait = std::max(wait, clock_.Now() - sent);
-  teacher_seconds_.Observe(absl::ToDoubleSeconds(clock_.Now() - sent));
-  to.teacher[teacher] = *std::move(reply);
+  const absl::Duration waited = clock_.Now() - sent;
+  v1::Turn& turn = *e->out.mutable_turns(static_cast<int>(to.turn()));
+  turn.set_teacher_us(
+      std::max<uint64_t>(turn.teacher_us(), absl::ToInt64Microseconds(waited)));
+  teacher_seconds_.Observe(absl::ToDoubleSeconds(waited));
+  v1::TeacherScores& scores = *to.mutable_teacher(teacher);
+  scores.set_model(reply->model);
+  scores.set_weights_hash(reply->weights_hash);
+  scores.set_temperature(reply->temperature);
+  scores.mutable_logprobs()->Add(reply->logprobs.begin(),
+                                 reply->logprobs.end());
+  scores.mutable_entropy()->Add(reply->entropy.begin(), reply->entropy.end());
   --e->scores_pending;
   MaybeComplete(*e);
 }
 
 void AgentLoop::FinishPlay(Episode& e) {
-  e.playing = false;
-  --playing_;
-  if (!e.env_episode.empty()) envs_.Close(e.env_episode);
-  EpisodeRecord& record = e.record;
-  for (const TurnRecord& turn : record.turns) record.reward += turn.reward;
-  record.success = e.observation.success;
-  record.score = e.observation.task_score;
-  record.done_reason = e.observation.done_reason;
-  if (record.done_reason == envs::DoneReason::kError && record.error.empty()) {
-    record.error = "environment";
-    record.error_message = "the environment ended the episode with an error";
+  StopPlaying(e);
+  v1::Outcome& outcome = *e.out.mutable_outcome();
+  float reward = 0;
+  for (const v1::Turn& turn : e.out.turns()) reward += turn.reward();
+  outcome.set_reward(reward);
+  outcome.set_success(e.observation.success);
+  outcome.set_score(e.observation.task_score);
+  // Numbered alike.
+  outcome.set_done_reason(
+      static_cast<v1::DoneReason>(e.observation.done_reason));
+  if (outcome.done_reason() == v1::ERROR && !outcome.has_error()) {
+    SetError(e.out, "environment",
+             "the environment ended the episode with an error");
   }
-  record.ended = clock_.Now();
   MaybeComplete(e);
 }
 
 void AgentLoop::EndInError(Episode& e, const std::string& kind,
                            const std::string& message) {
-  spdlog::warn("{} ends: {}: {}", Name(e.record.spec), kind, message);
+  spdlog::warn("{} ends: {}: {}", Name(e.out), kind, message);
   e.observation.done_reason = envs::DoneReason::kError;
-  e.record.error = kind;
-  e.record.error_message = message;
+  SetError(e.out, kind, message);
   FinishPlay(e);
 }
 
-void AgentLoop::Fail(Episode& e, const std::string& kind, absl::Status status) {
-  e.record.done_reason = envs::DoneReason::kError;
-  e.record.error = kind;
-  e.record.error_message = std::string(status.message());
-  spdlog::error("{} failed: {}", Name(e.record.spec),
-                std::string(status.message()));
-  if (e.playing) {
-    --playing_;
-    if (!e.env_episode.empty()) envs_.Close(e.env_episode);
-  }
-  e.record.status = std::move(status);
-  e.record.ended = clock_.Now();
-  finished_.push_back(std::move(e.record));
-  const uint64_t id = e.id;
-  episodes_.erase(id);
+void AgentLoop::Fail(Episode& e, const std::string& kind,
+                     const absl::Status& status) {
+  const std::string message(status.message());
+  spdlog::error("{} failed: {}", Name(e.out), message);
+  StopPlaying(e);
+  SetError(e.out, kind, message);
+  Complete(e);
+}
+
+void AgentLoop::StopPlaying(Episode& e) {
+  e.out.set_ended_us(absl::ToUnixMicros(clock_.Now()));
+  if (!std::exchange(e.playing, false)) return;
+  --playing_;
+  if (!e.env_episode.empty()) envs_.Close(e.env_episode);
 }
 
 void AgentLoop::MaybeComplete(Episode& e) {
-  if (e.playing || e.scores_pending > 0) return;
-  finished_.push_back(std::move(e.record));
+  if (!e.playing && e.scores_pending == 0) Complete(e);
+}
+
+void AgentLoop::Complete(Episode& e) {
+  e.out.mutable_outcome()->set_length(
+      static_cast<uint32_t>(e.out.turns_size()));
+  finished_.push_back(std::move(e.out));
   const uint64_t id = e.id;
   episodes_.erase(id);
 }
 
 void AgentLoop::Cancel(uint64_t lease_id) {
   for (auto it = episodes_.begin(); it != episodes_.end();) {
-    Episode& e = *it->second;
-    if (e.record.spec.lease_id != lease_id) {
+    if (it->second->play.lease.lease_id() != lease_id) {
       ++it;
       continue;
     }
-    if (e.playing) {
-      --playing_;
-      if (!e.env_episode.empty()) envs_.Close(e.env_episode);
-    }
+    StopPlaying(*it->second);
     it = episodes_.erase(it);
   }
 }
@@ -606,11 +681,8 @@ void AgentLoop::Cancel(uint64_t lease_id) {
 void AgentLoop::CancelAll() {
   engine_.CancelAll();
   generating_ = 0;
-  for (auto& [id, e] : episodes_) {
-    if (e->playing && !e->env_episode.empty()) envs_.Close(e->env_episode);
-  }
+  for (auto& [id, e] : episodes_) StopPlaying(*e);
   episodes_.clear();
-  playing_ = 0;
   env_silence_ = {};
 }
 

@@ -12,6 +12,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "atod/v1/learner.pb.h"
+#include "atod/v1/trajectory.pb.h"
 #include "common/base/clock.h"
 #include "common/base/queue.h"
 #include "common/metrics/metrics.h"
@@ -19,15 +21,27 @@
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/env_caller.h"
 #include "services/rollout/engine.h"
-#include "services/rollout/episode.h"
 #include "services/teacher/teacher_caller.h"
 
 namespace atod::rollout {
 
+// One sample to play.
+struct Assignment {
+  v1::Lease lease;
+  uint32_t sample = 0;        // of Lease.samples
+  v1::WeightVersion weights;  // that the engine holds
+  // What the trajectory says besides.
+  std::string run_id;
+  uint32_t incarnation = 0;
+  std::string worker;
+  std::string config_hash;
+};
+
 // Plays many episodes at once, each at its own pace: renders the prompt, has
 // the engine sample a response, gives its text to the environment, and sends
 // the finished turn to the teachers while the episode goes on. An episode that
-// ends frees its slot at once; its record comes out when the last score is in.
+// ends frees its slot at once; its trajectory comes out when the last score is
+// in.
 //
 // One thread owns the loop and its engine and makes all calls, except Wake.
 // Replies of environments and teachers arrive on other threads and wait in a
@@ -48,7 +62,7 @@ class AgentLoop {
     absl::Duration retry_max = absl::Seconds(5);
   };
 
-  // Nothing is owned. `teachers` may be null when no spec names a teacher.
+  // Nothing is owned. `teachers` may be null when no lease names one.
   AgentLoop(Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
             teacher::TeacherCaller* teachers, Clock& clock,
             metrics::Registry& registry, Options options);
@@ -57,21 +71,21 @@ class AgentLoop {
   AgentLoop& operator=(const AgentLoop&) = delete;
 
   // Starts an episode. RESOURCE_EXHAUSTED without a free slot;
-  // INVALID_ARGUMENT for a spec that this loop cannot play, whatever its task.
+  // INVALID_ARGUMENT for a lease that this loop cannot play, whatever its task.
   // The first Add of an environment asks for its description and may block for
   // as long as that call takes; its errors are those of Describe.
-  absl::Status Add(EpisodeSpec spec);
+  absl::Status Add(Assignment play);
 
   // One round: runs what arrived, then one engine step. Without engine work it
   // blocks until something arrives, an episode is finished or `max_wait` is
-  // over. Returns finished records. An error is final: the engine failed, or
-  // an environment server does not hold what is played here.
-  absl::StatusOr<std::vector<EpisodeRecord>> Poll(absl::Duration max_wait);
+  // over. Returns finished trajectories. An error is final: the engine failed,
+  // or an environment server does not hold what is played here.
+  absl::StatusOr<std::vector<v1::Trajectory>> Poll(absl::Duration max_wait);
 
   // Makes a blocked Poll return. Thread-safe.
   void Wake();
 
-  // Forgets the episodes of a lease; their records never come out.
+  // Forgets the episodes of a lease; their trajectories never come out.
   void Cancel(uint64_t lease_id);
   void CancelAll();
 
@@ -115,23 +129,29 @@ class AgentLoop {
   void SendStep(Episode& episode);
   void OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply);
   void StartTurn(Episode& episode);
+  // The next turn, with what the agent sees.
+  v1::Turn& AddTurn(Episode& episode);
   // What there is for prompt and response, for people.
   std::string ContextText(const Episode& episode) const;
   // The next turn has no prompt, as `status` says; OK: an empty one.
   void EndWithoutPrompt(Episode& episode, const absl::Status& status);
   // Tells a person, once.
-  void WarnOfCut(const Episode& episode, const TurnRecord& turn);
+  void WarnOfCut(const Episode& episode, const v1::Turn& turn);
   void OnGenerated(EngineResult result);
-  void SendScore(Episode& episode, size_t sequence, size_t teacher);
-  void OnScore(uint64_t id, size_t sequence, size_t teacher, absl::Time sent,
+  void SendScore(Episode& episode, int sequence, int teacher);
+  void OnScore(uint64_t id, int sequence, int teacher, absl::Time sent,
                absl::StatusOr<teacher::TeacherReply> reply);
   void FinishPlay(Episode& episode);
   // The agent cannot go on: the episode ends in an error.
   void EndInError(Episode& episode, const std::string& kind,
                   const std::string& message);
-  void Fail(Episode& episode, const std::string& kind, absl::Status status);
-  // Moves the record out when nothing is outstanding.
+  // The episode ends at once, whatever is outstanding.
+  void Fail(Episode& episode, const std::string& kind,
+            const absl::Status& status);
+  void StopPlaying(Episode& episode);
+  // Moves the trajectory out, when nothing is outstanding.
   void MaybeComplete(Episode& episode);
+  void Complete(Episode& episode);
 
   Engine& engine_;
   envs::EnvCaller& envs_;
@@ -145,7 +165,7 @@ class AgentLoop {
   std::multimap<absl::Time, Event> timers_;
   std::map<std::string, envs::EnvDescription> descriptions_;
   std::unordered_map<uint64_t, std::unique_ptr<Episode>> episodes_;
-  std::vector<EpisodeRecord> finished_;
+  std::vector<v1::Trajectory> finished_;
   uint64_t next_id_ = 1;
   size_t playing_ = 0;
   size_t generating_ = 0;  // requests in the engine

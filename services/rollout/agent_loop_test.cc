@@ -17,10 +17,13 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-std::string Text(const std::vector<int32_t>& tokens) {
+template <typename Tokens>
+std::string Text(const Tokens& tokens) {
   std::string text;
-  for (const int32_t t : tokens) {
-    text += t == kEndToken ? "$" : std::string(1, static_cast<char>(t));
+  for (const auto t : tokens) {
+    text += static_cast<int32_t>(t) == kEndToken
+                ? "$"
+                : std::string(1, static_cast<char>(t));
   }
   return text;
 }
@@ -46,40 +49,45 @@ class AgentLoopTest : public ::testing::Test {
                                      .retry_min = absl::Milliseconds(1),
                                      .retry_max = absl::Milliseconds(2)});
   }
-  static EpisodeSpec Spec(uint32_t sample = 0, int length = 3) {
-    EpisodeSpec spec;
-    spec.lease_id = 1 + sample;
-    spec.run_id = "run";
-    spec.step = 4;
-    spec.group = 2;
+  static Assignment Spec(uint32_t sample = 0, int length = 3) {
+    Assignment spec;
+    v1::Lease& lease = spec.lease;
+    lease.set_lease_id(1 + sample);
+    lease.set_step(4);
+    lease.set_group(2);
+    lease.set_purpose(v1::TRAIN);
+    lease.set_env("corridor");
+    lease.set_split("train");
+    lease.set_task_id(absl::StrCat("len-", length));
+    lease.set_run_seed(11);
+    lease.mutable_sampling()->set_temperature(1);
+    lease.mutable_sampling()->set_top_p(1);
+    lease.mutable_sampling()->set_max_tokens(20);
+    lease.set_max_turns(8);
+    lease.set_layout("windowed");
     spec.sample = sample;
-    spec.env = "corridor";
-    spec.split = "train";
-    spec.task_id = absl::StrCat("len-", length);
-    spec.run_seed = 11;
-    spec.sampling.max_tokens = 20;
-    spec.max_turns = 8;
+    spec.run_id = "run";
     return spec;
   }
-  void Add(EpisodeSpec spec) {
+  void Add(Assignment spec) {
     const absl::Status status = loop_->Add(std::move(spec));
     ASSERT_TRUE(status.ok()) << status;
   }
-  std::vector<EpisodeRecord> Poll(absl::Duration wait = absl::ZeroDuration()) {
+  std::vector<v1::Trajectory> Poll(absl::Duration wait = absl::ZeroDuration()) {
     auto records = loop_->Poll(wait);
     EXPECT_TRUE(records.ok()) << records.status();
     return *std::move(records);
   }
   // Polls until `count` records are out; sorted by sample.
-  std::vector<EpisodeRecord> Finish(size_t count) {
-    std::vector<EpisodeRecord> all;
+  std::vector<v1::Trajectory> Finish(size_t count) {
+    std::vector<v1::Trajectory> all;
     while (all.size() < count) {
-      for (EpisodeRecord& r : Poll(absl::InfiniteDuration())) {
+      for (v1::Trajectory& r : Poll(absl::InfiniteDuration())) {
         all.push_back(std::move(r));
       }
     }
     std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
-      return a.spec.sample < b.spec.sample;
+      return a.id().sample() < b.id().sample();
     });
     return all;
   }
@@ -115,144 +123,143 @@ class GoLoopTest : public AgentLoopTest {
 
 TEST_F(GoLoopTest, RecordHoldsTheTokensThatTheEngineSawAndSampled) {
   Add(Spec());
-  const EpisodeRecord record = Finish(1)[0];
-  ASSERT_TRUE(record.status.ok()) << record.status;
-  ASSERT_THAT(record.sequences, SizeIs(3));
-  EXPECT_EQ(Text(record.sequences[0].tokens), "at > go$");
-  EXPECT_EQ(Text(record.sequences[1].tokens), "go|at go> go$");
-  EXPECT_EQ(Text(record.sequences[2].tokens), "go,go|at go+go> go$");
+  const v1::Trajectory record = Finish(1)[0];
+  ASSERT_FALSE(record.outcome().has_error()) << record.ShortDebugString();
+  ASSERT_THAT(record.sequences(), SizeIs(3));
+  EXPECT_EQ(Text(record.sequences(0).tokens()), "at > go$");
+  EXPECT_EQ(Text(record.sequences(1).tokens()), "go|at go> go$");
+  EXPECT_EQ(Text(record.sequences(2).tokens()), "go,go|at go+go> go$");
   for (size_t i = 0; i < 3; ++i) {
-    const SequenceRecord& s = record.sequences[i];
-    EXPECT_EQ(s.turn, i);
-    EXPECT_EQ(s.begin, go_->seen[i].prompt.size());
-    EXPECT_EQ(s.begin + s.length, s.tokens.size());
-    EXPECT_EQ(s.length, 4);
-    ASSERT_THAT(s.rollout_logprobs, SizeIs(4));
-    EXPECT_EQ(s.rollout_logprobs[3], FakeEngine::LogProb(kEndToken, 3));
-    EXPECT_EQ(s.finish, FinishReason::kStop);
-    EXPECT_EQ(record.turns[i].action_text, " go");
-    EXPECT_EQ(record.turns[i].executed_action, "go");
-    EXPECT_TRUE(record.turns[i].valid);
-    EXPECT_TRUE(record.turns[i].trainable);
-    EXPECT_EQ(record.turns[i].prompt_tokens, s.begin);
-    EXPECT_EQ(record.turns[i].anchor_hash, HashHex(absl::StrCat("place ", i)));
+    const v1::Sequence& sequence = record.sequences(i);
+    const v1::Span& s = sequence.spans(0);
+    EXPECT_EQ(s.turn(), i);
+    EXPECT_EQ(s.begin(), go_->seen[i].prompt.size());
+    EXPECT_EQ(s.begin() + s.length(), sequence.tokens_size());
+    EXPECT_EQ(s.length(), 4);
+    ASSERT_THAT(s.rollout_logprobs(), SizeIs(4));
+    EXPECT_EQ(s.rollout_logprobs(3), FakeEngine::LogProb(kEndToken, 3));
+    EXPECT_EQ(s.finish(), v1::STOP);
+    EXPECT_EQ(record.turns(i).action_text(), " go");
+    EXPECT_EQ(record.turns(i).executed_action(), "go");
+    EXPECT_TRUE(record.turns(i).valid());
+    EXPECT_TRUE(record.turns(i).trainable());
+    EXPECT_EQ(record.turns(i).prompt_tokens(), s.begin());
+    EXPECT_EQ(record.turns(i).anchor_hash(),
+              HashHex(absl::StrCat("place ", i)));
     EXPECT_EQ(go_->seen[i].noise.turn, i);
   }
-  EXPECT_EQ(record.turns[1].observation, "at go");
+  EXPECT_EQ(record.turns(1).observation(), "at go");
   EXPECT_EQ(go_->seen[0].noise.run_seed, 11);
   EXPECT_EQ(go_->seen[0].noise.step, 4);
   EXPECT_EQ(go_->seen[0].noise.group, 2);
-  EXPECT_TRUE(record.success);
-  EXPECT_EQ(record.reward, 10);
-  EXPECT_EQ(record.score, 3);
-  EXPECT_EQ(record.done_reason, envs::DoneReason::kWon);
-  EXPECT_EQ(record.category, "hall");
+  EXPECT_TRUE(record.outcome().success());
+  EXPECT_EQ(record.outcome().reward(), 10);
+  EXPECT_EQ(record.outcome().score(), 3);
+  EXPECT_EQ(record.outcome().done_reason(), v1::WON);
+  EXPECT_EQ(record.task().category(), "hall");
   EXPECT_EQ(envs_.living(), 0);
 }
 
 TEST_F(GoLoopTest, HistoryWindowHoldsTheLastTurnsOnly) {
   Add(Spec(0, 5));
-  const EpisodeRecord record = Finish(1)[0];
-  ASSERT_THAT(record.sequences, SizeIs(5));
-  EXPECT_EQ(Text(record.sequences[4].tokens), "go,go|at go+go+go+go> go$");
+  const v1::Trajectory record = Finish(1)[0];
+  ASSERT_THAT(record.sequences(), SizeIs(5));
+  EXPECT_EQ(Text(record.sequences(4).tokens()), "go,go|at go+go+go+go> go$");
 }
 
 TEST_F(GoLoopTest, ReplayedTurnsAreContextAndNeverSampled) {
-  EpisodeSpec spec = Spec(0, 4);
-  spec.replay_actions = {"up", "up"};
+  Assignment spec = Spec(0, 4);
+  for (int i = 0; i < 2; ++i) spec.lease.add_replay_actions("up");
   Add(spec);
-  const EpisodeRecord record = Finish(1)[0];
-  ASSERT_TRUE(record.status.ok()) << record.status;
-  ASSERT_THAT(record.turns, SizeIs(4));
-  EXPECT_FALSE(record.turns[0].trainable);
-  EXPECT_FALSE(record.turns[1].trainable);
-  EXPECT_EQ(record.turns[1].executed_action, "up");
-  EXPECT_EQ(record.turns[1].observation, "at up");
-  EXPECT_TRUE(record.turns[2].trainable);
-  ASSERT_THAT(record.sequences, SizeIs(2));
-  EXPECT_EQ(record.sequences[0].turn, 2);
-  EXPECT_EQ(Text(record.sequences[0].tokens), "up,up|at up+up> go$");
+  const v1::Trajectory record = Finish(1)[0];
+  ASSERT_FALSE(record.outcome().has_error()) << record.ShortDebugString();
+  ASSERT_THAT(record.turns(), SizeIs(4));
+  EXPECT_FALSE(record.turns(0).trainable());
+  EXPECT_FALSE(record.turns(1).trainable());
+  EXPECT_EQ(record.turns(1).executed_action(), "up");
+  EXPECT_EQ(record.turns(1).observation(), "at up");
+  EXPECT_TRUE(record.turns(2).trainable());
+  ASSERT_THAT(record.sequences(), SizeIs(2));
+  EXPECT_EQ(record.sequences(0).spans(0).turn(), 2);
+  EXPECT_EQ(Text(record.sequences(0).tokens()), "up,up|at up+up> go$");
   EXPECT_EQ(go_->seen[0].noise.turn, 2);
 }
 
 TEST_F(GoLoopTest, AnAlternativeContextGivesEveryTurnASecondPrompt) {
-  EpisodeSpec spec = Spec(0, 2);
+  Assignment spec = Spec(0, 2);
   Add(spec);
-  spec.context = "go up";
+  spec.lease.set_context("go up");
   spec.sample = 1;
   Add(spec);
-  const std::vector<EpisodeRecord> records = Finish(2);
-  for (const EpisodeRecord& record : records) {
-    ASSERT_TRUE(record.status.ok()) << record.status;
-    ASSERT_THAT(record.sequences, SizeIs(2));
-    for (const SequenceRecord& sequence : record.sequences) {
+  const std::vector<v1::Trajectory> records = Finish(2);
+  for (const v1::Trajectory& record : records) {
+    ASSERT_FALSE(record.outcome().has_error()) << record.ShortDebugString();
+    ASSERT_THAT(record.sequences(), SizeIs(2));
+    for (const v1::Sequence& sequence : record.sequences()) {
       const std::vector<int32_t> prompt(
-          sequence.tokens.begin(), sequence.tokens.begin() + sequence.begin);
-      if (record.spec.context.empty()) {
-        EXPECT_TRUE(sequence.context_tokens.empty());
+          sequence.tokens().begin(),
+          sequence.tokens().begin() + sequence.spans(0).begin());
+      if (record.id().sample() == 0) {
+        EXPECT_TRUE(sequence.context_tokens().empty());
       } else {
-        EXPECT_EQ(Text(sequence.context_tokens), "go up\n" + Text(prompt));
+        EXPECT_EQ(Text(sequence.context_tokens()), "go up\n" + Text(prompt));
       }
     }
   }
 }
 
 TEST_F(GoLoopTest, ResponseCutAtItsLimitIsDecodedWhole) {
-  EpisodeSpec spec = Spec(0, 1);
-  spec.sampling.max_tokens = 2;
+  Assignment spec = Spec(0, 1);
+  spec.lease.mutable_sampling()->set_max_tokens(2);
   Add(spec);
-  const EpisodeRecord record = Finish(1)[0];
-  EXPECT_EQ(record.sequences[0].finish, FinishReason::kLength);
-  EXPECT_EQ(record.turns[0].action_text, " g");
+  const v1::Trajectory record = Finish(1)[0];
+  EXPECT_EQ(record.sequences(0).spans(0).finish(), v1::LENGTH);
+  EXPECT_EQ(record.turns(0).action_text(), " g");
 }
 
 TEST_F(AgentLoopTest, InvalidTextsAreFlagged) {
   for (uint32_t i = 0; i < 8; ++i) Add(Spec(i));
   size_t invalid = 0;
-  for (const EpisodeRecord& record : Finish(8)) {
-    for (const TurnRecord& turn : record.turns) {
-      EXPECT_EQ(turn.valid, turn.action_text != "oops");
-      EXPECT_EQ(turn.admissible, turn.executed_action != "wait");
-      invalid += !turn.valid;
+  for (const v1::Trajectory& record : Finish(8)) {
+    for (const v1::Turn& turn : record.turns()) {
+      EXPECT_EQ(turn.valid(), turn.action_text() != "oops");
+      EXPECT_EQ(turn.admissible(), turn.executed_action() != "wait");
+      invalid += !turn.valid();
     }
   }
   EXPECT_GT(invalid, 0);
 }
 
-// Everything in a record that must not depend on who answered when.
-std::string Essence(const EpisodeRecord& record) {
-  std::string out = absl::StrCat(record.status.ToString(), record.reward,
-                                 record.success, record.turns.size());
-  for (const SequenceRecord& s : record.sequences) {
-    absl::StrAppend(&out, "\n", s.turn, " ", s.begin, " ", Text(s.tokens), " ",
-                    absl::StrJoin(s.rollout_logprobs, ","));
-    for (const teacher::TeacherReply& t : s.teacher) {
-      absl::StrAppend(&out, " ", t.model, absl::StrJoin(t.logprobs, ","));
-    }
+// Everything in a trajectory that must not depend on who answered when.
+std::string Essence(v1::Trajectory t) {
+  t.clear_started_us();
+  t.clear_ended_us();
+  for (v1::Turn& turn : *t.mutable_turns()) {
+    turn.clear_generate_us();
+    turn.clear_env_us();
+    turn.clear_teacher_us();
   }
-  for (const TurnRecord& t : record.turns) {
-    absl::StrAppend(&out, "\n", t.executed_action, t.valid, t.observation);
-  }
-  return out;
+  return t.DebugString();
 }
 
 TEST_F(AgentLoopTest, OrderOfRepliesChangesNothing) {
   const auto specs = [] {
-    std::vector<EpisodeSpec> specs;
+    std::vector<Assignment> specs;
     for (uint32_t i = 0; i < 12; ++i) {
       specs.push_back(Spec(i, 1 + i % 5));
-      specs.back().teachers = {"big", "small"};
+      specs.back().lease.add_teachers("big");
+      specs.back().lease.add_teachers("small");
     }
     return specs;
   }();
-  for (const EpisodeSpec& spec : specs) Add(spec);
-  const std::vector<EpisodeRecord> calm = Finish(12);
+  for (const Assignment& spec : specs) Add(spec);
+  const std::vector<v1::Trajectory> calm = Finish(12);
 
   Start();
   envs_.Hold();
   teacher_.Hold();
-  for (const EpisodeSpec& spec : specs) Add(spec);
-  std::vector<EpisodeRecord> wild;
+  for (const Assignment& spec : specs) Add(spec);
+  std::vector<v1::Trajectory> wild;
   while (wild.size() < 12) {
     if (rng_.Below(2) == 0) envs_.ReleaseOne(rng_);
     if (rng_.Below(3) == 0) {
@@ -261,10 +268,10 @@ TEST_F(AgentLoopTest, OrderOfRepliesChangesNothing) {
                                     ? absl::UnavailableError("teacher died")
                                     : absl::OkStatus());
     }
-    for (EpisodeRecord& r : Poll()) wild.push_back(std::move(r));
+    for (v1::Trajectory& r : Poll()) wild.push_back(std::move(r));
   }
   std::sort(wild.begin(), wild.end(), [](const auto& a, const auto& b) {
-    return a.spec.sample < b.spec.sample;
+    return a.id().sample() < b.id().sample();
   });
   for (size_t i = 0; i < 12; ++i) {
     EXPECT_EQ(Essence(calm[i]), Essence(wild[i]));
@@ -274,8 +281,8 @@ TEST_F(AgentLoopTest, OrderOfRepliesChangesNothing) {
 TEST_F(GoLoopTest, FinishedTurnIsScoredWhileTheEpisodeGoesOn) {
   envs_.Hold();
   teacher_.Hold();
-  EpisodeSpec spec = Spec();
-  spec.teachers = {"big"};
+  Assignment spec = Spec();
+  spec.lease.add_teachers("big");
   Add(spec);
   ASSERT_TRUE(envs_.ReleaseOne(rng_));  // the reset
   while (teacher_.waiting() == 0) EXPECT_THAT(Poll(), IsEmpty());
@@ -290,8 +297,8 @@ TEST_F(GoLoopTest, FinishedTurnIsScoredWhileTheEpisodeGoesOn) {
 
 TEST_F(GoLoopTest, SlotIsFreeWhileScoresAreMissing) {
   teacher_.Hold();
-  EpisodeSpec spec = Spec();
-  spec.teachers = {"big"};
+  Assignment spec = Spec();
+  spec.lease.add_teachers("big");
   Add(spec);
   while (loop_->playing() > 0) EXPECT_THAT(Poll(), IsEmpty());
   EXPECT_EQ(loop_->living(), 1);
@@ -299,39 +306,39 @@ TEST_F(GoLoopTest, SlotIsFreeWhileScoresAreMissing) {
   EXPECT_EQ(teacher_.waiting(), 3);
   while (teacher_.ReleaseOne(rng_)) {
   }
-  const EpisodeRecord record = Finish(1)[0];
-  for (const SequenceRecord& s : record.sequences) {
-    ASSERT_THAT(s.teacher, SizeIs(1));
-    EXPECT_THAT(s.teacher[0].logprobs, SizeIs(s.length));
-    EXPECT_EQ(s.teacher[0].logprobs[3], FakeTeacher::LogProb("big", kEndToken));
+  const v1::Trajectory record = Finish(1)[0];
+  for (const v1::Sequence& sequence : record.sequences()) {
+    const v1::Span& s = sequence.spans(0);
+    ASSERT_THAT(s.teacher(), SizeIs(1));
+    EXPECT_THAT(s.teacher(0).logprobs(), SizeIs(s.length()));
+    EXPECT_EQ(s.teacher(0).logprobs(3), FakeTeacher::LogProb("big", kEndToken));
   }
 }
 
 TEST_F(GoLoopTest, TeacherThatFailsForGoodFailsTheEpisodeOnly) {
   teacher_.Hold();
-  EpisodeSpec spec = Spec(0);
-  spec.teachers = {"big"};
+  Assignment spec = Spec(0);
+  spec.lease.add_teachers("big");
   Add(spec);
   Add(Spec(1));
   while (teacher_.waiting() == 0) Poll();
   teacher_.ReleaseOne(rng_, absl::FailedPreconditionError("tokenizer"));
   const auto records = Finish(2);
-  EXPECT_EQ(records[0].status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(records[0].error, "teacher");
-  EXPECT_EQ(records[0].error_message, "tokenizer");
-  EXPECT_EQ(records[1].error, "");
-  EXPECT_TRUE(records[1].status.ok());
+  EXPECT_EQ(records[0].outcome().error().kind(), "teacher");
+  EXPECT_EQ(records[0].outcome().error().message(), "tokenizer");
+  EXPECT_EQ(records[1].outcome().error().kind(), "");
+  EXPECT_FALSE(records[1].outcome().has_error());
   EXPECT_EQ(loop_->free_slots(), 16);
 }
 
 TEST_F(AgentLoopTest, DeadEnvironmentServerCostsNoEpisode) {
   for (uint32_t i = 0; i < 10; ++i) Add(Spec(i, 5));
-  const std::vector<EpisodeRecord> calm = Finish(10);
+  const std::vector<v1::Trajectory> calm = Finish(10);
 
   Start();
   const size_t resets = envs_.resets();
   for (uint32_t i = 0; i < 10; ++i) Add(Spec(i, 5));
-  std::vector<EpisodeRecord> rough;
+  std::vector<v1::Trajectory> rough;
   for (int round = 0; rough.size() < 10; ++round) {
     if (round == 2 || round == 5) {
       envs_.ForgetEpisodes();
@@ -339,12 +346,12 @@ TEST_F(AgentLoopTest, DeadEnvironmentServerCostsNoEpisode) {
                       absl::DeadlineExceededError("late"),
                       absl::UnavailableError("down")});
     }
-    for (EpisodeRecord& r : Poll(absl::Milliseconds(1))) {
+    for (v1::Trajectory& r : Poll(absl::Milliseconds(1))) {
       rough.push_back(std::move(r));
     }
   }
   std::sort(rough.begin(), rough.end(), [](const auto& a, const auto& b) {
-    return a.spec.sample < b.spec.sample;
+    return a.id().sample() < b.id().sample();
   });
   EXPECT_GT(envs_.resets(), resets + 10);
   for (size_t i = 0; i < 10; ++i) {
@@ -357,25 +364,24 @@ TEST_F(GoLoopTest, UnknownTaskFailsTheEpisodeOnly) {
   Add(Spec(0));
   Add(Spec(1));
   const auto records = Finish(2);
-  EXPECT_EQ(records[0].status.code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(records[0].error, "task");
-  EXPECT_TRUE(records[1].status.ok());
+  EXPECT_EQ(records[0].outcome().error().kind(), "task");
+  EXPECT_FALSE(records[1].outcome().has_error());
 }
 
 TEST_F(GoLoopTest, FaultsOfAnEnvironmentAreNotRetriedForEver) {
   const absl::Status fault = absl::InternalError("game.tw-pddl: broken");
   envs_.FailNext(std::vector<absl::Status>(4, fault));
   Add(Spec(0));
-  EXPECT_TRUE(Finish(1)[0].status.ok());  // it passed
+  EXPECT_FALSE(Finish(1)[0].outcome().has_error());  // it passed
   envs_.FailNext(std::vector<absl::Status>(5, fault));
   Add(Spec(1));
-  const EpisodeRecord record = Finish(1)[0];
-  EXPECT_EQ(record.error, "task");
-  EXPECT_EQ(record.error_message, "game.tw-pddl: broken");
+  const v1::Trajectory record = Finish(1)[0];
+  EXPECT_EQ(record.outcome().error().kind(), "task");
+  EXPECT_EQ(record.outcome().error().message(), "game.tw-pddl: broken");
   // A server that is away is waited for.
   envs_.FailNext(std::vector<absl::Status>(20, absl::UnavailableError("")));
   Add(Spec(2));
-  EXPECT_TRUE(Finish(1)[0].status.ok());
+  EXPECT_FALSE(Finish(1)[0].outcome().has_error());
 }
 
 TEST_F(GoLoopTest, PromptOverTheLimitEndsTheEpisodeWithAnError) {
@@ -383,19 +389,18 @@ TEST_F(GoLoopTest, PromptOverTheLimitEndsTheEpisodeWithAnError) {
       *go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
       AgentLoop::Options{.slots = 1, .max_context = 32, .nonce = "n"});
   Add(Spec(0, 9));
-  const EpisodeRecord record = Finish(1)[0];
+  const v1::Trajectory record = Finish(1)[0];
   // "go|at go>" has 9 tokens and fits the 12 that 20 for the response leave;
   // "go,go|at go+go>" does not.
-  EXPECT_TRUE(record.status.ok());
-  EXPECT_EQ(record.done_reason, envs::DoneReason::kError);
-  EXPECT_EQ(record.error, "prompt");
-  EXPECT_EQ(record.error_message,
+  EXPECT_EQ(record.outcome().done_reason(), v1::ERROR);
+  EXPECT_EQ(record.outcome().error().kind(), "prompt");
+  EXPECT_EQ(record.outcome().error().message(),
             "turn 2: prompt set corridor: found 15 tokens, expected at most "
             "12; model.max_context is 32, of which sampling.train.max_tokens "
             "takes 20: raise the one or lower the other");
-  EXPECT_THAT(record.turns, SizeIs(2));
-  EXPECT_THAT(record.sequences, SizeIs(2));
-  EXPECT_FALSE(record.success);
+  EXPECT_THAT(record.turns(), SizeIs(2));
+  EXPECT_THAT(record.sequences(), SizeIs(2));
+  EXPECT_FALSE(record.outcome().success());
 }
 
 TEST_F(GoLoopTest, APromptOverItsSetsOwnLimitIsNotBlamedOnTheContext) {
@@ -403,7 +408,7 @@ TEST_F(GoLoopTest, APromptOverItsSetsOwnLimitIsNotBlamedOnTheContext) {
   small.prompt.max_prompt_tokens = 9;
   envs_.set_description(small);
   Add(Spec(0, 9));
-  EXPECT_EQ(Finish(1)[0].error_message,
+  EXPECT_EQ(Finish(1)[0].outcome().error().message(),
             "turn 2: prompt set corridor: found 15 tokens, expected at most 9");
 }
 
@@ -414,13 +419,12 @@ TEST_F(GoLoopTest, ContextOverTheLimitEndsTheEpisodeWithAnError) {
   loop_.emplace(
       *go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
       AgentLoop::Options{.slots = 1, .max_context = 32, .nonce = "n"});
-  EpisodeSpec spec = Spec(0, 9);
-  spec.context = "go up go up go up go up";
+  Assignment spec = Spec(0, 9);
+  spec.lease.set_context("go up go up go up go up");
   Add(spec);
-  const EpisodeRecord record = Finish(1)[0];
-  EXPECT_TRUE(record.status.ok()) << record.status;
-  EXPECT_EQ(record.done_reason, envs::DoneReason::kError);
-  EXPECT_FALSE(record.success);
+  const v1::Trajectory record = Finish(1)[0];
+  EXPECT_EQ(record.outcome().done_reason(), v1::ERROR);
+  EXPECT_FALSE(record.outcome().success());
 }
 
 TEST_F(GoLoopTest, PromptOverTheLimitIsCutWhereTheSpecSaysSo) {
@@ -431,40 +435,44 @@ TEST_F(GoLoopTest, PromptOverTheLimitIsCutWhereTheSpecSaysSo) {
       *go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
       AgentLoop::Options{.slots = 1, .max_context = 32, .nonce = "n"});
   Add(Spec(0, 3));
-  const EpisodeRecord record = Finish(1)[0];
-  ASSERT_THAT(record.sequences, SizeIs(3));
-  EXPECT_EQ(Text(record.sequences[2].tokens), "go|at go+go> go$");
-  EXPECT_EQ(record.turns[2].cut_tokens, 3);
-  EXPECT_EQ(record.turns[2].prompt_tokens, 12);
+  const v1::Trajectory record = Finish(1)[0];
+  ASSERT_THAT(record.sequences(), SizeIs(3));
+  EXPECT_EQ(Text(record.sequences(2).tokens()), "go|at go+go> go$");
+  EXPECT_EQ(record.turns(2).cut_tokens(), 3);
+  EXPECT_EQ(record.turns(2).prompt_tokens(), 12);
   EXPECT_EQ(registry_.Counter(metrics::kRolloutCutTokens).Value(), 3);
 }
 
 TEST_F(GoLoopTest, TurnLimitEndsTheEpisode) {
-  EpisodeSpec spec = Spec(0, 9);
-  spec.max_turns = 4;
+  Assignment spec = Spec(0, 9);
+  spec.lease.set_max_turns(4);
   Add(spec);
-  EXPECT_THAT(Finish(1)[0].turns, SizeIs(4));
+  EXPECT_THAT(Finish(1)[0].turns(), SizeIs(4));
   // The environment's default limit holds even when it does not keep to it.
-  spec.max_turns = 0;
+  spec.lease.set_max_turns(0);
   Add(spec);
-  const EpisodeRecord record = Finish(1)[0];
-  EXPECT_THAT(record.turns, SizeIs(6));
-  EXPECT_EQ(record.done_reason, envs::DoneReason::kLimit);
+  const v1::Trajectory record = Finish(1)[0];
+  EXPECT_THAT(record.turns(), SizeIs(6));
+  EXPECT_EQ(record.outcome().done_reason(), v1::LIMIT);
 }
 
 TEST_F(AgentLoopTest, SpecsThatCannotBePlayedAreRefused) {
   const auto refused = [&](auto&& change) {
-    EpisodeSpec spec = Spec();
+    Assignment spec = Spec();
     change(spec);
     return loop_->Add(spec);
   };
-  EXPECT_THAT(refused([](auto& s) { s.layout = "growing"; }).message(),
+  EXPECT_THAT(refused([](auto& s) { s.lease.set_layout("growing"); }).message(),
               HasSubstr("layout"));
-  EXPECT_THAT(refused([](auto& s) { s.sampling.max_tokens = 0; }).message(),
+  EXPECT_THAT(refused([](auto& s) {
+                s.lease.mutable_sampling()->set_max_tokens(0);
+              }).message(),
               HasSubstr("max_tokens"));
-  EXPECT_THAT(refused([](auto& s) { s.sampling.max_tokens = 200; }).message(),
+  EXPECT_THAT(refused([](auto& s) {
+                s.lease.mutable_sampling()->set_max_tokens(200);
+              }).message(),
               HasSubstr("max_tokens"));
-  EXPECT_EQ(refused([](auto& s) { s.env = "chess"; }).code(),
+  EXPECT_EQ(refused([](auto& s) { s.lease.set_env("chess"); }).code(),
             absl::StatusCode::kNotFound);
   EXPECT_EQ(loop_->living(), 0);
   for (uint32_t i = 0; i < 16; ++i) Add(Spec(i));
@@ -474,20 +482,20 @@ TEST_F(AgentLoopTest, SpecsThatCannotBePlayedAreRefused) {
 TEST_F(GoLoopTest, AServerWithOtherGamesIsNoFaultOfTheTask) {
   const auto refused = [&](auto&& change) {
     Restart();
-    EpisodeSpec spec = Spec();
+    Assignment spec = Spec();
     change(spec);
     Add(spec);
-    absl::StatusOr<std::vector<EpisodeRecord>> result =
+    absl::StatusOr<std::vector<v1::Trajectory>> result =
         loop_->Poll(absl::InfiniteDuration());
     while (result.ok() && result->empty())
       result = loop_->Poll(absl::InfiniteDuration());
     return result.status();
   };
   const absl::Status content =
-      refused([](auto& s) { s.content_hash = "other"; });
+      refused([](auto& s) { s.lease.set_content_hash("other"); });
   EXPECT_EQ(content.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(content.message(), HasSubstr("found hash-of-train"));
-  EXPECT_EQ(refused([](auto& s) { s.split = "test"; }).code(),
+  EXPECT_EQ(refused([](auto& s) { s.lease.set_split("test"); }).code(),
             absl::StatusCode::kFailedPrecondition);
   for (const absl::Status& status :
        {absl::UnimplementedError("no EnvService here"),
@@ -496,7 +504,8 @@ TEST_F(GoLoopTest, AServerWithOtherGamesIsNoFaultOfTheTask) {
     envs_.FailNext({status});
     EXPECT_EQ(refused([](auto&) {}), status);
   }
-  EXPECT_TRUE(refused([](auto& s) { s.content_hash = "hash-of-train"; }).ok());
+  EXPECT_TRUE(
+      refused([](auto& s) { s.lease.set_content_hash("hash-of-train"); }).ok());
 }
 
 TEST_F(GoLoopTest, SilenceLastsFromTheFirstUnansweredCallToTheNextAnswer) {
@@ -526,18 +535,18 @@ TEST_F(GoLoopTest, SilenceLastsFromTheFirstUnansweredCallToTheNextAnswer) {
 
 TEST_F(GoLoopTest, CancelledLeaseGivesNoRecordAndKeepsNothing) {
   envs_.Hold();
-  EpisodeSpec late = Spec(0);
-  late.lease_id = 8;
+  Assignment late = Spec(0);
+  late.lease.set_lease_id(8);
   Add(late);  // its reset is not answered yet
   Add(Spec(1));
   loop_->Cancel(8);
   EXPECT_EQ(loop_->playing(), 1);
-  std::vector<EpisodeRecord> records;
+  std::vector<v1::Trajectory> records;
   while (records.empty()) {
     envs_.ReleaseOne(rng_);
     records = Poll();
   }
-  EXPECT_EQ(records[0].spec.sample, 1);
+  EXPECT_EQ(records[0].id().sample(), 1);
   while (envs_.ReleaseOne(rng_)) Poll();
   EXPECT_EQ(loop_->living(), 0);
   EXPECT_EQ(envs_.living(), 0);
@@ -563,8 +572,8 @@ TEST_F(AgentLoopTest, WakeEndsAPollThatWaits) {
 TEST_F(GoLoopTest, BrokenEngineIsReported) {
   Add(Spec(0));
   go_->broken = true;
-  absl::StatusOr<std::vector<EpisodeRecord>> result =
-      std::vector<EpisodeRecord>();
+  absl::StatusOr<std::vector<v1::Trajectory>> result =
+      std::vector<v1::Trajectory>();
   while (result.ok()) result = loop_->Poll(absl::InfiniteDuration());
   EXPECT_EQ(result.status().code(), absl::StatusCode::kInternal);
 }

@@ -31,16 +31,19 @@ struct Moments {
 
 // Log-probs of all sampled tokens, in the order of episodes and sequences.
 absl::StatusOr<std::vector<double>> ScoreAll(
-    const std::vector<EpisodeRecord>& episodes, teacher::Scorer& scorer) {
+    const std::vector<v1::Trajectory>& episodes, teacher::Scorer& scorer) {
   std::vector<double> out;
-  for (const EpisodeRecord& episode : episodes) {
+  for (const v1::Trajectory& episode : episodes) {
     std::vector<teacher::ScoreRequest> requests;
-    for (const SequenceRecord& s : episode.sequences)
-      if (s.length > 0) requests.push_back({s.tokens, {{s.begin, s.length}}});
+    for (const v1::Sequence& s : episode.sequences()) {
+      const v1::Span& span = s.spans(0);
+      if (span.length() == 0) continue;
+      requests.push_back({{s.tokens().begin(), s.tokens().end()},
+                          {{span.begin(), span.length()}}});
+    }
     // Temperature 0 is greedy sampling; log-probs are those of 1 then.
-    const float temperature = episode.spec.sampling.temperature > 0
-                                  ? episode.spec.sampling.temperature
-                                  : 1;
+    const float sampled_at = episode.sampling().temperature();
+    const float temperature = sampled_at > 0 ? sampled_at : 1;
     ATOD_ASSIGN_OR_RETURN(const std::vector<teacher::ScoreResult> results,
                           scorer.Score(requests, {.temperature = temperature}));
     for (const teacher::ScoreResult& r : results)
@@ -52,19 +55,20 @@ absl::StatusOr<std::vector<double>> ScoreAll(
 }  // namespace
 
 absl::StatusOr<std::vector<TurnDiagnosis>> Diagnose(
-    const std::vector<EpisodeRecord>& episodes, teacher::Scorer& student,
+    const std::vector<v1::Trajectory>& episodes, teacher::Scorer& student,
     teacher::Scorer& teacher, const std::string& profile) {
   learner::StepBatch batch;
-  for (const EpisodeRecord& episode : episodes) {
+  for (const v1::Trajectory& episode : episodes) {
     batch.trajectory_id.push_back(absl::StrCat(batch.num_trajectories()));
     batch.group.push_back(batch.num_trajectories());
-    batch.reward.push_back(episode.reward);
-    for (const SequenceRecord& s : episode.sequences) {
-      if (s.length == 0) continue;
-      batch.turn_index.push_back(static_cast<int32_t>(s.turn));
+    batch.reward.push_back(episode.outcome().reward());
+    for (const v1::Sequence& s : episode.sequences()) {
+      const v1::Span& span = s.spans(0);
+      if (span.length() == 0) continue;
+      batch.turn_index.push_back(static_cast<int32_t>(span.turn()));
       batch.valid_action.push_back(1);
       batch.token_begin.push_back(batch.token_begin.back() +
-                                  static_cast<int32_t>(s.length));
+                                  static_cast<int32_t>(span.length()));
     }
     batch.turn_begin.push_back(batch.num_turns());
   }

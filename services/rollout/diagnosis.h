@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "services/rollout/episode.h"
+#include "atod/v1/trajectory.pb.h"
 #include "services/teacher/scorer.h"
 
 namespace atod::rollout {
@@ -25,7 +25,7 @@ struct TurnDiagnosis {
 // recipe `atod` and `profile`; by turn position, ascending. Turns without
 // tokens are left out.
 absl::StatusOr<std::vector<TurnDiagnosis>> Diagnose(
-    const std::vector<EpisodeRecord>& episodes, teacher::Scorer& student,
+    const std::vector<v1::Trajectory>& episodes, teacher::Scorer& student,
     teacher::Scorer& teacher, const std::string& profile);
 
 }  // namespace atod::rollout

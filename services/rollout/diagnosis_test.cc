@@ -34,23 +34,27 @@ class ListScorer final : public teacher::Scorer {
   const std::vector<float> logprobs_;
 };
 
-SequenceRecord Turn(uint32_t turn, const std::vector<int32_t>& sampled) {
-  SequenceRecord s;
-  s.turn = turn;
-  s.tokens = {0, 0};  // the prompt
-  s.begin = 2;
-  s.length = static_cast<uint32_t>(sampled.size());
-  s.tokens.insert(s.tokens.end(), sampled.begin(), sampled.end());
-  return s;
+void AddTurn(v1::Trajectory& t, uint32_t turn,
+             const std::vector<int32_t>& sampled) {
+  v1::Sequence& s = *t.add_sequences();
+  s.add_tokens(0);  // the prompt
+  s.add_tokens(0);
+  s.mutable_tokens()->Add(sampled.begin(), sampled.end());
+  v1::Span& span = *s.add_spans();
+  span.set_turn(turn);
+  span.set_begin(2);
+  span.set_length(static_cast<uint32_t>(sampled.size()));
 }
 
 // Spec vector V1: token ids 1.. in the order of its table.
-EpisodeRecord FourTurns() {
-  EpisodeRecord e;
-  e.spec.sampling.temperature = 1;
-  e.sequences = {Turn(0, {1, 2}), Turn(1, {3}), Turn(2, {4, 5, 6, 7}),
-                 Turn(3, {8, 9})};
-  return e;
+v1::Trajectory FourTurns() {
+  v1::Trajectory t;
+  t.mutable_sampling()->set_temperature(1);
+  AddTurn(t, 0, {1, 2});
+  AddTurn(t, 1, {3});
+  AddTurn(t, 2, {4, 5, 6, 7});
+  AddTurn(t, 3, {8, 9});
+  return t;
 }
 const std::vector<float> kStudent = {0,     -0.5,  -1,    -0.125, -0.25,
                                      -0.25, -0.25, -0.25, -0.5,   -0.5};
@@ -76,8 +80,10 @@ TEST(Diagnose, GivesTheVectorsOfThePaper) {
 }
 
 TEST(Diagnose, CountsOnlyTrajectoriesThatReachATurn) {
-  EpisodeRecord two = FourTurns();
-  two.sequences = {Turn(0, {8, 9}), Turn(1, {3})};
+  v1::Trajectory two = FourTurns();
+  two.clear_sequences();
+  AddTurn(two, 0, {8, 9});
+  AddTurn(two, 1, {3});
   ListScorer student(kStudent), teacher(kTeacher);
   const auto turns = Diagnose({FourTurns(), two}, student, teacher, "default");
   ASSERT_TRUE(turns.ok()) << turns.status();
@@ -92,9 +98,9 @@ TEST(Diagnose, CountsOnlyTrajectoriesThatReachATurn) {
 }
 
 TEST(Diagnose, LeavesOutTurnsWithoutTokensAndScoresAtTheirTemperature) {
-  EpisodeRecord e = FourTurns();
-  e.spec.sampling.temperature = 0.5f;
-  e.sequences.push_back(Turn(4, {}));
+  v1::Trajectory e = FourTurns();
+  e.mutable_sampling()->set_temperature(0.5f);
+  AddTurn(e, 4, {});
   ListScorer student(kStudent), teacher(kTeacher);
   const auto turns = Diagnose({e}, student, teacher, "paper");
   ASSERT_TRUE(turns.ok()) << turns.status();

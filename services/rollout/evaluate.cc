@@ -12,23 +12,23 @@
 #include "services/rollout/agent_loop.h"
 
 namespace atod::rollout {
-EvalResult ResultOf(const EpisodeRecord& record) {
+
+EvalResult ResultOf(const v1::Trajectory& played) {
   EvalResult result;
-  result.task_id = record.spec.task_id;
-  result.category = record.category;
-  result.success = record.success;
-  result.reward = record.reward;
-  result.score = record.score;
-  result.length = static_cast<uint32_t>(record.turns.size());
-  for (const TurnRecord& turn : record.turns) {
-    result.invalid_turns += !turn.valid;
-  }
-  result.error = record.error;
-  result.error_message = record.error_message;
+  result.task_id = played.task().task_id();
+  result.category = played.task().category();
+  result.success = played.outcome().success();
+  result.reward = played.outcome().reward();
+  result.score = played.outcome().score();
+  result.length = played.outcome().length();
+  for (const v1::Turn& turn : played.turns())
+    result.invalid_turns += !turn.valid();
+  result.error = played.outcome().error().kind();
+  result.error_message = played.outcome().error().message();
   return result;
 }
 
-absl::StatusOr<std::vector<EpisodeRecord>> PlayTasks(
+absl::StatusOr<std::vector<v1::Trajectory>> PlayTasks(
     Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options) {
   RealClock clock;
@@ -37,29 +37,34 @@ absl::StatusOr<std::vector<EpisodeRecord>> PlayTasks(
                  {.slots = options.slots,
                   .max_context = options.max_context,
                   .nonce = "eval"});
-  std::vector<EpisodeRecord> played(tasks.size());
+  std::vector<v1::Trajectory> played(tasks.size());
   size_t next = 0;
   size_t finished = 0;
   while (finished < tasks.size()) {
     for (; next < tasks.size() && loop.free_slots() > 0; ++next) {
-      EpisodeSpec spec;
-      spec.lease_id = next;
-      spec.step = options.step;
-      spec.group = static_cast<uint32_t>(next);
-      spec.purpose = Purpose::kEval;
-      spec.env = options.env;
-      spec.split = options.split;
-      spec.task_id = tasks[next].task_id;
-      spec.env_seed = tasks[next].env_seed;
-      spec.run_seed = options.run_seed;
-      spec.sampling = options.sampling;
-      spec.max_turns = options.max_turns;
-      ATOD_RETURN_IF_ERROR(loop.Add(std::move(spec)));
+      Assignment play;
+      v1::Lease& lease = play.lease;
+      lease.set_lease_id(next);
+      lease.set_step(options.step);
+      lease.set_group(static_cast<uint32_t>(next));
+      lease.set_purpose(v1::EVAL);
+      lease.set_env(options.env);
+      lease.set_split(options.split);
+      lease.set_task_id(tasks[next].task_id);
+      lease.set_env_seed(tasks[next].env_seed);
+      lease.set_run_seed(options.run_seed);
+      lease.mutable_sampling()->set_temperature(options.sampling.temperature);
+      lease.mutable_sampling()->set_top_p(options.sampling.top_p);
+      lease.mutable_sampling()->set_top_k(options.sampling.top_k);
+      lease.mutable_sampling()->set_max_tokens(options.sampling.max_tokens);
+      lease.set_max_turns(options.max_turns);
+      lease.set_layout("windowed");
+      ATOD_RETURN_IF_ERROR(loop.Add(std::move(play)));
     }
-    ATOD_ASSIGN_OR_RETURN(std::vector<EpisodeRecord> records,
+    ATOD_ASSIGN_OR_RETURN(std::vector<v1::Trajectory> finished_now,
                           loop.Poll(absl::InfiniteDuration()));
-    for (EpisodeRecord& record : records) {
-      played[record.spec.group] = std::move(record);
+    for (v1::Trajectory& t : finished_now) {
+      played[t.id().group()] = std::move(t);
       ++finished;
     }
   }
@@ -69,11 +74,10 @@ absl::StatusOr<std::vector<EpisodeRecord>> PlayTasks(
 absl::StatusOr<std::vector<EvalResult>> EvaluateModel(
     Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options) {
-  ATOD_ASSIGN_OR_RETURN(const std::vector<EpisodeRecord> played,
+  ATOD_ASSIGN_OR_RETURN(const std::vector<v1::Trajectory> played,
                         PlayTasks(engine, envs, tokenizer, tasks, options));
   std::vector<EvalResult> results;
-  for (const EpisodeRecord& record : played)
-    results.push_back(ResultOf(record));
+  for (const v1::Trajectory& t : played) results.push_back(ResultOf(t));
   return results;
 }
 

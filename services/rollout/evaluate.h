@@ -6,11 +6,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "atod/v1/trajectory.pb.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/env_caller.h"
 #include "services/envs/environment.h"
 #include "services/rollout/engine.h"
-#include "services/rollout/episode.h"
 
 namespace atod::rollout {
 
@@ -44,16 +44,16 @@ struct EvalResult {
   std::string error_message;
 };
 
-// Plays each task once with the model, in this process; records in the order
-// of the tasks. The noise makes them a function of weights and options alone.
-// An episode that fails is a record with an error; an error returned is of the
-// engine, or of options that nothing can be played with.
-absl::StatusOr<std::vector<EpisodeRecord>> PlayTasks(
+// Plays each task once with the model, in this process; trajectories in the
+// order of the tasks. The noise makes them a function of weights and options
+// alone. An episode that fails is one with an error; an error returned is of
+// the engine, or of options that nothing can be played with.
+absl::StatusOr<std::vector<v1::Trajectory>> PlayTasks(
     Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options);
 
-// What became of the episode of a record.
-EvalResult ResultOf(const EpisodeRecord& record);
+// What became of an episode.
+EvalResult ResultOf(const v1::Trajectory& played);
 
 // PlayTasks for those who want the results alone.
 absl::StatusOr<std::vector<EvalResult>> EvaluateModel(

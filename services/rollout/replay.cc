@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/status_macros.h"
-#include "services/rollout/episode_convert.h"
 
 namespace atod::rollout {
 namespace {
@@ -111,6 +110,43 @@ const v1::Sequence* SequenceOf(const v1::Trajectory& t, uint32_t turn) {
   return nullptr;
 }
 
+// What a stored trajectory was played from.
+Assignment AssignmentOf(const v1::Trajectory& t) {
+  Assignment out;
+  v1::Lease& lease = out.lease;
+  lease.set_lease_id(t.lease_id());
+  lease.set_step(t.id().step());
+  lease.set_group(t.id().group());
+  lease.set_attempt(t.id().attempt());
+  lease.set_purpose(t.purpose());
+  lease.set_env(t.env());
+  lease.set_split(t.split());
+  lease.set_task_id(t.task().task_id());
+  lease.set_content_hash(t.content_hash());
+  lease.set_env_seed(t.env_seed());
+  lease.set_run_seed(t.run_seed());
+  *lease.mutable_sampling() = t.sampling();
+  lease.set_max_turns(t.max_turns());
+  for (const v1::Turn& turn : t.turns())
+    if (!turn.trainable()) lease.add_replay_actions(turn.action_text());
+  lease.set_layout(t.layout());
+  for (const v1::Sequence& sequence : t.sequences()) {
+    for (const v1::Span& span : sequence.spans()) {
+      for (const v1::VersionRun& run : span.versions())
+        out.weights = run.version();
+      if (lease.teachers_size() > 0) continue;
+      for (const v1::TeacherScores& scores : span.teacher())
+        lease.add_teachers(scores.model());
+    }
+  }
+  out.sample = t.id().sample();
+  out.run_id = t.id().run_id();
+  out.incarnation = t.incarnation();
+  out.worker = "replay";
+  out.config_hash = t.config_hash();
+  return out;
+}
+
 }  // namespace
 
 Replayer::Replayer(Engine& engine, envs::EnvCaller& envs,
@@ -121,16 +157,13 @@ Replayer::Replayer(Engine& engine, envs::EnvCaller& envs,
             {.slots = 1, .max_context = max_context, .nonce = "replay"}) {}
 
 absl::StatusOr<v1::Trajectory> Replayer::Play(const v1::Trajectory& stored) {
-  EpisodeSpec spec = SpecFromTrajectory(stored);
-  if (!scores_) spec.teachers.clear();
-  ATOD_RETURN_IF_ERROR(loop_.Add(std::move(spec)));
+  Assignment play = AssignmentOf(stored);
+  if (!scores_) play.lease.clear_teachers();
+  ATOD_RETURN_IF_ERROR(loop_.Add(std::move(play)));
   while (true) {
-    ATOD_ASSIGN_OR_RETURN(const std::vector<EpisodeRecord> records,
+    ATOD_ASSIGN_OR_RETURN(std::vector<v1::Trajectory> played,
                           loop_.Poll(absl::InfiniteDuration()));
-    if (records.empty()) continue;
-    return ToTrajectory(records[0], {.incarnation = stored.incarnation(),
-                                     .worker = "replay",
-                                     .config_hash = stored.config_hash()});
+    if (!played.empty()) return std::move(played[0]);
   }
 }
 

@@ -10,7 +10,6 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/base/warn.h"
-#include "services/rollout/episode_convert.h"
 
 namespace atod::rollout {
 namespace {
@@ -25,16 +24,15 @@ bool Unanswered(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
 }
 
-const char* PurposeName(Purpose purpose) {
+const char* PurposeName(v1::Purpose purpose) {
   switch (purpose) {
-    case Purpose::kTrain:
-      return "train";
-    case Purpose::kEval:
+    case v1::EVAL:
       return "eval";
-    case Purpose::kCollect:
+    case v1::COLLECT:
       return "collect";
+    default:
+      return "train";
   }
-  return "train";
 }
 
 }  // namespace
@@ -94,8 +92,8 @@ absl::Status Worker::Play() {
     if (draining_ && leases_.empty()) return absl::OkStatus();
     const absl::Duration wait =
         retry_starts_ == absl::InfinitePast() ? kLook : kRetryStarts;
-    ATOD_ASSIGN_OR_RETURN(std::vector<EpisodeRecord> records, loop_.Poll(wait));
-    for (EpisodeRecord& record : records) HandleRecord(std::move(record));
+    ATOD_ASSIGN_OR_RETURN(std::vector<v1::Trajectory> played, loop_.Poll(wait));
+    for (v1::Trajectory& t : played) HandIn(std::move(t));
   }
 }
 
@@ -237,8 +235,14 @@ absl::Status Worker::StartEpisodes() {
       continue;
     }
     while (held.next < held.lease.samples_size() && loop_.free_slots() > 0) {
-      const absl::Status status = loop_.Add(SpecFromLease(
-          held.lease, held.lease.samples(held.next), run_id_, held_));
+      const absl::Status status =
+          loop_.Add({.lease = held.lease,
+                     .sample = held.lease.samples(held.next),
+                     .weights = held_,
+                     .run_id = run_id_,
+                     .incarnation = incarnation_,
+                     .worker = options_.name,
+                     .config_hash = config_hash_});
       if (Unanswered(status)) {
         if (!again) spdlog::warn("{}", std::string(status.message()));
         retry_starts_ = clock_.Now() + kRetryStarts;
@@ -263,23 +267,23 @@ void Worker::GiveBackAll(const std::string& reason) {
   loop_.CancelAll();
 }
 
-void Worker::HandleRecord(EpisodeRecord record) {
-  const uint64_t lease_id = record.spec.lease_id;
+void Worker::HandIn(v1::Trajectory played) {
+  const uint64_t lease_id = played.lease_id();
   const auto it = leases_.find(lease_id);
   if (it == leases_.end()) return;
   // An error is handed in like a result: the learner decides what follows.
-  if (!record.error.empty()) {
-    registry_.Counter(metrics::kRolloutErrors, {{"cause", record.error}})
+  if (played.outcome().has_error()) {
+    registry_
+        .Counter(metrics::kRolloutErrors,
+                 {{"cause", played.outcome().error().kind()}})
         .Increment();
   } else {
     registry_
         .Counter(metrics::kRolloutEpisodes,
-                 {{"purpose", PurposeName(record.spec.purpose)}})
+                 {{"purpose", PurposeName(played.purpose())}})
         .Increment();
   }
-  client_->Submit(ToTrajectory(record, {.incarnation = incarnation_,
-                                        .worker = options_.name,
-                                        .config_hash = config_hash_}),
+  client_->Submit(std::move(played),
                   [this, lease_id, life = incarnation_](v1::SubmitReply reply) {
                     Post([lease_id, life, reply = std::move(reply)](Worker& w) {
                       // Lease ids begin anew with each life of the run.

@@ -22,8 +22,8 @@
 namespace atod::rollout {
 
 // A rollout worker: turns leases into episodes of an AgentLoop and their
-// records into submissions. Strict on-policy: a lease starts when its weights
-// are installed, and weights are installed when no episode plays.
+// trajectories into submissions. Strict on-policy: a lease starts when its
+// weights are installed, and weights are installed when no episode plays.
 //
 // One thread runs Run and owns engine and loop. The On… methods and Stop are
 // thread-safe: they put events into an inbox.
@@ -77,7 +77,7 @@ class Worker {
   // Whether the lease may be played with the weights held.
   enum class Fit { kPlay, kWait, kTooOld };
   Fit FitOf(const v1::Lease& lease) const;
-  void HandleRecord(EpisodeRecord record);
+  void HandIn(v1::Trajectory played);
   // Nothing of the lease will be played any more.
   void Fail(Lease& lease, const std::string& cause, const std::string& reason);
   void Settle(uint64_t lease_id);
