@@ -18,8 +18,8 @@ struct HistoryRecord {
   std::string action;
 };
 
-// What a prompt shows. `history` holds the last turns, oldest first: all of
-// the episode's or at least the window's.
+// What a prompt shows. `history` holds the turns played, oldest first; a prompt
+// shows those of its window.
 struct PromptInputs {
   std::string task;
   std::string observation;

@@ -131,7 +131,7 @@ struct GenerateFlags {
 // the seed and its place in the file alone.
 absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
   model::SetComputeThreads(flags.threads);
-  rollout::EngineOptions options;  // stops at all that the folder declares
+  rollout::EngineOptions options;
   options.model.dtype = DtypeOf(flags.dtype);
   options.model.max_slots = flags.slots;
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,

@@ -214,7 +214,7 @@ absl::StatusOr<PanelPlayer> LoadPlayer(const Panel& panel) {
   player.tokenizer = std::move(opened.tokenizer);
   ATOD_ASSIGN_OR_RETURN(
       const rollout::EngineOptions options,
-      rollout::EngineOptionsOf(panel.config, folder, *player.tokenizer));
+      rollout::EngineOptionsOf(panel.config, *player.tokenizer));
   ATOD_ASSIGN_OR_RETURN(player.engine, rollout::MakeEngine(folder, options));
   player.envs = std::make_unique<envs::LocalCaller>(
       envs::EnvironmentMap{{panel.options.env, panel.env}});

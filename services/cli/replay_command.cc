@@ -216,9 +216,8 @@ absl::StatusOr<int> RunReplay(const Flags& flags) {
   envs::LocalCaller caller({{config.env().name(), std::move(env)}});
   LocalTeachers teachers;
   ATOD_RETURN_IF_ERROR(teachers.Open(config));
-  ATOD_ASSIGN_OR_RETURN(
-      rollout::EngineOptions options,
-      rollout::EngineOptionsOf(config, config.model().path(), *tokenizer));
+  ATOD_ASSIGN_OR_RETURN(rollout::EngineOptions options,
+                        rollout::EngineOptionsOf(config, *tokenizer));
   options.model.max_slots = 1;  // each is played alone
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
                         rollout::MakeEngine(config.model().path(), options));

@@ -381,10 +381,7 @@ void AgentLoop::StartTurn(Episode& e) {
   inputs.observation = e.observation.text;
   inputs.admissible = e.observation.admissible;
   inputs.fields = e.observation.fields;
-  inputs.history.assign(
-      e.history.end() -
-          std::min<size_t>(e.history.size(), e.env->prompt.window),
-      e.history.end());
+  inputs.history = e.history;  // its window is the prompt's concern
   inputs.turn_index = static_cast<uint32_t>(e.history.size());
   const uint32_t room = options_.max_context - lease.sampling().max_tokens();
   absl::StatusOr<FittedPrompt> prompt =

@@ -20,10 +20,11 @@ namespace {
 class SlotEngine : public ModelEngine {
  public:
   SlotEngine(std::unique_ptr<model::InferenceModel> model,
+             const std::vector<int32_t>& stop_tokens,
              const EngineOptions& options)
       : model_(std::move(model)),
         max_prefill_tokens_(options.max_prefill_tokens),
-        stop_tokens_(options.stop_tokens.begin(), options.stop_tokens.end()),
+        stop_tokens_(stop_tokens.begin(), stop_tokens.end()),
         slots_(options.model.max_slots) {}
 
   const model::ModelConfig& config() const override { return model_->config(); }
@@ -163,11 +164,9 @@ absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
     const std::string& model_dir, const EngineOptions& options) {
   ATOD_ASSIGN_OR_RETURN(std::unique_ptr<model::InferenceModel> model,
                         model::OpenInference(model_dir, options.model));
-  EngineOptions resolved = options;
-  if (resolved.stop_tokens.empty()) {
-    ATOD_ASSIGN_OR_RETURN(resolved.stop_tokens, model::StopTokens(model_dir));
-  }
-  return std::make_unique<SlotEngine>(std::move(model), resolved);
+  ATOD_ASSIGN_OR_RETURN(const std::vector<int32_t> stop_tokens,
+                        model::StopTokens(model_dir));
+  return std::make_unique<SlotEngine>(std::move(model), stop_tokens, options);
 }
 
 }  // namespace atod::rollout

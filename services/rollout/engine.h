@@ -75,12 +75,10 @@ struct EngineOptions {
   model::InferenceOptions model;
   // Prompt tokens admitted in one step, except that one prompt always is.
   int64_t max_prefill_tokens = 8192;
-  // Ids that end a response; empty: what the model folder says
-  // (model::StopTokens).
-  std::vector<int32_t> stop_tokens;
 };
 
-// The model of a Hugging Face folder.
+// The model of a Hugging Face folder. A response ends at any of its
+// model::StopTokens.
 absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
     const std::string& model_dir, const EngineOptions& options);
 

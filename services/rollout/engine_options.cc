@@ -2,7 +2,6 @@
 
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
-#include "common/model/model_folder.h"
 
 namespace atod::rollout {
 
@@ -16,7 +15,6 @@ absl::Status CheckPrompts(const v1::EnvConfig& env,
 }
 
 absl::StatusOr<EngineOptions> EngineOptionsOf(const v1::RunConfig& config,
-                                              const std::string& model_dir,
                                               const Tokenizer& tokenizer) {
   ATOD_RETURN_IF_ERROR(CheckPrompts(config.env(), tokenizer));
   EngineOptions options;
@@ -25,8 +23,6 @@ absl::StatusOr<EngineOptions> EngineOptionsOf(const v1::RunConfig& config,
                    .max_slots = static_cast<int>(config.rollout().slots()),
                    .max_context = config.model().max_context(),
                    .deterministic = config.deterministic()};
-  ATOD_ASSIGN_OR_RETURN(options.stop_tokens,
-                        model::StopTokens(model_dir, tokenizer));
   return options;
 }
 

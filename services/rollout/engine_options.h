@@ -1,7 +1,5 @@
 #pragma once
 
-#include <string>
-
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "atod/v1/config.pb.h"
@@ -11,10 +9,9 @@
 namespace atod::rollout {
 
 // The one place that says how a student plays as `config` says: workers, eval,
-// collect, diagnose and replay play alike. `model_dir` is its folder. Refuses a
-// model that the prompts of config.env cannot be rendered for.
+// collect, diagnose and replay play alike. Refuses a model that the prompts of
+// config.env cannot be rendered for.
 absl::StatusOr<EngineOptions> EngineOptionsOf(const v1::RunConfig& config,
-                                              const std::string& model_dir,
                                               const Tokenizer& tokenizer);
 
 // OK when the prompts of `env` can be rendered for the tokenizer's model: its

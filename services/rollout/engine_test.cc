@@ -252,23 +252,27 @@ TEST(Engine, FreeModeRunsOnTorch) {
   EXPECT_LT(mismatch, 2e-5);
 }
 
-TEST(Engine, StopsAtTheEndTokenAndAtTheLimits) {
+TEST(Engine, StopsAtEachDeclaredEndTokenAndAtTheLimits) {
   const std::string dir = WriteModel(32, 3);
+  ASSERT_TRUE(WriteFileAtomic(dir + "/generation_config.json",
+                              R"({"eos_token_id": [3, 4]})")
+                  .ok());
   const auto requests = Requests(200, 4);
-  int stopped = 0;
+  std::map<int32_t, int> stopped;
   for (const auto& [id, r] : RunAll(*Open(dir, 16), requests)) {
     ASSERT_FALSE(r.tokens.empty());
     ASSERT_EQ(r.tokens.size(), r.logprobs.size());
     for (size_t i = 0; i + 1 < r.tokens.size(); ++i)
-      ASSERT_NE(r.tokens[i], 3) << "went on after the end token";
+      ASSERT_TRUE(r.tokens[i] != 3 && r.tokens[i] != 4) << "went on after it";
     if (r.finish == FinishReason::kStop) {
-      ++stopped;
-      EXPECT_EQ(r.tokens.back(), 3);
+      ++stopped[r.tokens.back()];
     } else {
       EXPECT_EQ(r.tokens.size(), requests[id].sampling.max_tokens);
     }
   }
-  EXPECT_GT(stopped, 5);
+  EXPECT_EQ(stopped.size(), 2u);
+  EXPECT_GT(stopped[3], 5);
+  EXPECT_GT(stopped[4], 5);
   EngineRequest full;
   full.prompt.assign(120, 5);
   full.sampling.max_tokens = 1000;

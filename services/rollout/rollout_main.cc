@@ -117,9 +117,8 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(config.model().path()));
   model::SetComputeThreads(config.threads().rollout());
-  ATOD_ASSIGN_OR_RETURN(
-      const EngineOptions engine_options,
-      EngineOptionsOf(config, config.model().path(), *tokenizer));
+  ATOD_ASSIGN_OR_RETURN(const EngineOptions engine_options,
+                        EngineOptionsOf(config, *tokenizer));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<ModelEngine> engine,
                         MakeEngine(config.model().path(), engine_options));
 
