@@ -12,7 +12,7 @@
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "services/cli/command.h"
-#include "services/cli/panel.h"
+#include "services/cli/panel_flags.h"
 #include "services/rollout/evaluate.h"
 
 namespace atod::cli {
@@ -23,7 +23,7 @@ struct Flags {
   uint32_t attempts = 10;
 };
 
-std::string ContentHash(const Panel& panel) {
+std::string ContentHash(const rollout::Panel& panel) {
   for (const envs::SplitInfo& split : panel.env->description().splits)
     if (split.name == panel.options.split) return split.content_hash;
   return "";
@@ -31,8 +31,9 @@ std::string ContentHash(const Panel& panel) {
 
 // Attempt by attempt, each on the games that no earlier one has solved.
 absl::StatusOr<int> Collect(Flags& flags) {
-  ATOD_ASSIGN_OR_RETURN(Panel panel, OpenPanel(flags.panel));
-  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player, LoadPlayer(panel));
+  ATOD_ASSIGN_OR_RETURN(rollout::Panel panel, OpenPanel(flags.panel));
+  ATOD_ASSIGN_OR_RETURN(const rollout::PanelPlayer player,
+                        rollout::LoadPlayer(panel));
   const std::string content_hash = ContentHash(panel);
   const size_t games = panel.tasks.size();
   std::string out;
@@ -92,9 +93,10 @@ absl::StatusOr<int> Collect(Flags& flags) {
 void AddCollectCommand(Command app) {
   auto flags = std::make_shared<Flags>();
   flags->panel.split = "train";
-  flags->panel.count = 1'000'000;
+  flags->panel.choice.count = 1'000'000;
   flags->panel.temperature = 1;
-  flags->panel.train_split = flags->panel.train_temperature = true;
+  flags->panel.choice.train_split = flags->panel.choice.train_temperature =
+      true;
   Command sub =
       app.Add("collect", "play a split and keep the actions of solved games",
               [=] { return Collect(*flags); });

@@ -12,7 +12,7 @@
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "services/cli/command.h"
-#include "services/cli/panel.h"
+#include "services/cli/panel_flags.h"
 #include "services/rollout/diagnosis.h"
 #include "services/rollout/evaluate.h"
 #include "services/teacher/scorer.h"
@@ -35,12 +35,13 @@ absl::Status CheckTemperature(double temperature) {
 
 absl::StatusOr<int> RunDiagnose(Flags& flags) {
   ATOD_RETURN_IF_ERROR(CheckTemperature(flags.panel.temperature));
-  ATOD_ASSIGN_OR_RETURN(const Panel panel, OpenPanel(flags.panel));
+  ATOD_ASSIGN_OR_RETURN(const rollout::Panel panel, OpenPanel(flags.panel));
   // A configuration may have said otherwise.
   const double temperature = panel.config.sampling().train().temperature();
   ATOD_RETURN_IF_ERROR(CheckTemperature(temperature));
   const std::string teacher_dir = ModelFolder(flags.teacher);
-  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player, LoadPlayer(panel));
+  ATOD_ASSIGN_OR_RETURN(const rollout::PanelPlayer player,
+                        rollout::LoadPlayer(panel));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> other,
                         Tokenizer::Load(teacher_dir));
   if (other->hash() != player.tokenizer->hash()) {
@@ -130,7 +131,7 @@ void AddDiagnoseCommand(Command app) {
   auto flags = std::make_shared<Flags>();
   // As training samples: h estimates the entropy at this temperature alone.
   flags->panel.temperature = 1;
-  flags->panel.train_temperature = true;
+  flags->panel.choice.train_temperature = true;
   Command sub =
       app.Add("diagnose",
               "d, h and w by turn position of any checkpoint against a teacher",

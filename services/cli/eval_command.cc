@@ -16,7 +16,7 @@
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "services/cli/command.h"
-#include "services/cli/panel.h"
+#include "services/cli/panel_flags.h"
 #include "services/envs/games/policies.h"
 #include "services/rollout/evaluate.h"
 
@@ -31,19 +31,21 @@ struct Flags {
 
 using Results = std::vector<rollout::EvalResult>;
 
-absl::StatusOr<Results> PlayScripted(const Panel& panel, const Flags& flags) {
+absl::StatusOr<Results> PlayScripted(const rollout::Panel& panel,
+                                     const Flags& flags) {
   ATOD_RETURN_IF_ERROR(games::MakePolicy(flags.policy, 0).status());
   const auto make = [&flags](size_t i) -> rollout::Player {
-    std::shared_ptr<games::Policy> policy =
-        *games::MakePolicy(flags.policy, TaskSeed(flags.panel.seed, i));
+    std::shared_ptr<games::Policy> policy = *games::MakePolicy(
+        flags.policy, rollout::TaskSeed(flags.panel.choice.seed, i));
     return
         [policy](const envs::Observation& seen) { return policy->Act(seen); };
   };
   return rollout::EvaluatePlayers(*panel.env, make, panel.tasks, panel.options);
 }
 
-absl::StatusOr<Results> PlayModel(const Panel& panel) {
-  ATOD_ASSIGN_OR_RETURN(const PanelPlayer player, LoadPlayer(panel));
+absl::StatusOr<Results> PlayModel(const rollout::Panel& panel) {
+  ATOD_ASSIGN_OR_RETURN(const rollout::PanelPlayer player,
+                        rollout::LoadPlayer(panel));
   return rollout::EvaluateModel(*player.engine, *player.envs, *player.tokenizer,
                                 panel.tasks, panel.options);
 }
@@ -77,7 +79,7 @@ absl::StatusOr<int> Eval(Flags& flags) {
     return BadInput({"eval", "--model, --policy", 0,
                      flags.panel.model.empty() ? "neither" : "both",
                      "one of them"});
-  ATOD_ASSIGN_OR_RETURN(const Panel panel, OpenPanel(flags.panel));
+  ATOD_ASSIGN_OR_RETURN(const rollout::Panel panel, OpenPanel(flags.panel));
   ATOD_ASSIGN_OR_RETURN(const Results results, flags.panel.model.empty()
                                                    ? PlayScripted(panel, flags)
                                                    : PlayModel(panel));

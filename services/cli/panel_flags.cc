@@ -1,4 +1,4 @@
-#include "services/cli/panel.h"
+#include "services/cli/panel_flags.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -10,21 +10,13 @@
 #include "common/base/file.h"
 #include "common/base/printable.h"
 #include "common/base/problem.h"
-#include "common/base/rng.h"
 #include "common/base/status_macros.h"
 #include "common/base/warn.h"
 #include "common/config/config.h"
 #include "common/model/model_config.h"
-#include "common/model/model_folder.h"
-#include "common/model/threads.h"
 #include "services/cli/command.h"
-#include "services/envs/local_caller.h"
-#include "services/envs/open_environment.h"
-#include "services/learner/task_source.h"
-#include "services/rollout/engine_options.h"
 
 namespace atod::cli {
-
 namespace {
 
 // Longest prompt and response together, and the response, where neither flags
@@ -83,8 +75,8 @@ absl::StatusOr<v1::RunConfig> ConfigOf(const PanelFlags& flags) {
   set("--device", "device", flags.device);
   set("--dtype", "model.dtype", flags.dtype);
   set("--temperature",
-      flags.train_temperature ? "sampling.train.temperature"
-                              : "sampling.eval_temperature",
+      flags.choice.train_temperature ? "sampling.train.temperature"
+                                     : "sampling.eval_temperature",
       absl::StrFormat("%.17g", flags.temperature));
   ATOD_ASSIGN_OR_RETURN(config::LoadedConfig loaded,
                         config::LoadRunConfig(flags.config, sets));
@@ -92,8 +84,8 @@ absl::StatusOr<v1::RunConfig> ConfigOf(const PanelFlags& flags) {
   // Paths are no YAML.
   if (says("--games")) c.mutable_env()->set_data(flags.games);
   if (says("--split"))
-    flags.train_split ? c.mutable_env()->set_train_split(flags.split)
-                      : c.mutable_eval()->set_split(flags.split);
+    flags.choice.train_split ? c.mutable_env()->set_train_split(flags.split)
+                             : c.mutable_eval()->set_split(flags.split);
   if (!flags.model.empty())
     c.mutable_model()->set_path(ModelFolder(flags.model));
   return std::move(c);
@@ -106,8 +98,8 @@ void AddPanelFlags(Command sub, PanelFlags& flags) {
   sub.ConfigFlags(flags.config, flags.sets);
   sub.Arg("--games", flags.games, "folder with a sub-folder a split");
   sub.Arg("--split", flags.split, "split to play").ShowDefault();
-  sub.Arg("--count", flags.count, "number of games").ShowDefault();
-  sub.Arg("--seed", flags.seed, "which games, and the noise")
+  sub.Arg("--count", flags.choice.count, "number of games").ShowDefault();
+  sub.Arg("--seed", flags.choice.seed, "which games, and the noise")
       .WholeNumber()
       .ShowDefault();
   sub.Arg("--temperature", flags.temperature, "0 is greedy").ShowDefault();
@@ -139,14 +131,8 @@ std::string ModelFolder(const std::string& dir) {
   return dir;
 }
 
-uint64_t TaskSeed(uint64_t seed, size_t i) {
-  return MixSeed(seed, i, 0x6576616c);
-}
-
-absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags) {
-  Panel panel;
-  ATOD_ASSIGN_OR_RETURN(panel.config, ConfigOf(flags));
-  const v1::RunConfig& c = panel.config;
+absl::StatusOr<rollout::Panel> OpenPanel(const PanelFlags& flags) {
+  ATOD_ASSIGN_OR_RETURN(v1::RunConfig config, ConfigOf(flags));
   if (!flags.out.empty()) {
     const std::filesystem::path out(flags.out);
     if (std::filesystem::is_directory(out))
@@ -158,71 +144,24 @@ absl::StatusOr<Panel> OpenPanel(const PanelFlags& flags) {
     ATOD_RETURN_IF_ERROR(WriteFileAtomic(probe, ""));
     std::filesystem::remove(probe);
   }
-  model::SetComputeThreads(c.threads().rollout());
-  ATOD_ASSIGN_OR_RETURN(panel.env, envs::OpenEnvironment(c.env()));
-  panel.options.split =
-      flags.train_split ? c.env().train_split() : c.eval().split();
-  const std::string left_out =
-      envs::LeftOutText(panel.env->description(), panel.options.split);
-  if (!left_out.empty())
-    LogWarning(absl::StrCat(c.env().data(), ": ", left_out));
-  for (const envs::SplitInfo& split : panel.env->description().splits) {
-    if (split.name != panel.options.split) continue;
-    const std::vector<uint32_t> indices =
-        learner::MakePanel(flags.seed, split.size, flags.count);
-    for (const uint32_t index : indices) {
-      ATOD_ASSIGN_OR_RETURN(envs::TaskInfo task,
-                            panel.env->GetTask(panel.options.split, index));
-      panel.tasks.push_back(
-          {std::move(task.task_id), TaskSeed(flags.seed, panel.tasks.size())});
-    }
-    panel.hash = learner::PanelHash(split.content_hash, indices);
-  }
-  if (flags.count == 0)
+  if (flags.choice.count == 0)
     return BadInput({"", "--count", 0, "0", "at least one game"});
+  ATOD_ASSIGN_OR_RETURN(rollout::Panel panel,
+                        rollout::OpenPanel(std::move(config), flags.choice));
   if (panel.tasks.empty()) {
-    return BadInput({c.env().data(), "--split", 0,
+    return BadInput({panel.config.env().data(), "--split", 0,
                      absl::StrCat("no game of ", panel.options.split),
                      "a sub-folder with games"});
   }
-  if (flags.given.Has("--count") && panel.tasks.size() < flags.count)
-    LogWarning(absl::StrCat("--count: found ", flags.count, ", but split ",
-                            panel.options.split, " has ", panel.tasks.size(),
-                            " games"));
-  panel.options.env = panel.env->description().name;
-  panel.options.max_turns = c.env().max_turns();
-  const v1::SamplingConfig& sampling = c.sampling().train();
-  panel.options.sampling = {
-      .temperature = static_cast<float>(flags.train_temperature
-                                            ? sampling.temperature()
-                                            : c.sampling().eval_temperature()),
-      .top_p = static_cast<float>(sampling.top_p()),
-      .top_k = sampling.top_k(),
-      .max_tokens = sampling.max_tokens()};
-  panel.options.run_seed = flags.seed;
-  panel.options.slots = c.rollout().slots();
-  panel.options.max_context = c.model().max_context();
+  if (flags.given.Has("--count") && panel.tasks.size() < flags.choice.count)
+    LogWarning(absl::StrCat("--count: found ", flags.choice.count,
+                            ", but split ", panel.options.split, " has ",
+                            panel.tasks.size(), " games"));
   return panel;
 }
 
-absl::StatusOr<PanelPlayer> LoadPlayer(const Panel& panel) {
-  PanelPlayer player;
-  const std::string& folder = panel.config.model().path();
-  ATOD_ASSIGN_OR_RETURN(
-      model::ModelFolder opened,
-      model::CheckModelFolder(folder, panel.config.model().max_context()));
-  player.tokenizer = std::move(opened.tokenizer);
-  ATOD_ASSIGN_OR_RETURN(
-      const rollout::EngineOptions options,
-      rollout::EngineOptionsOf(panel.config, *player.tokenizer));
-  ATOD_ASSIGN_OR_RETURN(player.engine, rollout::MakeEngine(folder, options));
-  player.envs = std::make_unique<envs::LocalCaller>(
-      envs::EnvironmentMap{{panel.options.env, panel.env}});
-  return player;
-}
-
 bool FewErrors(const std::vector<rollout::EvalResult>& results,
-               const Panel& panel) {
+               const rollout::Panel& panel) {
   const rollout::ErrorCount errors = rollout::CountErrors(results);
   if (errors.episodes == 0) return true;
   const std::string text =
