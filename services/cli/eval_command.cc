@@ -1,7 +1,6 @@
 #include "services/cli/eval_command.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -15,6 +14,7 @@
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
+#include "report/statistics.h"
 #include "services/cli/command.h"
 #include "services/cli/panel_flags.h"
 #include "services/envs/games/policies.h"
@@ -48,15 +48,6 @@ absl::StatusOr<Results> PlayModel(const rollout::Panel& panel) {
                         rollout::LoadPlayer(panel));
   return rollout::EvaluateModel(*player.engine, *player.envs, *player.tokenizer,
                                 panel.tasks, panel.options);
-}
-
-// 95 % interval of a proportion (Wilson).
-std::pair<double, double> Wilson(double wins, double n) {
-  const double z = 1.96, p = wins / n;
-  const double mid = (p + z * z / (2 * n)) / (1 + z * z / n);
-  const double half =
-      z * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n);
-  return {mid - half, mid + half};
 }
 
 absl::Status WriteResults(const Results& results, const std::string& path) {
@@ -95,12 +86,12 @@ absl::StatusOr<int> Eval(Flags& flags) {
     by_type[r.category].second += 1;
   }
   const double n = std::max(played, 1);
-  const auto [low, high] = Wilson(wins, n);
+  const report::Estimate rate = report::Wilson(wins, n);
   std::string line = absl::StrFormat(
       "%s %s: success %.1f %% [%.1f, %.1f] of %d games, %.1f turns",
       flags.label.empty() ? flags.panel.model + flags.policy : flags.label,
-      panel.options.split, 100 * wins / n, 100 * low, 100 * high, played,
-      turns / n);
+      panel.options.split, 100 * wins / n, 100 * rate.low, 100 * rate.high,
+      played, turns / n);
   for (const auto& [type, count] : by_type)
     absl::StrAppendFormat(&line, "  %s %d/%d", type, count.first, count.second);
   const bool enough = FewErrors(results, panel);
