@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/envs/environment.h"
 
@@ -24,9 +25,15 @@ struct ResetResult {
   std::vector<StepResult> replayed;  // one for each replayed action
 };
 
+// No answer: the server died, hangs or cannot be reached.
+inline bool IsAway(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
 // How an agent loop reaches environments: in process or over EnvService. Calls
 // return at once; `done` runs exactly once, on any thread, possibly before the
-// call returns. Thread-safe.
+// call returns. Errors are those of EnvService (env.proto), or IsAway.
+// Thread-safe.
 class EnvCaller {
  public:
   virtual ~EnvCaller() = default;

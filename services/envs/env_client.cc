@@ -93,7 +93,7 @@ absl::StatusOr<EnvDescription> EnvClient::Describe(const std::string& env) {
                        " environments, expected '", env, "'"));
     }
     status = WithFile(status, server.name);
-    if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) {
+    if (IsAway(status)) {
       if (!found.ok()) found = status;
       continue;
     }

@@ -34,11 +34,6 @@ bool IsRefusal(const absl::Status& status) {
          absl::IsPermissionDenied(status) || absl::IsUnauthenticated(status);
 }
 
-// No answer: the peer died, hangs or cannot be reached.
-bool IsAway(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-}
-
 // Tries of a call whose answer is neither final nor that of a peer which is
 // away or busy: an inner fault may pass, or may be the task's own.
 constexpr uint32_t kMaxFaults = 5;
@@ -175,7 +170,7 @@ absl::Status AgentLoop::Reach(const std::string& env) {
 }
 
 void AgentLoop::Heard(absl::Time asked, const absl::Status& status) {
-  if (!IsAway(status)) {
+  if (!envs::IsAway(status)) {
     env_heard_ = clock_.Now();
     env_silence_ = {};
     return;
@@ -524,7 +519,8 @@ void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
     // The server forgot the episode, is at another turn, or is gone: it is
     // rebuilt, perhaps at another server.
     const bool rebuild = absl::IsNotFound(status) ||
-                         absl::IsFailedPrecondition(status) || IsAway(status);
+                         absl::IsFailedPrecondition(status) ||
+                         envs::IsAway(status);
     if (rebuild) {
       envs_.Close(std::exchange(e->env_episode, ""));
       ++e->resets;

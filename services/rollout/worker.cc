@@ -19,11 +19,6 @@ constexpr absl::Duration kLook = absl::Seconds(5);
 // Wait before an environment that did not answer is asked again.
 constexpr absl::Duration kRetryStarts = absl::Milliseconds(500);
 
-// Asking again may help.
-bool Unanswered(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-}
-
 const char* PurposeName(v1::Purpose purpose) {
   switch (purpose) {
     case v1::EVAL:
@@ -201,7 +196,7 @@ absl::Status Worker::WatchEnvironments() {
   GiveBackAll(blocked_);  // also what was on its way
   if (retry_starts_ > now) return absl::OkStatus();
   const absl::Status status = loop_.Reach(silent_env_);
-  if (Unanswered(status)) {
+  if (envs::IsAway(status)) {
     retry_starts_ = now + kRetryStarts;
     return absl::OkStatus();
   }
@@ -243,7 +238,7 @@ absl::Status Worker::StartEpisodes() {
                      .incarnation = incarnation_,
                      .worker = options_.name,
                      .config_hash = config_hash_});
-      if (Unanswered(status)) {
+      if (envs::IsAway(status)) {
         if (!again) spdlog::warn("{}", std::string(status.message()));
         retry_starts_ = clock_.Now() + kRetryStarts;
         break;
