@@ -157,8 +157,12 @@ absl::StatusOr<const envs::EnvDescription*> AgentLoop::Describe(
   if (it == descriptions_.end()) {
     const absl::Time asked = clock_.Now();
     absl::StatusOr<envs::EnvDescription> description = envs_.Describe(env);
-    Heard(asked, description.status());
-    if (!description.ok()) return description.status();
+    absl::Status status = description.status();
+    // What may pass is no answer yet.
+    if (!status.ok() && !IsFinal(status))
+      status = absl::UnavailableError(status.message());
+    Heard(asked, status);
+    ATOD_RETURN_IF_ERROR(status);
     it = descriptions_.emplace(env, *std::move(description)).first;
   }
   return &it->second;
@@ -449,8 +453,7 @@ void AgentLoop::EndWithoutPrompt(Episode& e, const absl::Status& status) {
       (limit == 0 ||
        limit > options_.max_context - e.play.lease.sampling().max_tokens()))
     absl::StrAppend(&text, "; ", ContextText(e),
-                    ": raise the one or lower the "
-                    "other");
+                    ": raise the one or lower the other");
   EndInError(e, status.ok() || too_long ? "prompt" : "template", text);
 }
 

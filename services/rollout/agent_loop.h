@@ -73,7 +73,7 @@ class AgentLoop {
   // Starts an episode. RESOURCE_EXHAUSTED without a free slot;
   // INVALID_ARGUMENT for a lease that this loop cannot play, whatever its task.
   // The first Add of an environment asks for its description and may block for
-  // as long as that call takes; its errors are those of Describe.
+  // as long as that call takes; UNAVAILABLE when it is not answered yet.
   absl::Status Add(Assignment play);
 
   // One round: runs what arrived, then one engine step. Without engine work it

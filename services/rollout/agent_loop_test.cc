@@ -456,6 +456,22 @@ TEST_F(GoLoopTest, TurnLimitEndsTheEpisode) {
   EXPECT_EQ(record.outcome().done_reason(), v1::LIMIT);
 }
 
+TEST_F(GoLoopTest, ADescriptionThatCannotBeHadYetIsAskedForAgain) {
+  for (const auto code :
+       {absl::StatusCode::kUnavailable, absl::StatusCode::kDeadlineExceeded,
+        absl::StatusCode::kInternal, absl::StatusCode::kCancelled}) {
+    envs_.FailDescribe(absl::Status(code, "not yet"));
+    EXPECT_EQ(loop_->Add(Spec()), absl::UnavailableError("not yet"));
+    EXPECT_LT(loop_->env_silence().since, absl::InfiniteFuture());
+  }
+  envs_.FailDescribe(absl::UnimplementedError("no EnvService"));
+  EXPECT_EQ(loop_->Reach("corridor"),
+            absl::UnimplementedError("no EnvService"));
+  envs_.FailDescribe(absl::OkStatus());
+  EXPECT_TRUE(loop_->Reach("corridor").ok());
+  EXPECT_EQ(loop_->env_silence().since, absl::InfiniteFuture());
+}
+
 TEST_F(AgentLoopTest, SpecsThatCannotBePlayedAreRefused) {
   const auto refused = [&](auto&& change) {
     Assignment spec = Spec();

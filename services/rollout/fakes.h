@@ -142,6 +142,7 @@ class FakeEnvs final : public envs::EnvCaller {
       const std::string& env) override {
     absl::MutexLock lock(&mutex_);
     if (away_) return absl::UnavailableError("server x: nobody listens");
+    if (!describe_.ok()) return describe_;
     if (env != "corridor") return absl::NotFoundError(env);
     return description_;
   }
@@ -207,6 +208,11 @@ class FakeEnvs final : public envs::EnvCaller {
   void FailNext(std::vector<absl::Status> statuses) {
     absl::MutexLock lock(&mutex_);
     failures_ = std::move(statuses);
+  }
+  // Describe fails with this; OK: it does not.
+  void FailDescribe(absl::Status status) {
+    absl::MutexLock lock(&mutex_);
+    describe_ = std::move(status);
   }
   // Nothing is answered.
   void SetAway(bool away) {
@@ -339,6 +345,7 @@ class FakeEnvs final : public envs::EnvCaller {
   bool hold_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mutex_);
   bool away_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status describe_ ABSL_GUARDED_BY(mutex_);
   std::vector<absl::Status> failures_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Walk> episodes_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);

@@ -196,7 +196,7 @@ absl::Status Worker::WatchEnvironments() {
   GiveBackAll(blocked_);  // also what was on its way
   if (retry_starts_ > now) return absl::OkStatus();
   const absl::Status status = loop_.Reach(silent_env_);
-  if (envs::IsAway(status)) {
+  if (absl::IsUnavailable(status)) {
     retry_starts_ = now + kRetryStarts;
     return absl::OkStatus();
   }
@@ -238,7 +238,7 @@ absl::Status Worker::StartEpisodes() {
                      .incarnation = incarnation_,
                      .worker = options_.name,
                      .config_hash = config_hash_});
-      if (envs::IsAway(status)) {
+      if (absl::IsUnavailable(status)) {
         if (!again) spdlog::warn("{}", std::string(status.message()));
         retry_starts_ = clock_.Now() + kRetryStarts;
         break;
