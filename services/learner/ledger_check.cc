@@ -10,6 +10,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "services/learner/sqlite_statement.h"
@@ -281,12 +282,12 @@ absl::StatusOr<LedgerReport> Reader::Check() {
 absl::StatusOr<std::unique_ptr<Reader>> OpenAndCheck(const std::string& path,
                                                      LedgerReport* report) {
   const auto bad = [&](const absl::Status& s) {
-    return absl::IsInvalidArgument(s)
-               ? s
-               : BadInput({.file = path,
-                           .field = "ledger",
-                           .found = std::string(s.message()),
-                           .expected = "the ledger of a run"});
+    if (absl::IsInvalidArgument(s)) return s;
+    const absl::string_view why = s.message();
+    return BadInput({.file = path,
+                     .field = "ledger",
+                     .found = std::string(absl::StripPrefix(why, path + ": ")),
+                     .expected = "the ledger of a run"});
   };
   absl::StatusOr<std::unique_ptr<Reader>> reader = Reader::Open(path);
   if (!reader.ok()) return bad(reader.status());

@@ -247,6 +247,15 @@ TEST(LedgerTest, CheckRunFindsEveryPayloadThatTheLedgerNames) {
   EXPECT_FALSE(CheckRun(dir)->ok());
 }
 
+TEST(LedgerTest, WhatIsNoLedgerIsNamedOnce) {
+  const std::string path = FreshPath("no_ledger");
+  ASSERT_TRUE(WriteFileAtomic(path, "junk").ok());
+  EXPECT_EQ(CheckLedger(path).status().message(),
+            path +
+                ": ledger: found file is not a database, expected the "
+                "ledger of a run");
+}
+
 TEST(LedgerTest, ALedgerOfAnotherBuildIsRefused) {
   const std::string path = FreshPath("other_build");
   Sql(path, "CREATE TABLE issued(purpose INTEGER)");
