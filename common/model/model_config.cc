@@ -1,5 +1,6 @@
 #include "common/model/model_config.h"
 
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,11 +9,13 @@
 #include "common/base/json.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/run/run_folder.h"
 #include "nlohmann/json.hpp"
 
 namespace atod::model {
 namespace {
 
+namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 // Lists of parameters are made before any weights are seen.
@@ -167,8 +170,31 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
   return c;
 }
 
+namespace {
+
+// A run or a checkpoint holds models and is none.
+absl::Status RefuseRun(const std::string& dir) {
+  std::string found, model;
+  if (model = CheckpointFolder(dir).model(); fs::is_directory(model)) {
+    found = "a checkpoint";
+  } else if (const RunFolder run(dir); fs::is_directory(run.checkpoints())) {
+    found = "a run";
+    model = run.last().model();
+  } else {
+    return absl::OkStatus();
+  }
+  return BadInput(
+      {.file = dir,
+       .field = "model",
+       .found = found,
+       .expected = absl::StrCat("the folder of a model, such as ", model)});
+}
+
+}  // namespace
+
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir) {
   const std::string path = dir + "/config.json";
+  if (!fs::exists(path)) ATOD_RETURN_IF_ERROR(RefuseRun(dir));
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   return ParseModelConfig(text, path);
 }

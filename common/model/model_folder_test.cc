@@ -200,6 +200,18 @@ TEST_F(ModelFolderTest, AFolderThatIsMissingSaysWhereModelsComeFrom) {
   EXPECT_THAT(Error(), HasSubstr("tokenizer.json: found no such file"));
 }
 
+TEST_F(ModelFolderTest, ARunOrACheckpointIsNoModelButHasOne) {
+  const std::string run = dir_ + "/run", last = run + "/checkpoints/last";
+  ASSERT_TRUE(MakeDirs(last + "/model").ok());
+  for (const auto& [dir, found] : std::map<std::string, std::string>{
+           {run, "a run"}, {last, "a checkpoint"}}) {
+    EXPECT_EQ(ReadModelConfig(dir).status().message(),
+              dir + ": model: found " + found +
+                  ", expected the folder of a model, such as " + last +
+                  "/model");
+  }
+}
+
 TEST_F(ModelFolderTest, ValuesThatAreNotFiniteAreCounted) {
   std::vector<float> values = {1, NAN, -INFINITY, 2};
   const TensorView view = {
