@@ -4,8 +4,7 @@
 #include <filesystem>
 #include <map>
 
-#include "common/base/file.h"
-#include "common/model/model_config.h"
+#include "common/model/model_folder_for_test.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -22,12 +21,10 @@ constexpr char kTokenizer[] = "common/tokenizer/testdata/qwen2/tokenizer.json";
 constexpr int32_t kTokens = 708, kEndOfText = 700, kImEnd = 702;
 
 // A tiny model of zeros with the fixture's tokenizer.
-class ModelFolderTest : public ::testing::Test {
+class ModelFolderTest : public TensorsTest {
  protected:
+  ModelFolderTest() : TensorsTest("model_folder") {}
   void SetUp() override {
-    dir_ = ::testing::TempDir() + "/model_folder";
-    std::filesystem::remove_all(dir_);
-    ASSERT_TRUE(MakeDirs(dir_).ok());
     std::filesystem::copy(kTokenizer, dir_ + "/tokenizer.json");
     config_ = {{"model_type", "qwen3"},
                {"vocab_size", kTokens},
@@ -40,31 +37,14 @@ class ModelFolderTest : public ::testing::Test {
                {"max_position_embeddings", 64},
                {"tie_word_embeddings", true}};
     WriteConfig();
-    for (const ParameterSpec& spec :
-         ParameterSpecs(ReadModelConfig(dir_).value())) {
-      int64_t count = 1;
-      for (const int64_t n : spec.shape) count *= n;
-      shapes_[spec.name] = spec.shape;
-      values_[spec.name].assign(static_cast<size_t>(count), 0.5f);
-    }
+    FillTensors(ReadModelConfig(dir_).value());
     WriteTensors();
   }
-  void TearDown() override { std::filesystem::remove_all(dir_); }
 
   void Write(const char* name, const json& content) {
     ASSERT_TRUE(WriteFileAtomic(dir_ + "/" + name, content.dump()).ok());
   }
   void WriteConfig() { Write("config.json", config_); }
-  void WriteTensors() {
-    std::vector<TensorView> views;
-    for (const auto& [name, values] : values_) {
-      views.push_back({name, "F32", shapes_[name],
-                       absl::MakeConstSpan(
-                           reinterpret_cast<const std::byte*>(values.data()),
-                           values.size() * sizeof(float))});
-    }
-    ASSERT_TRUE(WriteSafetensors(dir_ + "/model.safetensors", views).ok());
-  }
   std::string Error(int64_t max_context = 64) {
     const auto folder = CheckModelFolder(dir_, max_context);
     return folder.ok() ? "ok" : std::string(folder.status().message());
@@ -75,10 +55,7 @@ class ModelFolderTest : public ::testing::Test {
     return folder.ok() ? folder->stop_tokens : std::vector<int32_t>();
   }
 
-  std::string dir_;
   json config_;
-  std::map<std::string, std::vector<int64_t>> shapes_;
-  std::map<std::string, std::vector<float>> values_;
 };
 
 TEST_F(ModelFolderTest, TheStopSetIsTheUnionOfAllDeclaredEndTokens) {

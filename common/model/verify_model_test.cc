@@ -4,10 +4,8 @@
 #include <filesystem>
 #include <map>
 
-#include "common/base/file.h"
 #include "common/checkpoint/manifest.h"
-#include "common/checkpoint/safetensors.h"
-#include "common/model/model_config.h"
+#include "common/model/model_folder_for_test.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -18,12 +16,10 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-class VerifyModelTest : public ::testing::Test {
+class VerifyModelTest : public TensorsTest {
  protected:
+  VerifyModelTest() : TensorsTest("verify_model") {}
   void SetUp() override {
-    dir_ = ::testing::TempDir() + "/verify_model";
-    std::filesystem::remove_all(dir_);
-    ASSERT_TRUE(MakeDirs(dir_).ok());
     config_ = {.vocab_size = 40,
                .hidden_size = 8,
                .intermediate_size = 12,
@@ -36,36 +32,17 @@ class VerifyModelTest : public ::testing::Test {
     ASSERT_TRUE(WriteFileAtomic(dir_ + "/config.json",
                                 ModelConfigJson(config_, "float32"))
                     .ok());
-    for (const ParameterSpec& spec : ParameterSpecs(config_)) {
-      int64_t count = 1;
-      for (const int64_t n : spec.shape) count *= n;
-      shapes_[spec.name] = spec.shape;
-      values_[spec.name].assign(static_cast<size_t>(count), 0.5f);
-    }
+    FillTensors(config_);
     WriteTensors();
   }
-  void TearDown() override { std::filesystem::remove_all(dir_); }
 
-  void WriteTensors() {
-    std::vector<TensorView> views;
-    for (const auto& [name, values] : values_) {
-      views.push_back({name, "F32", shapes_[name],
-                       absl::MakeConstSpan(
-                           reinterpret_cast<const std::byte*>(values.data()),
-                           values.size() * sizeof(float))});
-    }
-    ASSERT_TRUE(WriteSafetensors(dir_ + "/model.safetensors", views).ok());
-  }
   std::vector<std::string> Faults() {
     const auto report = VerifyModel(dir_);
     EXPECT_TRUE(report.ok()) << report.status();
     return report.ok() ? report->faults : std::vector<std::string>();
   }
 
-  std::string dir_;
   ModelConfig config_;
-  std::map<std::string, std::vector<int64_t>> shapes_;
-  std::map<std::string, std::vector<float>> values_;
 };
 
 TEST_F(VerifyModelTest, AGoodModelHasNoFaultAndARowForEveryTensor) {
