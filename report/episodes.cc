@@ -35,7 +35,7 @@ std::string Token(const ShownToken& token, double largest) {
       token.advantage, Escape(text));
 }
 
-std::string Cell(double value) {
+std::string NumberCell(double value) {
   return absl::StrFormat("<td class=\"n\">%.3f</td>", value);
 }
 
@@ -78,8 +78,8 @@ std::string Turn(const ShownTurn& turn, double largest, bool teacher) {
     for (int i = 0; i < (teacher ? 4 : 2); ++i) out += "<td class=\"n\">–</td>";
     return out + "</tr>\n";
   }
-  if (teacher) out += Cell(turn.d);
-  out += Cell(turn.h);
+  if (teacher) out += NumberCell(turn.d);
+  out += NumberCell(turn.h);
   if (teacher)
     absl::StrAppendFormat(
         &out,

@@ -33,7 +33,7 @@ void Collect(const Descriptor& message, const std::string& prefix,
   }
 }
 
-std::string Number(double value) {
+std::string RangeEnd(double value) {
   return value == static_cast<double>(static_cast<int64_t>(value))
              ? absl::StrCat(static_cast<int64_t>(value))
              : absl::StrCat(value);
@@ -88,11 +88,12 @@ std::string Expected(const KeyInfo& key) {
                         ? "a number"
                         : "an integer";
   if (key.min.has_value() && key.max.has_value()) {
-    absl::StrAppend(&out, " from ", Number(*key.min), " to ", Number(*key.max));
+    absl::StrAppend(&out, " from ", RangeEnd(*key.min), " to ",
+                    Number(*key.max));
   } else if (key.min.has_value()) {
-    absl::StrAppend(&out, " of at least ", Number(*key.min));
+    absl::StrAppend(&out, " of at least ", RangeEnd(*key.min));
   } else if (key.max.has_value()) {
-    absl::StrAppend(&out, " of at most ", Number(*key.max));
+    absl::StrAppend(&out, " of at most ", RangeEnd(*key.max));
   }
   return out;
 }

@@ -18,7 +18,7 @@
 namespace atod::cli {
 namespace {
 
-struct Flags {
+struct CollectFlags {
   PanelFlags panel;
   uint32_t attempts = 10;
 };
@@ -30,7 +30,7 @@ std::string ContentHash(const rollout::Panel& panel) {
 }
 
 // Attempt by attempt, each on the games that no earlier one has solved.
-absl::StatusOr<int> Collect(Flags& flags) {
+absl::StatusOr<int> Collect(CollectFlags& flags) {
   ATOD_ASSIGN_OR_RETURN(rollout::Panel panel, OpenPanel(flags.panel));
   ATOD_ASSIGN_OR_RETURN(const rollout::PanelPlayer player,
                         rollout::LoadPlayer(panel));
@@ -91,7 +91,7 @@ absl::StatusOr<int> Collect(Flags& flags) {
 }  // namespace
 
 void AddCollectCommand(Command app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<CollectFlags>();
   flags->panel.split = "train";
   flags->panel.choice.count = 1'000'000;
   flags->panel.temperature = 1;

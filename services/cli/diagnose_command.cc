@@ -20,7 +20,7 @@
 namespace atod::cli {
 namespace {
 
-struct Flags {
+struct DiagnoseFlags {
   PanelFlags panel;
   std::string teacher;
   std::string profile = "default";
@@ -33,7 +33,7 @@ absl::Status CheckTemperature(double temperature) {
                    "a number above 0"});
 }
 
-absl::StatusOr<int> RunDiagnose(Flags& flags) {
+absl::StatusOr<int> RunDiagnose(DiagnoseFlags& flags) {
   ATOD_RETURN_IF_ERROR(CheckTemperature(flags.panel.temperature));
   ATOD_ASSIGN_OR_RETURN(const rollout::Panel panel, OpenPanel(flags.panel));
   // A configuration may have said otherwise.
@@ -128,7 +128,7 @@ absl::StatusOr<int> RunDiagnose(Flags& flags) {
 }  // namespace
 
 void AddDiagnoseCommand(Command app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<DiagnoseFlags>();
   // As training samples: h estimates the entropy at this temperature alone.
   flags->panel.temperature = 1;
   flags->panel.choice.train_temperature = true;

@@ -23,7 +23,7 @@
 namespace atod::cli {
 namespace {
 
-struct Flags {
+struct EvalFlags {
   PanelFlags panel;
   std::string policy;
   std::string label;
@@ -32,7 +32,7 @@ struct Flags {
 using Results = std::vector<rollout::EvalResult>;
 
 absl::StatusOr<Results> PlayScripted(const rollout::Panel& panel,
-                                     const Flags& flags) {
+                                     const EvalFlags& flags) {
   ATOD_RETURN_IF_ERROR(games::MakePolicy(flags.policy, 0).status());
   const auto make = [&flags](size_t i) -> rollout::Player {
     std::shared_ptr<games::Policy> policy = *games::MakePolicy(
@@ -65,7 +65,7 @@ absl::Status WriteResults(const Results& results, const std::string& path) {
   return WriteFileAtomic(path, out);
 }
 
-absl::StatusOr<int> Eval(Flags& flags) {
+absl::StatusOr<int> Eval(EvalFlags& flags) {
   if (flags.panel.model.empty() == flags.policy.empty())
     return BadInput({"eval", "--model, --policy", 0,
                      flags.panel.model.empty() ? "neither" : "both",
@@ -104,7 +104,7 @@ absl::StatusOr<int> Eval(Flags& flags) {
 }  // namespace
 
 void AddEvalCommand(Command app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<EvalFlags>();
   Command sub =
       app.Add("eval", "play a fixed list of tasks and count successes",
               [=] { return Eval(*flags); });

@@ -38,7 +38,7 @@ namespace {
 namespace fs = std::filesystem;
 using learner::WorkId;
 
-struct Flags {
+struct ReplayFlags {
   std::string run_dir;
   std::vector<std::string> ids;
   uint32_t random = 0;
@@ -155,7 +155,7 @@ absl::StatusOr<std::vector<WorkId>> AllIds(const RunFolder& run) {
 }
 
 absl::StatusOr<std::vector<WorkId>> Chosen(const RunFolder& run,
-                                           const Flags& flags) {
+                                           const ReplayFlags& flags) {
   std::vector<WorkId> ids;
   for (const std::string& text : flags.ids) {
     ATOD_ASSIGN_OR_RETURN(ids.emplace_back(), learner::ParseId(text));
@@ -185,7 +185,7 @@ std::string ErrorText(const v1::Trajectory& stored,
           : "in " + v1::DoneReason_Name(replayed.outcome().done_reason()));
 }
 
-absl::StatusOr<int> RunReplay(const Flags& flags) {
+absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
   ATOD_ASSIGN_OR_RETURN(const RunFolder run, RunFolder::Find(flags.run_dir));
   ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
                         config::LoadRunConfig({run.config()}));
@@ -336,7 +336,7 @@ void AddReplayCommand(Command app) {
   compare.Arg("RUN_A", *a).Required();
   compare.Arg("RUN_B", *b).Required();
 
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<ReplayFlags>();
   Command sub = app.Add(
       "replay",
       "play trajectories again alone and compare them to the bit; exit 1 when "

@@ -21,14 +21,14 @@
 namespace atod::cli {
 namespace {
 
-struct Flags {
+struct ReportFlags {
   std::vector<std::string> runs;
   bool compare = false;
   std::string out;
   std::string markdown;
 };
 
-absl::StatusOr<int> RunReport(const Flags& flags) {
+absl::StatusOr<int> RunReport(const ReportFlags& flags) {
   if (flags.runs.size() > 1 && flags.out.empty()) {
     return BadInput({"report", "--out", 0, "nothing",
                      "a file, for there are several runs"});
@@ -70,7 +70,7 @@ absl::StatusOr<int> RunReport(const Flags& flags) {
 }  // namespace
 
 void AddReportCommand(Command app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<ReportFlags>();
   Command sub = app.Add(
       "report", "one HTML page of a run, or of several: tables, curves, health",
       [=] { return RunReport(*flags); });

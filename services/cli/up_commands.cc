@@ -15,7 +15,7 @@
 namespace atod::cli {
 namespace {
 
-struct Flags {
+struct UpFlags {
   std::vector<std::string> config;
   std::vector<std::string> sets;
   bool print_config = false;
@@ -24,7 +24,7 @@ struct Flags {
   std::string fork;
 };
 
-absl::StatusOr<int> Up(const Flags& flags, bool learner_only) {
+absl::StatusOr<int> Up(const UpFlags& flags, bool learner_only) {
   ATOD_ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
                         config::LoadRunConfig(flags.config, flags.sets));
   if (flags.print_config) {
@@ -46,7 +46,7 @@ absl::StatusOr<int> Up(const Flags& flags, bool learner_only) {
 
 void Add(Command app, const std::string& name, const std::string& summary,
          bool learner_only) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<UpFlags>();
   Command sub =
       app.Add(name, summary, [=] { return Up(*flags, learner_only); });
   sub.ConfigFlags(flags->config, flags->sets);

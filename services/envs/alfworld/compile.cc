@@ -12,7 +12,6 @@
 namespace atod::envs {
 namespace {
 
-constexpr int kMaxArity = 16;
 constexpr size_t kMaxTypes = 1000;
 // A precondition with more alternatives is tested as a whole.
 constexpr size_t kMaxVariants = 64;

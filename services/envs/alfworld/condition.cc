@@ -3,9 +3,6 @@
 namespace atod::envs {
 namespace {
 
-// Predicates of more arguments are refused when a game is compiled.
-constexpr int kMaxArity = 16;
-
 bool AtomHolds(const Condition& c, const Facts& facts, const Binding& binding) {
   ObjectId args[kMaxArity];
   for (size_t i = 0; i < c.terms.size(); ++i) {

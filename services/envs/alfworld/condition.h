@@ -9,6 +9,9 @@
 namespace atod::envs {
 
 // Values of the variables of one action or goal, by slot.
+// Predicates of more arguments are refused when a game is compiled.
+inline constexpr int kMaxArity = 16;
+
 using Binding = std::vector<ObjectId>;
 
 // A slot (>= 0) or an object. Objects that the problem does not declare are

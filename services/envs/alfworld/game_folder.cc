@@ -116,9 +116,9 @@ absl::StatusOr<std::string> UnusedBecause(const std::string& record,
   return std::string();
 }
 
-class Search {
+class FolderSearch {
  public:
-  explicit Search(const std::string& root) : root_(root) {}
+  explicit FolderSearch(const std::string& root) : root_(root) {}
 
   absl::StatusOr<GameFolder> Run() {
     std::error_code error;
@@ -329,7 +329,7 @@ absl::StatusOr<FoundGame> InspectGame(const std::string& path,
 
 absl::StatusOr<GameFolder> FindGames(const std::string& data) {
   std::error_code error;
-  if (!fs::is_regular_file(data, error)) return Search(data).Run();
+  if (!fs::is_regular_file(data, error)) return FolderSearch(data).Run();
   ATOD_ASSIGN_OR_RETURN(FoundGame game,
                         InspectGame(data, fs::path(data).stem().string()));
   game.split = kFlatSplit;

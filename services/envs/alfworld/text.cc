@@ -11,7 +11,7 @@ namespace atod::envs {
 namespace {
 
 // A grammar that needs more is taken to be endless.
-constexpr int kMaxDepth = 100;
+constexpr int kMaxNesting = 100;
 constexpr int kMaxExpansions = 100'000;
 constexpr size_t kMaxBytes = 1 << 20;
 
@@ -130,7 +130,7 @@ absl::Status TextWriter::WriteRule(const std::string& symbol,
   if (it == grammar_.rules.end())
     return Bad(absl::StrCat("#", symbol, "#"),
                "a symbol that some grammar block defines");
-  if (depth_ >= kMaxDepth || ++expansions_ > kMaxExpansions)
+  if (depth_ >= kMaxNesting || ++expansions_ > kMaxExpansions)
     return Bad(absl::StrCat("endless text from #", symbol, "#"),
                "rules that come to an end");
   for (const GrammarRule& rule : it->second) {

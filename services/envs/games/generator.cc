@@ -89,7 +89,7 @@ std::string Sentence(TaskType type, const ThingClass& target,
 // ---- the walkthrough ------------------------------------------------------
 
 // Writes down a plan, remembering where the agent is and what it opened.
-class Plan {
+class WalkthroughWriter {
  public:
   void Go(const Furniture& f) {
     if (at_ == &f) return;
@@ -135,7 +135,7 @@ const Furniture& Find(const Room& room, std::string_view name) {
 std::vector<std::string> PlanWith(const Game& game, const Thing& first,
                                   const Thing* second) {
   const Room& room = *game.room;
-  Plan plan;
+  WalkthroughWriter plan;
   plan.Take(first, room.furniture[first.where]);
   if (game.type == TaskType::kLook) {
     for (const Thing& lamp : game.things)

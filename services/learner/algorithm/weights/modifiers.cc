@@ -10,15 +10,15 @@ namespace {
 constexpr double kGuard = 1e-8;
 
 // One weight and the tokens that it is the weight of.
-struct Unit {
+struct WeightedUnit {
   double* weight;
   double tokens;
   int32_t turn_index;
 };
 
-std::vector<Unit> UnitsOf(const StepBatch& b, bool per_token, int i,
-                          std::vector<double>& weight) {
-  std::vector<Unit> units;
+std::vector<WeightedUnit> UnitsOf(const StepBatch& b, bool per_token, int i,
+                                  std::vector<double>& weight) {
+  std::vector<WeightedUnit> units;
   for (int k = b.turn_begin[i]; k < b.turn_begin[i + 1]; ++k) {
     const int32_t begin = b.token_begin[k], end = b.token_begin[k + 1];
     if (!per_token && begin < end) {
@@ -31,24 +31,24 @@ std::vector<Unit> UnitsOf(const StepBatch& b, bool per_token, int i,
   return units;
 }
 
-void Keep(double fraction, std::vector<Unit>& units) {
+void Keep(double fraction, std::vector<WeightedUnit>& units) {
   std::vector<double> sorted;
-  for (const Unit& unit : units) sorted.push_back(*unit.weight);
+  for (const WeightedUnit& unit : units) sorted.push_back(*unit.weight);
   const size_t kept = static_cast<size_t>(
       std::ceil(fraction * static_cast<double>(sorted.size())));
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
-  for (Unit& unit : units)
+  for (WeightedUnit& unit : units)
     if (*unit.weight < sorted[kept - 1]) *unit.weight = 0;
 }
 
-void DivideByMean(std::vector<Unit>& units) {
+void DivideByMean(std::vector<WeightedUnit>& units) {
   double sum = 0, tokens = 0;
-  for (const Unit& unit : units) {
+  for (const WeightedUnit& unit : units) {
     sum += unit.tokens * *unit.weight;
     tokens += unit.tokens;
   }
   const double mean = sum / tokens + kGuard;
-  for (Unit& unit : units) *unit.weight /= mean;
+  for (WeightedUnit& unit : units) *unit.weight /= mean;
 }
 
 }  // namespace
@@ -60,19 +60,20 @@ void ModifyWeights(const StepBatch& batch, const WeightModifiers& m,
     return;
   }
   for (int i = 0; i < batch.num_trajectories(); ++i) {
-    std::vector<Unit> units = UnitsOf(batch, per_token, i, weight);
+    std::vector<WeightedUnit> units = UnitsOf(batch, per_token, i, weight);
     if (units.empty()) continue;
     if (m.kept_fraction < 1) Keep(m.kept_fraction, units);
     if (m.floor > 0)
-      for (Unit& u : units) *u.weight = (1 - m.floor) * *u.weight + m.floor;
+      for (WeightedUnit& u : units)
+        *u.weight = (1 - m.floor) * *u.weight + m.floor;
     if (m.mean_preserving) {
       DivideByMean(units);
-      for (Unit& u : units) *u.weight = std::clamp(*u.weight, 0.5, 2.0);
+      for (WeightedUnit& u : units) *u.weight = std::clamp(*u.weight, 0.5, 2.0);
       DivideByMean(units);
     }
     if (m.curriculum_steps > 0) {
       const double depth = 1.5 + static_cast<double>(step) / m.curriculum_steps;
-      for (Unit& u : units) {
+      for (WeightedUnit& u : units) {
         const double x = (depth - u.turn_index) / m.curriculum_softness;
         *u.weight *= std::clamp(1 / (1 + std::exp(-x)), 0.05, 1.0);
       }
