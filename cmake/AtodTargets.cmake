@@ -21,6 +21,10 @@ if(ATOD_MOLD)
 endif()
 
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-ffp-contract=off>")
+if(CMAKE_UNITY_BUILD)
+  # A file compiled within another is still the only one that sees its types.
+  add_compile_options($<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+endif()
 if(ATOD_SANITIZE)
   add_compile_options(-fsanitize=${ATOD_SANITIZE} -fno-omit-frame-pointer
                       -fno-sanitize-recover=all)

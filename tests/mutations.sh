@@ -10,7 +10,7 @@ work=${1:-$(mktemp -d)}
 mkdir -p "$work/tree"
 tar -c --exclude=./build --exclude=./.git --exclude=./runs --exclude=./data . | tar -x -C "$work/tree"
 cd "$work/tree"
-cmake --preset release >"$work/configure.log" 2>&1 || { cat "$work/configure.log"; exit 2; }
+cmake --preset release -DCMAKE_UNITY_BUILD=OFF >"$work/configure.log" 2>&1 || { cat "$work/configure.log"; exit 2; }
 
 kernels=common/device/kernels.h
 cpu=common/device/cpu_device.cc
