@@ -89,7 +89,7 @@ std::string Expected(const KeyInfo& key) {
                         : "an integer";
   if (key.min.has_value() && key.max.has_value()) {
     absl::StrAppend(&out, " from ", RangeEnd(*key.min), " to ",
-                    Number(*key.max));
+                    RangeEnd(*key.max));
   } else if (key.min.has_value()) {
     absl::StrAppend(&out, " of at least ", RangeEnd(*key.min));
   } else if (key.max.has_value()) {
