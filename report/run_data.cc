@@ -37,11 +37,11 @@ using learner::StoredTurn;
 using nlohmann::json;
 
 // Values of the wrong type count as absent: a report shows what it can.
-double Number(const json& object, const char* key, double otherwise = 0) {
+double NumberAt(const json& object, const char* key, double otherwise = 0) {
   const auto it = object.find(key);
   return it != object.end() && it->is_number() ? it->get<double>() : otherwise;
 }
-std::string Text(const json& object, const char* key) {
+std::string TextAt(const json& object, const char* key) {
   const auto it = object.find(key);
   return it != object.end() && it->is_string() ? it->get<std::string>() : "";
 }
@@ -125,12 +125,12 @@ absl::StatusOr<Games> ReadGames(const std::string& path) {
   size_t place = 0;
   for (const json& line : lines) {
     Game game;
-    game.panel = Text(line, "panel");
-    game.task = Text(line, line.contains("task") ? "task" : "task_id");
-    game.category = Text(line, "category");
+    game.panel = TextAt(line, "panel");
+    game.task = TextAt(line, line.contains("task") ? "task" : "task_id");
+    game.category = TextAt(line, "category");
     game.place = place++;
     if (line.contains("error")) {
-      game.error = Text(line, "error");
+      game.error = TextAt(line, "error");
       games.left_out.push_back(std::move(game));
       continue;
     }
@@ -143,7 +143,7 @@ absl::StatusOr<Games> ReadGames(const std::string& path) {
                        .expected = "true or false of one game"});
     }
     game.success = success->get<bool>();
-    game.turns = Number(line, line.contains("turns") ? "turns" : "length");
+    game.turns = NumberAt(line, line.contains("turns") ? "turns" : "length");
     games.played.push_back(std::move(game));
   }
   return games;
@@ -178,15 +178,15 @@ absl::Status ReadDiagnoses(const RunFolder& folder, RunData& run) {
       if (!line.contains("turn")) {
         file.description = absl::StrFormat(
             "%s: %g games of %s at T = %g, success %.1f %%, %.1f turns",
-            Text(line, "model"), Number(line, "games"), Text(line, "split"),
-            Number(line, "temperature"), 100 * Number(line, "success_rate"),
-            Number(line, "length"));
+            TextAt(line, "model"), NumberAt(line, "games"),
+            TextAt(line, "split"), NumberAt(line, "temperature"),
+            100 * NumberAt(line, "success_rate"), NumberAt(line, "length"));
         continue;
       }
-      file.turns.push_back({Number(line, "turn"), Number(line, "samples"),
-                            Number(line, "d"), Number(line, "d_stderr"),
-                            Number(line, "h"), Number(line, "h_stderr"),
-                            Number(line, "w"), Number(line, "w_stderr")});
+      file.turns.push_back({NumberAt(line, "turn"), NumberAt(line, "samples"),
+                            NumberAt(line, "d"), NumberAt(line, "d_stderr"),
+                            NumberAt(line, "h"), NumberAt(line, "h_stderr"),
+                            NumberAt(line, "w"), NumberAt(line, "w_stderr")});
     }
     run.diagnoses.push_back(std::move(file));
   }
@@ -203,8 +203,8 @@ absl::Status ReadPreparation(const RunFolder& folder, RunData& run) {
   if (fs::exists(seconds)) {
     ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(seconds));
     ATOD_ASSIGN_OR_RETURN(const json object, ParseJson(text, seconds));
-    run.cores = Number(object, "cores");
-    run.prepare_seconds = Number(object, "prepare");
+    run.cores = NumberAt(object, "cores");
+    run.prepare_seconds = NumberAt(object, "prepare");
   }
   const std::string games = folder.games();
   if (!fs::exists(games)) return absl::OkStatus();

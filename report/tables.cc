@@ -27,7 +27,7 @@ std::string Percent(double x) { return absl::StrFormat("%.1f", 100 * x); }
 std::string Interval(const Estimate& e) {
   return absl::StrFormat("[%.1f, %.1f]", 100 * e.low, 100 * e.high);
 }
-std::string Points(const Estimate& e) {
+std::string SignedPoints(const Estimate& e) {
   return absl::StrFormat("%+.1f", 100 * e.value);
 }
 std::string SignedInterval(const Estimate& e) {
@@ -347,7 +347,7 @@ Table PairedTable(const Material& m) {
                                               GamesOf(m, right, which));
           const bool apart = equal && (e.low > 0 || e.high < 0);
           row.cells.push_back(Number(
-              absl::StrCat(Points(e), apart ? " *" : ""),
+              absl::StrCat(SignedPoints(e), apart ? " *" : ""),
               absl::StrCat(SignedInterval(e), equal ? "" : " unequal steps")));
         }
       }
@@ -393,7 +393,7 @@ Table HeldOutTable(const RunData& run) {
         row.cells.push_back(None());
       } else {
         const Estimate gap = PairedDifference({Wins(games)}, {Wins(*teacher)});
-        row.cells.push_back(Number(Points(gap), SignedInterval(gap)));
+        row.cells.push_back(Number(SignedPoints(gap), SignedInterval(gap)));
       }
     }
     table.rows.push_back(std::move(row));
