@@ -563,7 +563,13 @@ TEST(Report, ADamagedSpoolIsNamedAndTheRestIsShown) {
   EXPECT_EQ(folder.Read().trajectories.size(), 3u);
   std::fstream(file(1), std::ios::in | std::ios::out).write("x", 1);
   EXPECT_THAT(folder.Read().damage[1], HasSubstr("found a damaged header"));
-  EXPECT_THAT(LeftOut(folder.Read()), testing::SizeIs(2));
+  // A damaged payload takes nothing else with it.
+  std::fstream(file(2), std::ios::in | std::ios::out).seekp(20).write("x", 1);
+  EXPECT_THAT(folder.Read().damage[2],
+              AllOf(HasSubstr(file(2) + ": frame at byte 0: found a wrong"),
+                    testing::EndsWith(": left out")));
+  EXPECT_EQ(folder.Read().trajectories.size(), 1u);
+  EXPECT_THAT(LeftOut(folder.Read()), testing::SizeIs(3));
 }
 
 TEST(Report, OneRunsPageHasHeldOutGamesTimesAndTheGames) {

@@ -177,25 +177,38 @@ absl::Status TrajectoryStore::Sync() {
 
 // --- Reading.
 
-absl::StatusOr<uint64_t> ReadFrames(
-    std::string_view bytes, const std::string& name,
-    const std::function<void(v1::Trajectory)>& each) {
-  size_t at = 0;
+namespace {
+
+// The header of the frame at `at`; nothing when it is damaged.
+std::optional<FrameHeader> HeaderAt(std::string_view bytes, size_t at) {
+  FrameHeader header;
+  std::memcpy(&header, bytes.data() + at, sizeof(header));
+  if (header.magic != kMagic || header.header_crc != HeaderCrc(header))
+    return std::nullopt;
+  return header;
+}
+
+// ReadFrames from byte `at` on, which ends up at the end of the last whole
+// frame or at the damaged one.
+absl::Status ReadFramesFrom(std::string_view bytes, const std::string& name,
+                            const std::function<void(v1::Trajectory)>& each,
+                            size_t& at) {
   while (bytes.size() - at >= sizeof(FrameHeader)) {
     const auto corrupt = [&](const char* what) {
       return absl::DataLossError(absl::StrCat(name, ": frame at byte ", at,
                                               ": found ", what,
                                               ", expected what was written"));
     };
-    FrameHeader header;
-    std::memcpy(&header, bytes.data() + at, sizeof(header));
-    if (header.magic != kMagic || header.header_crc != HeaderCrc(header)) {
+    const std::optional<FrameHeader> found = HeaderAt(bytes, at);
+    if (!found.has_value()) {
       // Blocks of a write that never reached the disk may read as zeros.
-      if (bytes.find_first_not_of('\0', at) == bytes.npos) return at;
+      if (bytes.find_first_not_of('\0', at) == bytes.npos)
+        return absl::OkStatus();
       return corrupt("a damaged header");
     }
+    const FrameHeader& header = *found;
     const std::string_view rest = bytes.substr(at + sizeof(header));
-    if (rest.size() < header.length) return at;
+    if (rest.size() < header.length) return absl::OkStatus();
     v1::Trajectory trajectory;
     if (Crc(rest.data(), header.length) != header.payload_crc)
       return corrupt("a wrong checksum");
@@ -207,6 +220,16 @@ absl::StatusOr<uint64_t> ReadFrames(
     each(std::move(trajectory));
     at += sizeof(header) + header.length;
   }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> ReadFrames(
+    std::string_view bytes, const std::string& name,
+    const std::function<void(v1::Trajectory)>& each) {
+  size_t at = 0;
+  ATOD_RETURN_IF_ERROR(ReadFramesFrom(bytes, name, each, at));
   return at;
 }
 
@@ -220,13 +243,22 @@ std::string SalvageTrajectories(
     const std::string& path, const std::function<void(v1::Trajectory)>& each) {
   const absl::StatusOr<std::string> bytes = ReadFile(path);
   if (!bytes.ok()) return std::string(bytes.status().message());
-  const absl::StatusOr<uint64_t> end = ReadFrames(*bytes, path, each);
-  if (!end.ok())
-    return absl::StrCat(end.status().message(),
-                        "; the trajectories from there on are left out");
-  if (*end == bytes->size()) return "";
-  return absl::StrCat(path, ": frame at byte ", *end, ": found ",
-                      bytes->size() - *end,
+  std::string damage;
+  size_t at = 0;
+  for (absl::Status read;
+       !(read = ReadFramesFrom(*bytes, path, each, at)).ok();) {
+    absl::StrAppend(&damage, damage.empty() ? "" : "; ", read.message());
+    const std::optional<FrameHeader> header = HeaderAt(*bytes, at);
+    // Where the next frame begins is known from a whole header alone.
+    if (!header.has_value())
+      return absl::StrCat(damage,
+                          ": left out with all that follows in the file");
+    absl::StrAppend(&damage, ": left out");
+    at += sizeof(*header) + header->length;
+  }
+  if (at == bytes->size()) return damage;
+  return absl::StrCat(damage, damage.empty() ? "" : "; ", path,
+                      ": frame at byte ", at, ": found ", bytes->size() - at,
                       " bytes that are no whole frame, left out: a write under "
                       "way, or a file that was cut short");
 }
