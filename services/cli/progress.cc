@@ -58,6 +58,10 @@ std::string StepLine(const RecordedStep& step, uint32_t steps) {
     absl::StrAppendFormat(&out, "  %s %.*f%s", label, digits,
                           it->second * scale, unit);
   };
+  const auto left_out = [&](const char* tag) {
+    const auto it = step.scalars.find(tag);
+    return it != step.scalars.end() && it->second > 0;
+  };
   add("episode/reward", "reward", 2);
   add("episode/success_rate", "success", 1, 100, "%");
   add("hybrid/kl_coef", "kl_coef", 3);
@@ -65,6 +69,10 @@ std::string StepLine(const RecordedStep& step, uint32_t steps) {
   add("throughput/tokens_per_second", "tokens/s", 0);
   add("timing/step_seconds", "took", 1, 1, "s");
   add("val/success_rate", "| eval success", 1, 100, "%");
+  // What the numbers before leave out.
+  if (left_out("val/dropped")) add("val/dropped", "without", 0, 1, " games");
+  if (left_out("episode/dropped"))
+    add("episode/dropped", "| left out", 0, 1, " episodes");
   return out;
 }
 

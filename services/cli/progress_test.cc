@@ -89,6 +89,20 @@ TEST(StepLine, ShowsWhatTheStepHas) {
             "step    3/10  kl_coef 0.500");
 }
 
+TEST(StepLine, SaysWhatIsLeftOutOfItsNumbers) {
+  EXPECT_EQ(StepLine({3,
+                      0,
+                      {{"episode/reward", 0.5},
+                       {"episode/dropped", 2},
+                       {"val/success_rate", 0.5},
+                       {"val/dropped", 1}}},
+                     10),
+            "step    3/10  reward 0.50  | eval success 50.0%  without 1 games  "
+            "| left out 2 episodes");
+  EXPECT_EQ(StepLine({3, 0, {{"episode/dropped", 0}, {"val/dropped", 0}}}, 10),
+            "step    3/10");
+}
+
 TEST(TimeLeft, IsProportionalToWhatIsLeft) {
   EXPECT_EQ(TimeLeft(absl::Seconds(10), 0, 5), std::nullopt);
   EXPECT_EQ(TimeLeft(absl::Seconds(10), 1, 5), absl::Seconds(40));
