@@ -135,7 +135,8 @@ inline constexpr size_t kMaxColumns = 60;
 absl::StatusOr<RunData> ReadRun(const std::string& dir);
 
 // Dotted keys of YAML with their values as text; INVALID_ARGUMENT names `path`
-// and the line of what is no YAML.
+// and the line of what is no YAML. Not config::LoadRunConfig, which takes the
+// keys of today alone: a report is also of runs that older programs made.
 absl::StatusOr<std::map<std::string, std::string>> FlattenConfig(
     const std::string& yaml, const std::string& path);
 
