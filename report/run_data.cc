@@ -321,9 +321,9 @@ void SelectTrajectories(const std::string& path,
     spread[won] = d;
     best[won] = Show(t, *computed->second, tokenizer);
   };
-  if (const std::string damage = learner::SalvageTrajectories(path, weigh);
-      !damage.empty())
-    run.damage.push_back(damage);
+  if (const absl::Status read = learner::SalvageTrajectories(path, weigh);
+      !read.ok())
+    run.damage.emplace_back(read.message());
   for (auto& shown : best)
     if (shown.has_value()) run.trajectories.push_back(*std::move(shown));
 }

@@ -1,5 +1,6 @@
 #include "services/cli/run_commands.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -166,11 +167,21 @@ absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
   const v1::Purpose purpose = eval ? v1::EVAL : v1::TRAIN;
   ATOD_ASSIGN_OR_RETURN(const std::vector<uint32_t> steps,
                         learner::StoredSteps(dir, purpose));
-  bool whole = true;
+  if (step >= 0 && !std::binary_search(steps.begin(), steps.end(), step)) {
+    return BadInput(
+        {.file = dir,
+         .field = "--step",
+         .found = absl::StrCat(step),
+         .expected = steps.empty()
+                         ? "a run that has stored one"
+                         : absl::StrCat("a stored one, of ", steps.front(),
+                                        " to ", steps.back())});
+  }
+  std::string damage;
   for (const uint32_t s : steps) {
     if (step >= 0 && s != step) continue;
     std::map<WorkId, std::string> lines;  // canonical order
-    const std::string damage = learner::SalvageTrajectories(
+    const absl::Status read = learner::SalvageTrajectories(
         learner::TrajectoryFile(dir, purpose, s), [&](v1::Trajectory t) {
           lines[learner::IdOf(t)] = absl::StrFormat(
               "%s %s %s reward %g %s, %d turns, %s, attempt %d, %s",
@@ -180,13 +191,15 @@ absl::StatusOr<int> ListTrajectories(const std::string& run_dir, int64_t step,
               t.worker());
         });
     for (const auto& [id, line] : lines) absl::PrintF("%s\n", OneLine(line));
-    if (damage.empty()) continue;
-    whole = false;
-    LogWarning(damage);
+    if (absl::IsUnavailable(read)) {
+      LogWarning(std::string(read.message()));
+    } else if (!read.ok()) {
+      absl::StrAppend(&damage, read.message(), "; ");
+    }
   }
-  if (whole) return 0;
-  LogWarning("`atod check-ledger` names the trajectories that are missing");
-  return 1;
+  if (damage.empty()) return 0;
+  return absl::DataLossError(absl::StrCat(
+      damage, "`atod check-ledger` names the trajectories that are missing"));
 }
 
 // What the learner computed of one trajectory, if it trained.

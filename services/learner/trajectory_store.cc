@@ -239,28 +239,33 @@ absl::Status ReadTrajectories(const std::string& path,
   return ReadFrames(bytes, path, each).status();
 }
 
-std::string SalvageTrajectories(
+absl::Status SalvageTrajectories(
     const std::string& path, const std::function<void(v1::Trajectory)>& each) {
-  const absl::StatusOr<std::string> bytes = ReadFile(path);
-  if (!bytes.ok()) return std::string(bytes.status().message());
+  ATOD_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
   std::string damage;
   size_t at = 0;
   for (absl::Status read;
-       !(read = ReadFramesFrom(*bytes, path, each, at)).ok();) {
-    absl::StrAppend(&damage, damage.empty() ? "" : "; ", read.message());
-    const std::optional<FrameHeader> header = HeaderAt(*bytes, at);
+       !(read = ReadFramesFrom(bytes, path, each, at)).ok();) {
+    absl::StrAppend(&damage, damage.empty() ? "" : "; ", read.message(),
+                    ": left out");
+    const std::optional<FrameHeader> header = HeaderAt(bytes, at);
     // Where the next frame begins is known from a whole header alone.
     if (!header.has_value())
-      return absl::StrCat(damage,
-                          ": left out with all that follows in the file");
-    absl::StrAppend(&damage, ": left out");
+      return absl::DataLossError(
+          absl::StrCat(damage, " with all that follows in the file"));
     at += sizeof(*header) + header->length;
   }
-  if (at == bytes->size()) return damage;
-  return absl::StrCat(damage, damage.empty() ? "" : "; ", path,
-                      ": frame at byte ", at, ": found ", bytes->size() - at,
-                      " bytes that are no whole frame, left out: a write under "
-                      "way, or a file that was cut short");
+  const std::string tail =
+      at == bytes.size()
+          ? ""
+          : absl::StrCat(path, ": frame at byte ", at, ": found ",
+                         bytes.size() - at,
+                         " bytes that are no whole frame: left out (a write "
+                         "under way, or a file that was cut short)");
+  if (!damage.empty())
+    return absl::DataLossError(
+        absl::StrCat(damage, tail.empty() ? "" : "; ", tail));
+  return tail.empty() ? absl::OkStatus() : absl::UnavailableError(tail);
 }
 
 absl::StatusOr<v1::Trajectory> FindTrajectory(const RunFolder& run,

@@ -61,9 +61,10 @@ absl::StatusOr<uint64_t> ReadFrames(
 absl::Status ReadTrajectories(const std::string& path,
                               const std::function<void(v1::Trajectory)>& each);
 
-// The same as far as the file is whole, for those who show what there is:
-// returns a sentence about what is left out, torn tail or damage, or nothing.
-std::string SalvageTrajectories(
+// The same of all that is whole, for those who show what there is. The error
+// says what is left out: UNAVAILABLE when it is a torn tail alone, which a write
+// under way looks like, too.
+absl::Status SalvageTrajectories(
     const std::string& path, const std::function<void(v1::Trajectory)>& each);
 
 // The trajectory of `id` that a run accepted; an error names the file looked

@@ -239,6 +239,7 @@ refused 'train-000001.spool: frame at byte 0' "$atod" trajectories show run 1/0/
 printf 'ADSP' >run/spool/train-000001.spool  # cut off while it was written
 [[ -z $("$atod" trajectories list run) ]]
 refused 'found 1/0/0, expected an id' "$atod" trajectories show run 1/0/0
+refused 'run/spool: --step: found 7' "$atod" trajectories list run --step 7
 
 refused '--temperature: found nan' "$atod" score --model model \
   --input spans.jsonl --temperature nan
