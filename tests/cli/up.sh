@@ -103,6 +103,8 @@ shown 1 'steps up to 3 are recorded'
 shown 2 '^step +[23]/3'
 ok "a resumed run shows the steps that it does again"
 
+# Silent, so that the logs stay as they are once the run is ready.
+service rollout <<<"$wait_for_term"
 service learner <<<'touch $run/ready; '"$wait_for_term"
 for checkpoint in no yes; do
   [[ $checkpoint == no ]] || { mkdir -p runs/stop/checkpoints/step-000001
