@@ -11,6 +11,7 @@
 #include "services/cli/command.h"
 #include "services/cli/plan.h"
 #include "services/cli/preflight.h"
+#include "services/learner/run_start.h"
 
 namespace atod::cli {
 namespace {
@@ -36,7 +37,12 @@ absl::StatusOr<int> Up(const UpFlags& flags, bool learner_only) {
   ATOD_RETURN_IF_ERROR(CheckInputs(loaded));
   ATOD_RETURN_IF_ERROR(CheckPorts(loaded, learner_only));
   ATOD_RETURN_IF_ERROR(OpenInputs(loaded, flags.dry_run));
-  if (flags.dry_run) return 0;
+  if (flags.dry_run) {
+    // The learner itself begins with this.
+    ATOD_RETURN_IF_ERROR(
+        learner::CheckStart(loaded.config, flags.resume, flags.fork));
+    return 0;
+  }
   return RunBox(loaded.config, {.files = flags.config,
                                 .sets = flags.sets,
                                 .resume = flags.resume,

@@ -162,6 +162,24 @@ dry '(File name too long)' "runs_dir=$(printf 'x%.0s' {1..300})"
 refused 'eval.panel_size: found 9' "$atod" up --config run.yaml --set eval.panel_size=9
 refused 'model.max_context: found 40' "$atod" up --config run.yaml --set model.max_context=40
 [[ ! -e runs ]]
+# Where a run would go on.
+start() { refused "$1" "$atod" up --config run.yaml --dry-run "${@:2}"; }
+start 'nowhere: --resume: found nothing' --resume nowhere
+start 'games: --resume: found an incomplete checkpoint' --resume games
+start "--fork: found 'other', expected RUN@STEP" --fork other
+start 'runs/other/checkpoints: --fork: found no checkpoint of step 3, expected a run that has checkpoints' --fork other@3
+mkdir -p runs/run/checkpoints/step-3 runs/used runs/half
+echo '{"step": 1}' >runs/used/metrics.jsonl
+echo '{"run": "runs/other", "step": 3}' >runs/half/fork.json
+echo '{"files": []}' >runs/run/checkpoints/step-3/MANIFEST.json
+start 'step-3/MANIFEST.json: files: found []' --resume
+start 'step-3/MANIFEST.json: files: found []' --fork run@3 --set name=new
+start 'run/checkpoints: --fork: found no checkpoint of step 4, expected one of 3' --fork run@4 --set name=new
+start 'runs/run: name: found a run (checkpoints), expected a new name'
+start 'runs/used: name: found a run (metrics.jsonl), expected a new name' --set name=used
+start 'runs/used/checkpoints: checkpoint: found none, and no ledger.db, but recorded steps' --set name=used --resume
+start 'runs/half: checkpoint: found none, expected the copy of runs/other@3' --set name=half --resume
+rm -r runs
 # Addresses.
 dry 'rpc.learner: found ""' rpc.learner=
 dry 'rpc.learner: found " "' 'rpc.learner= '
