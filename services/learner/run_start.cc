@@ -43,8 +43,9 @@ absl::Status CheckNothingLost(const RunFolder& run, const ForkOrigin& origin) {
     return BadInput({.file = run.checkpoints(),
                      .field = "checkpoint",
                      .found = found,
-                     .expected = "it back in its place, or another name to "
-                                 "start from the beginning"});
+                     .expected = "it back in its place, --resume with another "
+                                 "folder of it, or another name to start from "
+                                 "the beginning"});
   }
   if (work) {
     LogWarning(absl::StrCat(run.dir(),
