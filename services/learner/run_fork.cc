@@ -2,10 +2,13 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/problem.h"
@@ -42,7 +45,16 @@ absl::StatusOr<ForkOrigin> ParseFork(const std::string& from,
 absl::StatusOr<FoundCheckpoint> OpenFork(const ForkOrigin& from) {
   FoundCheckpoint found;
   ATOD_ASSIGN_OR_RETURN(found.dir, CheckpointOfStep(from.run, from.step));
-  ATOD_ASSIGN_OR_RETURN(found.state, LoadCheckpoint(found.dir));
+  absl::StatusOr<RunCheckpoint> state = LoadCheckpoint(found.dir);
+  if (!state.ok()) {
+    std::vector<uint32_t> others;
+    for (const auto& [step, name] : Checkpoints(from.run))
+      if (step != from.step) others.push_back(step);
+    return absl::InvalidArgumentError(
+        absl::StrCat(state.status().message(), "; its other checkpoints: ",
+                     others.empty() ? "none" : absl::StrJoin(others, ", ")));
+  }
+  found.state = *std::move(state);
   return found;
 }
 

@@ -165,7 +165,8 @@ TEST_F(RunStartTest, ARefusedForkLeavesNothing) {
   Write(checkpoints + "/step-4/optimizer.safetensors", "damaged");
   for (const bool dry_run : {true, false})
     EXPECT_THAT(Refusal("fork", {.fork = "parent@4", .dry_run = dry_run}),
-                HasSubstr("step-4/optimizer.safetensors"));
+                AllOf(HasSubstr("step-4/optimizer.safetensors"),
+                      HasSubstr("; its other checkpoints: 2")));
   EXPECT_FALSE(fs::exists(Dir("fork")));
   // The best one is copied, too.
   Write(checkpoints + "/step-4/optimizer.safetensors", "optimizer.safetensors");
