@@ -74,6 +74,23 @@ std::map<std::string, double> EpisodeMetrics(
   return out;
 }
 
+std::map<std::string, double> StalenessMetrics(
+    const std::vector<v1::Trajectory>& trajectories, uint64_t now) {
+  double sum = 0, count = 0;
+  for (const v1::Trajectory& t : trajectories)
+    for (const v1::Sequence& s : t.sequences())
+      for (const v1::Span& span : s.spans())
+        for (const v1::VersionRun& run : span.versions()) {
+          sum += (static_cast<double>(now) -
+                  static_cast<double>(run.version().number())) *
+                 run.count();
+          count += run.count();
+        }
+  std::map<std::string, double> out;
+  if (count > 0) out["rollout/staleness"] = sum / count;
+  return out;
+}
+
 std::map<std::string, double> DroppedMetrics(
     const std::vector<DroppedSample>& dropped, const std::string& prefix) {
   std::map<std::string, double> by_kind;

@@ -15,6 +15,10 @@ namespace atod::learner {
 std::map<std::string, double> EpisodeMetrics(
     const std::vector<v1::Trajectory>& trajectories);
 
+// rollout/staleness: mean versions between sampling and `now`, over tokens.
+std::map<std::string, double> StalenessMetrics(
+    const std::vector<v1::Trajectory>& trajectories, uint64_t now);
+
 // PREFIX/errors, PREFIX/dropped and, of training (prefix "episode"), the errors
 // by kind: what no other number of these episodes is over.
 std::map<std::string, double> DroppedMetrics(

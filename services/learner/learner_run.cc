@@ -29,22 +29,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Mean versions between sampling and now.
-void PutStaleness(const std::vector<v1::Trajectory>& trajectories, uint64_t now,
-                  std::map<std::string, double>& out) {
-  double sum = 0, count = 0;
-  for (const v1::Trajectory& t : trajectories)
-    for (const v1::Sequence& s : t.sequences())
-      for (const v1::Span& span : s.spans())
-        for (const v1::VersionRun& run : span.versions()) {
-          sum += (static_cast<double>(now) -
-                  static_cast<double>(run.version().number())) *
-                 run.count();
-          count += run.count();
-        }
-  if (count > 0) out["rollout/staleness"] = sum / count;
-}
-
 double PeakMemoryBytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -195,36 +179,18 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   ATOD_ASSIGN_OR_RETURN(const TrainedStep trained,
                         parts_.trainer->TrainStep(settings, data));
   KillPoint(KillLabel::kUpdateDone);
-  std::vector<std::vector<WorkId>> updates;
-  for (const std::vector<int32_t>& update : trained.updates) {
-    std::vector<WorkId>& ids = updates.emplace_back();
-    for (const int32_t row : update) {
-      ATOD_ASSIGN_OR_RETURN(const WorkId id,
-                            ParseId(data.batch.trajectory_id[row]));
-      ids.push_back(id);
-    }
-  }
-  ATOD_RETURN_IF_ERROR(parts_.ledger->Consume(step, updates));
-  KillPoint(KillLabel::kStepConsumed);
-  ATOD_RETURN_IF_ERROR(
-      WriteAdvantages(AdvantageFile(parts_.folder->spool(), step), data.batch,
-                      trained.advantages, trained.updates));
+  ATOD_RETURN_IF_ERROR(Consume(step, data, trained));
 
   Scalars scalars = trained.metrics;
-  if (const auto skipped = scalars.find("actor/skipped_updates");
-      skipped != scalars.end()) {
-    if (skipped->second > 0) {
-      spdlog::error(
-          "step {}: {} updates skipped, their gradient was not "
-          "finite",
-          step, skipped->second);
-    }
-    ATOD_RETURN_IF_ERROR(
-        skip_watch_.Add(step, skipped->second, trained.updates.size()));
+  const double skipped = scalars.at("actor/skipped_updates");
+  if (skipped > 0) {
+    spdlog::error("step {}: {} updates skipped, their gradient was not finite",
+                  step, skipped);
   }
+  ATOD_RETURN_IF_ERROR(skip_watch_.Add(step, skipped, trained.updates.size()));
   scalars.merge(EpisodeMetrics(trajectories));
   scalars.merge(DroppedMetrics(played.dropped, "episode"));
-  PutStaleness(trajectories, checkpoint_.version, scalars);
+  scalars.merge(StalenessMetrics(trajectories, checkpoint_.version));
   dead_signals_.Observe(scalars);
 
   checkpoint_.step = step;
@@ -248,6 +214,23 @@ absl::StatusOr<LearnerRun::Scalars> LearnerRun::TrainStep(uint32_t step) {
   }
   scalars["memory/peak_bytes"] = PeakMemoryBytes();
   return scalars;
+}
+
+absl::Status LearnerRun::Consume(uint32_t step, const StepData& data,
+                                 const TrainedStep& trained) {
+  std::vector<std::vector<WorkId>> updates;
+  for (const std::vector<int32_t>& update : trained.updates) {
+    std::vector<WorkId>& ids = updates.emplace_back();
+    for (const int32_t row : update) {
+      ATOD_ASSIGN_OR_RETURN(const WorkId id,
+                            ParseId(data.batch.trajectory_id[row]));
+      ids.push_back(id);
+    }
+  }
+  ATOD_RETURN_IF_ERROR(parts_.ledger->Consume(step, updates));
+  KillPoint(KillLabel::kStepConsumed);
+  return WriteAdvantages(AdvantageFile(parts_.folder->spool(), step),
+                         data.batch, trained.advantages, trained.updates);
 }
 
 bool LearnerRun::EvaluationDue(uint32_t step) const {

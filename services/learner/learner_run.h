@@ -73,6 +73,9 @@ class LearnerRun {
   // The weights of `checkpoint_.version` go out.
   absl::Status Publish();
   absl::StatusOr<Scalars> TrainStep(uint32_t step);
+  // What entered the step's updates, in the ledger and beside the payloads.
+  absl::Status Consume(uint32_t step, const StepData& data,
+                       const TrainedStep& trained);
   // Adds val/* and remembers the best. False when the run was told to stop.
   absl::StatusOr<bool> Evaluate(uint32_t step, Scalars& scalars, bool* best);
   // Evaluates when due, records, checkpoints when due.
