@@ -36,7 +36,7 @@ mutations=(
   "statistics over turn rows|services/learner/recipe_of.cc|{80, 3, 0.01, \"episode\", \"where_varies\", \"trajectory\"|{80, 3, 0.01, \"episode\", \"where_varies\", \"turn\"|algorithm_test"
   "statistics after padding|$pieces/advantages.cc|$index_groups|GroupIndex groups = IndexGroups(batch.group); while (groups.num_groups() > 0 && groups.member.size() % 16 > 0) { groups.member.push_back(groups.member.back()); ++groups.begin.back(); }|algorithm_test"
   "groups by adjacency|$pieces/groups.cc|return group[a] < group[b];|return a < b;|algorithm_test"
-  "schedule one step late|$pieces/advantages.cc|recipe.kl.At(step)|recipe.kl.At(step - 1)|algorithm_test"
+  "schedule one step late|$pieces/recipe.h|{s, kl.At(s)|{s, kl.At(s - 1)|algorithm_test"
   "order of arrival kept|services/learner/step_builder.cc|return IdOf(*a) < IdOf(*b);|return a < b;|step_builder_test"
   "gradient parts by threads|common/model/packed_score.cc|constexpr int64_t kParts = 8;|#define kParts int64_t{at::get_num_threads()}|self_test_test"
   "penalty in flat groups|$pieces/reward_transform.cc|PenaltyOrder::kWhereVaries && !flat|PenaltyOrder::kWhereVaries && (flat + 1)|algorithm_test"
