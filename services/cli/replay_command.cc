@@ -168,6 +168,29 @@ absl::StatusOr<std::vector<WorkId>> Chosen(const RunFolder& run,
   return ids;
 }
 
+// A stored trajectory, and the root hash of the weights that it is played with;
+// empty when there is nothing to play.
+struct Item {
+  WorkId id;
+  v1::Trajectory trajectory;
+  std::string root_hash;
+};
+
+absl::StatusOr<Item> Find(const RunFolder& run, const WorkId& id) {
+  Item item;
+  item.id = id;
+  ATOD_ASSIGN_OR_RETURN(item.trajectory, learner::FindTrajectory(run, id));
+  item.root_hash = WeightsOf(item.trajectory);
+  if (!item.root_hash.empty() || item.trajectory.turns().empty()) return item;
+  // An error is stored without its tokens; a step is of one version.
+  ATOD_RETURN_IF_ERROR(learner::ReadTrajectories(
+      learner::TrajectoryFile(run.spool(), id.purpose, id.step),
+      [&](const v1::Trajectory& other) {
+        if (item.root_hash.empty()) item.root_hash = WeightsOf(other);
+      }));
+  return item;
+}
+
 // How an episode that ended in an error compares with itself played again,
 // after turns without a difference.
 std::string ErrorText(const v1::Trajectory& stored,
@@ -197,16 +220,14 @@ absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
                      .found = "none",
                      .expected = "ids that `atod trajectories list` shows, or "
                                  "--random N of a run that has some"});
-  std::vector<std::pair<WorkId, v1::Trajectory>> stored;
+  std::vector<Item> stored;
   for (const WorkId& id : ids) {
-    ATOD_ASSIGN_OR_RETURN(v1::Trajectory t, learner::FindTrajectory(run, id));
-    stored.emplace_back(id, std::move(t));
+    ATOD_ASSIGN_OR_RETURN(stored.emplace_back(), Find(run, id));
   }
   // One change of weights a version.
-  std::stable_sort(stored.begin(), stored.end(),
-                   [](const auto& a, const auto& b) {
-                     return WeightsOf(a.second) < WeightsOf(b.second);
-                   });
+  std::stable_sort(
+      stored.begin(), stored.end(),
+      [](const Item& a, const Item& b) { return a.root_hash < b.root_hash; });
 
   model::SetComputeThreads(config.threads().rollout());
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
@@ -232,12 +253,11 @@ absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
                              static_cast<uint32_t>(engine->max_context()));
   std::string installed;
   size_t identical = 0, errors = 0;
-  for (const auto& [id, trajectory] : stored) {
-    const std::string root_hash = WeightsOf(trajectory);
-    const v1::EpisodeError& error = trajectory.outcome().error();
+  for (const auto& [id, trajectory, root_hash] : stored) {
     if (trajectory.outcome().has_error() && root_hash.empty()) {
       ++errors;
-      absl::PrintF("%s: ended in an error before its first turn: %s: %s\n",
+      const v1::EpisodeError& error = trajectory.outcome().error();
+      absl::PrintF("%s: ended in an error, nothing to compare: %s: %s\n",
                    learner::FormatId(id), error.kind(), error.message());
       continue;
     }

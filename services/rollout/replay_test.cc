@@ -154,6 +154,11 @@ TEST_F(ReplayTest, OfAnErrorTheTurnsBeforeItAreCompared) {
   failed.mutable_sequences(1)->set_tokens(0, 99);
   EXPECT_THAT(FirstDifference(failed, whole, true),
               HasSubstr("turn 2: prompt token 0"));
+  // The learner keeps no tokens of an error.
+  failed.clear_sequences();
+  EXPECT_THAT(FirstDifference(failed, whole, true), HasSubstr("turn 2: text"));
+  last.set_action_text(whole.turns(2).action_text());
+  EXPECT_EQ(FirstDifference(failed, whole, true), "");
   v1::Trajectory shorter = whole;
   shorter.mutable_turns()->DeleteSubrange(2, whole.turns_size() - 2);
   EXPECT_THAT(FirstDifference(failed, shorter, true),
