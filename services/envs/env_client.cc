@@ -26,6 +26,15 @@ struct Call {
   Reply reply;
 };
 
+// What a call came to, with the server's name.
+absl::Status Named(const grpc::Status& status, const std::string& server) {
+  if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(server, ": found another service, expected atod-envs"));
+  }
+  return WithFile(rpc::FromGrpc(status), server);
+}
+
 absl::Status SameTasks(const std::string& name, const EnvDescription& found,
                        const std::string& first,
                        const EnvDescription& expected) {
@@ -85,14 +94,13 @@ absl::StatusOr<EnvDescription> EnvClient::Describe(const std::string& env) {
     Begin(context, std::min(timeout_, kLook));
     v1::DescribeReply reply;
     absl::Status status =
-        rpc::FromGrpc(server.stub->Describe(&context, request, &reply));
+        Named(server.stub->Describe(&context, request, &reply), server.name);
     End(context);
     if (status.ok() && reply.envs_size() != 1) {
       status = absl::FailedPreconditionError(
-          absl::StrCat("Describe: found ", reply.envs_size(),
+          absl::StrCat(server.name, ": found ", reply.envs_size(),
                        " environments, expected '", env, "'"));
     }
-    status = WithFile(status, server.name);
     if (IsAway(status)) {
       if (!found.ok()) found = status;
       continue;
@@ -124,7 +132,7 @@ void EnvClient::Reset(const ResetRequest& request,
           result.episode_id = absl::StrCat(index, "/", result.episode_id);
           done(std::move(result));
         } else {
-          done(WithFile(rpc::FromGrpc(status), servers_[index].name));
+          done(Named(status, servers_[index].name));
         }
         End(call->context);
       });
@@ -179,7 +187,7 @@ void EnvClient::StartStep(
         if (status.ok()) {
           done(FromProto(call->reply));
         } else {
-          done(WithFile(rpc::FromGrpc(status), server->name));
+          done(Named(status, server->name));
         }
         End(call->context);
       });

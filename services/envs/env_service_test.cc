@@ -237,6 +237,16 @@ TEST(EnvServiceTest, AServerWithOtherGamesThanTheCallersRefusesAndIsNamed) {
   EXPECT_TRUE(Reset(client, same).ok());
 }
 
+TEST(EnvServiceTest, APortOfAnotherServiceIsNamed) {
+  const auto other =
+      rpc::Listen({.address = "127.0.0.1:0", .services = {}}).value();
+  EnvClient client({{other->address(), *rpc::Connect(other->address())}});
+  EXPECT_EQ(client.Describe("fake").status(),
+            absl::FailedPreconditionError(
+                absl::StrCat("environment server ", other->address(),
+                             ": found another service, expected atod-envs")));
+}
+
 TEST(EnvServiceTest, UnknownNamesAreNotFound) {
   Server server;
   EnvClient client({server.Address()});

@@ -313,7 +313,7 @@ void AgentLoop::OnReset(uint64_t id, absl::StatusOr<envs::ResetResult> reply) {
   Heard(e->asked, reply.status());
   if (!reply.ok()) {
     if (IsRefusal(reply.status())) {
-      refused_ = reply.status();
+      refused_ = absl::FailedPreconditionError(reply.status().message());
       return;
     }
     if (IsFinal(reply.status()) || TooManyFaults(*e, reply.status()))

@@ -518,7 +518,8 @@ TEST_F(GoLoopTest, AServerWithOtherGamesIsNoFaultOfTheTask) {
         absl::PermissionDeniedError("not for you"),
         absl::UnauthenticatedError("who are you")}) {
     envs_.FailNext({status});
-    EXPECT_EQ(refused([](auto&) {}), status);
+    EXPECT_EQ(refused([](auto&) {}),
+              absl::FailedPreconditionError(status.message()));
   }
   EXPECT_TRUE(
       refused([](auto& s) { s.lease.set_content_hash("hash-of-train"); }).ok());

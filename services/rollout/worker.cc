@@ -200,7 +200,7 @@ absl::Status Worker::WatchEnvironments() {
     retry_starts_ = now + kRetryStarts;
     return absl::OkStatus();
   }
-  ATOD_RETURN_IF_ERROR(status);
+  if (!status.ok()) return absl::FailedPreconditionError(status.message());
   spdlog::info("environment {} answers again", silent_env_);
   blocked_.clear();
   PublishState();
@@ -245,7 +245,7 @@ absl::Status Worker::StartEpisodes() {
       }
       // No task was looked at yet: this worker, or its environment server, is
       // not for this run.
-      ATOD_RETURN_IF_ERROR(status);
+      if (!status.ok()) return absl::FailedPreconditionError(status.message());
       ++held.next;
     }
     if (loop_.free_slots() == 0 || retry_starts_ != absl::InfinitePast()) {
