@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/base/temperature.h"
 #include "common/config/config.h"
 
 namespace atod::config {

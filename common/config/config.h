@@ -33,9 +33,6 @@ absl::StatusOr<LoadedConfig> ParseRunConfig(
     const std::string& yaml, const std::string& file,
     const std::vector<std::string>& sets = {});
 
-// Below it the log-probs of float32 logits are rounding noise.
-inline constexpr double kMinTemperature = 0.01;
-
 // Refuses values that are good alone but not together, and what bounds cannot
 // say. Every way of loading a configuration ends with it.
 absl::Status CheckTogether(const LoadedConfig& loaded);

@@ -13,6 +13,7 @@
 #include "common/base/json.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/base/temperature.h"
 #include "common/model/model_config.h"
 #include "common/model/model_files.h"
 #include "common/model/threads.h"
@@ -78,10 +79,10 @@ struct ScoreFlags {
 };
 
 absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
-  if (!(flags.temperature >= rollout::kMinTemperature))
+  if (!(flags.temperature >= kMinTemperature))
     return BadInput({"score", "--temperature", 0,
                      absl::StrCat(flags.temperature),
-                     absl::StrCat("at least ", rollout::kMinTemperature)});
+                     absl::StrCat("at least ", kMinTemperature)});
   model::SetComputeThreads(flags.threads);
   teacher::ScorerOptions options;
   options.dtype = DtypeOf(flags.dtype);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/base/temperature.h"
 #include "common/model/model_folder.h"
 #include "services/rollout/engine_sampler.h"
 

@@ -14,10 +14,6 @@
 
 namespace atod::rollout {
 
-// The smallest temperature but 0: float32 logits divided by less say nothing
-// about their order. config::kMinTemperature is the same (engine_options.cc).
-inline constexpr float kMinTemperature = 0.01f;
-
 struct SamplingParams {
   float temperature = 1;  // divides the logits; 0 is greedy
   float top_p = 1;

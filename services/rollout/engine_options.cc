@@ -1,11 +1,8 @@
 #include "services/rollout/engine_options.h"
 
 #include "common/base/status_macros.h"
-#include "common/config/config.h"
 
 namespace atod::rollout {
-
-static_assert(kMinTemperature == static_cast<float>(config::kMinTemperature));
 
 absl::Status CheckPrompts(const v1::EnvConfig& env,
                           const Tokenizer& tokenizer) {

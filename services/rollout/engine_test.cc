@@ -10,6 +10,7 @@
 #include "ATen/Parallel.h"
 #include "common/base/file.h"
 #include "common/base/rng.h"
+#include "common/base/temperature.h"
 #include "common/model/model.h"
 #include "common/model/weights_io.h"
 #include "gmock/gmock.h"
