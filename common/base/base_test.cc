@@ -1,8 +1,11 @@
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <limits>
 #include <set>
+#include <thread>
 
 #include "common/base/cpus.h"
 #include "common/base/disk.h"
@@ -177,6 +180,28 @@ TEST(File, WriteIsReadBackAndMissingFilesAreNamed) {
   const auto gone = ReadFile(path);
   EXPECT_EQ(gone.status().code(), absl::StatusCode::kNotFound);
   EXPECT_NE(gone.status().message().find(path), std::string::npos);
+}
+
+TEST(File, APipeIsReadToItsEndAndWithoutAWriterRefused) {
+  const std::string path =
+      testing::TempDir() + "/atod_pipe_test." + std::to_string(getpid());
+  unlink(path.c_str());
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  EXPECT_EQ(ReadFile(path).status().message(),
+            path + ": found a pipe that nobody writes to, expected a file");
+  EXPECT_FALSE(WriteFileAtomic(path, "x").ok());  // nobody reads
+  std::thread writer([&] {
+    const int fd = open(path.c_str(), O_WRONLY);
+    ASSERT_EQ(write(fd, "ab", 2), 2);
+    ASSERT_EQ(write(fd, "c", 1), 1);
+    close(fd);
+  });
+  EXPECT_EQ(ReadFile(path).value(), "abc");
+  writer.join();
+  unlink(path.c_str());
+  EXPECT_EQ(ReadFile("/dev/null").value(), "");
+  EXPECT_EQ(ReadFile(testing::TempDir()).status().message(),
+            testing::TempDir() + ": found a folder, expected a file");
 }
 
 TEST(Disk, NetworkFileSystemsAreToldByTheirMount) {

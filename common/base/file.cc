@@ -1,6 +1,7 @@
 #include "common/base/file.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -9,16 +10,21 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <utility>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/base/problem.h"
 
 namespace atod {
 namespace {
+
+// Of what is no regular file, such as /dev/zero.
+constexpr size_t kLongestStream = size_t{1} << 30;
+// How long a pipe may have no writer.
+constexpr int kWriterMillis = 1000;
 
 absl::Status FromErrno(const char* what, const std::string& path) {
   return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot ", what));
@@ -30,6 +36,7 @@ absl::Status WriteTo(const std::string& path, int flags,
   const int fd = open(path.c_str(), flags, 0644);
   if (fd < 0) return FromErrno(flags & O_CREAT ? "create" : "open", path);
   absl::Cleanup shut = [fd] { close(fd); };
+  fcntl(fd, F_SETFL, 0);  // only open() may not wait
   for (std::string_view bytes : parts) {
     while (!bytes.empty()) {
       const ssize_t n = write(fd, bytes.data(), bytes.size());
@@ -48,17 +55,40 @@ absl::Status WriteTo(const std::string& path, int flags,
 }  // namespace
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::error_code ec;
-  if (std::filesystem::is_directory(path, ec)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": is a folder, expected a file"));
+  // Without O_NONBLOCK a pipe that nobody writes to is waited for in open().
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return FromErrno("open", path);
+  const absl::Cleanup shut = [fd] { close(fd); };
+  struct stat info;
+  if (fstat(fd, &info) != 0) return FromErrno("read", path);
+  if (S_ISDIR(info.st_mode))
+    return BadInput({path, "", 0, "a folder", "a file"});
+  std::string out;
+  std::vector<char> buffer(1 << 16);
+  bool waited = false;
+  while (true) {
+    const ssize_t n = read(fd, buffer.data(), buffer.size());
+    if (n > 0) {
+      out.append(buffer.data(), n);
+      if (!S_ISREG(info.st_mode) && out.size() > kLongestStream)
+        return BadInput(
+            {path, "", 0, "more than a GiB that has no end", "a file"});
+      continue;
+    }
+    pollfd event{fd, POLLIN, 0};
+    if (n < 0 && errno == EAGAIN) {
+      poll(&event, 1, -1);
+    } else if (n < 0 && errno != EINTR) {
+      return FromErrno("read", path);
+    } else if (n == 0 && S_ISFIFO(info.st_mode) && out.empty() && !waited) {
+      waited = true;  // its writer may be on the way
+      if (poll(&event, 1, kWriterMillis) == 0)
+        return BadInput(
+            {path, "", 0, "a pipe that nobody writes to", "a file"});
+    } else if (n == 0) {
+      return out;
+    }
   }
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return FromErrno("open", path);
-  std::ostringstream out;
-  out << in.rdbuf();
-  if (in.bad()) return FromErrno("read", path);
-  return std::move(out).str();
 }
 
 absl::Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
@@ -70,7 +100,8 @@ absl::Status WriteFileAtomic(const std::string& path,
   struct stat there;
   if (stat(path.c_str(), &there) == 0 && !S_ISREG(there.st_mode) &&
       !S_ISDIR(there.st_mode)) {
-    return WriteTo(path, O_WRONLY | O_CLOEXEC, parts);
+    // Without a reader a pipe cannot be opened so.
+    return WriteTo(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK, parts);
   }
   const std::string part = absl::StrCat(path, ".part.", getpid());
   const absl::Status written =
