@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <set>
 #include <string_view>
 #include <utility>
 
@@ -20,79 +19,31 @@ namespace atod::envs {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::json;
 
 constexpr char kExtension[] = ".tw-pddl";
 constexpr char kRecord[] = "traj_data.json";
 constexpr char kFlatSplit[] = "games";
 constexpr char kOtherCategory[] = "other";
-constexpr std::string_view kTexts[] = {"pddl_domain", "grammar",
-                                       "pddl_problem"};
 
 bool IsTaskType(std::string_view text) {
   return std::find(std::begin(kTaskTypes), std::end(kTaskTypes), text) !=
          std::end(kTaskTypes);
 }
 
-// What stands at the top of a JSON object, without building the rest: opening
-// a data set reads thousands of files.
-class TopLevel : public nlohmann::json_sax<nlohmann::json> {
- public:
-  bool is_object = false;
-  std::map<std::string, std::string, std::less<>> strings;
-  std::map<std::string, bool, std::less<>> flags;
-  std::set<std::string, std::less<>> texts;  // of kTexts, those that are text
-
-  bool null() override { return true; }
-  bool boolean(bool value) override {
-    if (depth_ == 1) flags[key_] = value;
-    return true;
-  }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t& value) override {
-    if (depth_ != 1) return true;
-    if (std::find(std::begin(kTexts), std::end(kTexts), key_) !=
-        std::end(kTexts))
-      texts.insert(key_);
-    else
-      strings[key_] = std::move(value);
-    return true;
-  }
-  bool binary(binary_t&) override { return true; }
-  bool start_object(std::size_t) override {
-    if (depth_ == 0) is_object = true;
-    return ++depth_ <= kMaxJsonDepth;
-  }
-  bool key(string_t& name) override {
-    if (depth_ != 1) return true;
-    key_ = std::move(name);
-    return keys_.insert(key_).second;
-  }
-  bool end_object() override { return --depth_ >= 0; }
-  bool start_array(std::size_t) override { return ++depth_ <= kMaxJsonDepth; }
-  bool end_array() override { return --depth_ >= 0; }
-  bool parse_error(std::size_t, const std::string&,
-                   const nlohmann::json::exception&) override {
-    return false;
-  }
-
- private:
-  int depth_ = 0;
-  std::string key_;
-  std::set<std::string> keys_;
-};
-
-absl::StatusOr<TopLevel> ReadTopLevel(const std::string& path,
-                                      std::string_view bytes) {
+absl::StatusOr<Json> ReadObject(const std::string& path,
+                                std::string_view bytes) {
   if (bytes.empty()) return BadInput({path, "", 0, "an empty file", "JSON"});
-  TopLevel top;
-  if (!nlohmann::json::sax_parse(bytes.begin(), bytes.end(), &top))
-    // The reader that builds everything says where and why.
-    ATOD_RETURN_IF_ERROR(ParseJson(bytes, path).status());
-  if (!top.is_object)
+  ATOD_ASSIGN_OR_RETURN(Json json, ParseJson(bytes, path));
+  if (!json.is_object())
     return BadInput({path, "", 0, "other JSON", "one JSON object"});
-  return top;
+  return json;
+}
+
+// A text at `key`; null when there is none.
+const std::string* TextAt(const Json& object, std::string_view key) {
+  const auto it = object.find(key);
+  return it == object.end() ? nullptr : it->get_ptr<const std::string*>();
 }
 
 // Why ALFWorld's own rule does not use the game that lies beside `record`;
@@ -100,15 +51,14 @@ absl::StatusOr<TopLevel> ReadTopLevel(const std::string& path,
 absl::StatusOr<std::string> UnusedBecause(const std::string& record,
                                           FoundGame& game) {
   ATOD_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(record));
-  ATOD_ASSIGN_OR_RETURN(const TopLevel top, ReadTopLevel(record, bytes));
-  const auto type = top.strings.find("task_type");
-  if (type == top.strings.end() || !IsTaskType(type->second))
-    return absl::StrCat("task_type of ", kRecord, " is ",
-                        type == top.strings.end()
-                            ? "missing"
-                            : absl::StrCat("'", OneLine(type->second), "'"),
-                        ", none of ALFWorld's six");
-  game.category = type->second;
+  ATOD_ASSIGN_OR_RETURN(const Json json, ReadObject(record, bytes));
+  const std::string* type = TextAt(json, "task_type");
+  if (type == nullptr || !IsTaskType(*type))
+    return absl::StrCat(
+        "task_type of ", kRecord, " is ",
+        type == nullptr ? "missing" : absl::StrCat("'", OneLine(*type), "'"),
+        ", none of ALFWorld's six");
+  game.category = *type;
   if (!game.solvable.has_value()) return std::string("solvable is missing");
   for (const std::string_view word : {"movable", "Sliced"})
     if (game.task_id.find(word) != std::string::npos)
@@ -305,25 +255,25 @@ class FolderSearch {
 absl::StatusOr<FoundGame> InspectGame(const std::string& path,
                                       const std::string& task_id) {
   ATOD_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
-  ATOD_ASSIGN_OR_RETURN(const TopLevel top, ReadTopLevel(path, bytes));
-  for (const std::string_view text : kTexts)
-    if (!top.texts.contains(text))
-      return BadInput({path, std::string(text), 0, "nothing", "a string"});
+  ATOD_ASSIGN_OR_RETURN(const Json json, ReadObject(path, bytes));
+  for (const char* text : {"pddl_domain", "grammar", "pddl_problem"})
+    if (TextAt(json, text) == nullptr)
+      return BadInput({path, text, 0, "nothing", "a string"});
   FoundGame game;
   game.task_id = task_id;
   game.path = path;
   game.content_hash = HashHex(bytes);
-  const auto solvable = top.flags.find("solvable");
-  if (solvable != top.flags.end()) game.solvable = solvable->second;
+  const auto solvable = json.find("solvable");
+  if (solvable != json.end() && solvable->is_boolean())
+    game.solvable = solvable->get<bool>();
   for (const std::string_view type : kTaskTypes)
     if (task_id.find(type) != std::string::npos) {
       game.category = std::string(type);
       return game;
     }
-  const auto type = top.strings.find("task_type");
-  game.category = type == top.strings.end() || type->second.empty()
-                      ? kOtherCategory
-                      : OneLine(type->second);
+  const std::string* type = TextAt(json, "task_type");
+  game.category =
+      type == nullptr || type->empty() ? kOtherCategory : OneLine(*type);
   return game;
 }
 

@@ -36,7 +36,7 @@ struct GameFolder {
 // leads elsewhere is left out, and no link to a folder is followed except a
 // split's own. Left out, too, with the reason: hidden files (AppleDouble's "._"
 // among them), names that are no UTF-8, a second file for one task, what cannot
-// be read, is empty, is no JSON object, has a key twice at its top or lacks one
+// be read, is empty, is no JSON object, has a key twice or lacks one
 // of the game's three texts, what says itself that it is not solvable; and,
 // where an ALFRED record (traj_data.json) lies beside it, what ALFWorld's own
 // rule leaves out.
