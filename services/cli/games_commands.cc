@@ -3,6 +3,8 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/file.h"
+#include "common/base/json.h"
 #include "common/base/printable.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
@@ -160,20 +163,64 @@ void AddDemos(Command games) {
       .Range(0.0, 1.0);
 }
 
+// The counts are of the games that are there.
+absl::Status CheckManifest(const games::Manifest& manifest,
+                           const std::string& dir) {
+  ATOD_ASSIGN_OR_RETURN(const envs::GameFolder folder, envs::FindGames(dir));
+  std::map<std::string, std::string> hashes;  // by path below `dir`
+  for (const envs::FoundGame& game : folder.games)
+    hashes[std::filesystem::path(game.path).lexically_relative(dir).string()] =
+        game.content_hash;
+  size_t changed = 0;
+  std::string first;
+  for (const auto& [split, rows] : manifest.splits)
+    for (const games::GameRow& row : rows) {
+      const auto found = hashes.find(row.path);
+      const bool same =
+          found != hashes.end() && found->second == row.content_hash;
+      if (found != hashes.end()) hashes.erase(found);
+      if (same) continue;
+      if (changed++ == 0) first = row.path;
+    }
+  if (changed == 0 && hashes.empty()) return absl::OkStatus();
+  if (first.empty()) first = hashes.begin()->first;
+  return BadInput(
+      {dir + "/manifest.json", "splits", 0,
+       absl::StrCat(changed, " games that are gone or changed, ", hashes.size(),
+                    " that it does not name (", first, ")"),
+       "the games of the folder"});
+}
+
 absl::StatusOr<int> RunStats(const std::string& dir) {
   ATOD_ASSIGN_OR_RETURN(const games::Manifest manifest,
                         games::ReadManifest(dir));
   const char* compat = std::getenv("ATOD_COMPAT_DATA");
   ATOD_ASSIGN_OR_RETURN(const std::string table,
                         games::StatisticsTable(manifest, compat ? compat : ""));
+  ATOD_RETURN_IF_ERROR(CheckManifest(manifest, dir));
   std::fputs(table.c_str(), stdout);
   return 0;
+}
+
+// A game's solution must be what `games check` plays.
+absl::Status CheckWalkthrough(const std::string& path) {
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  ATOD_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, path));
+  const nlohmann::json walkthrough =
+      json.value("walkthrough", nlohmann::json());
+  bool good = walkthrough.is_null() || walkthrough.is_array();
+  for (const nlohmann::json& command : walkthrough)
+    good = good && command.is_string();
+  if (good) return absl::OkStatus();
+  return BadInput({path, "walkthrough", 0, JsonPreview(walkthrough),
+                   "a list of commands, or none"});
 }
 
 // What keeps the server or the agent from playing this game to its end.
 absl::Status CheckGame(const envs::FoundGame& found) {
   ATOD_ASSIGN_OR_RETURN(const std::shared_ptr<const envs::Game> game,
                         envs::LoadGame(found.path));
+  ATOD_RETURN_IF_ERROR(CheckWalkthrough(found.path));
   envs::World world(game);
   ATOD_RETURN_IF_ERROR(world.Reset());
   if (world.won())

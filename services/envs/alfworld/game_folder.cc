@@ -81,7 +81,9 @@ class FolderSearch {
     std::vector<fs::path> links;
     for (const fs::path& entry : entries) {
       const fs::path path = fs::path(root_) / entry;
-      if (fs::is_symlink(path, error))
+      if (path.extension() == kExtension && fs::is_directory(path, error))
+        LeaveOut(kFlatSplit, path, "a folder, no file");
+      else if (fs::is_symlink(path, error))
         links.push_back(path);
       else if (fs::is_directory(path, error))
         Split(path, fs::canonical(path, error));
@@ -179,6 +181,8 @@ class FolderSearch {
           LeaveOut(split, path, "in a hidden folder");
         else
           File(split, path, real, link, &top);
+      } else if (path.extension() == kExtension) {
+        LeaveOut(split, path, "a folder, no file");
       } else if (!link) {
         Folder(split, top, path, real, hidden || Hidden(path));
       } else if (!Inside(fs::canonical(path, error), real)) {

@@ -35,11 +35,11 @@ struct GameFolder {
 // device and inode. What lies below a split's folder belongs to it: a link that
 // leads elsewhere is left out, and no link to a folder is followed except a
 // split's own. Left out, too, with the reason: hidden files (AppleDouble's "._"
-// among them), names that are no UTF-8, a second file for one task, what cannot
-// be read, is empty, is no JSON object, has a key twice or lacks one
-// of the game's three texts, what says itself that it is not solvable; and,
-// where an ALFRED record (traj_data.json) lies beside it, what ALFWorld's own
-// rule leaves out.
+// among them), names that are no UTF-8, a second file for one task, what is a
+// folder or no regular file, cannot be read, is empty, is no JSON object, has a
+// key twice or lacks one of the game's three texts, what says itself
+// that it is not solvable; and, where an ALFRED record (traj_data.json) lies
+// beside it, what ALFWorld's own rule leaves out.
 //
 // `data` may also be one such file, which is used in any case (split "games").
 //

@@ -125,9 +125,13 @@ TEST_F(GameFolderTest, BrokenFilesAreNamedWithTheirFault) {
         R"("solvable": false})");
   Write("train/bytes.tw-pddl", "{\"pddl_domain\": \"\xff\"}");
   fs::create_directories(root_ / "train/folder.tw-pddl");
+  fs::create_directory_symlink("train", root_ / "link.tw-pddl");
   ASSERT_EQ(mkfifo((root_ / "train/pipe.tw-pddl").c_str(), 0600), 0);
   const GameFolder found = Find();
   EXPECT_THAT(Games(found), IsEmpty());
+  EXPECT_EQ(Reason(found, "folder.tw-pddl"), "a folder, no file");
+  EXPECT_EQ(Reason(found, "link.tw-pddl"), "a folder, no file");
+  EXPECT_EQ(Reason(found, "pipe.tw-pddl"), "no regular file");
   EXPECT_THAT(Reason(found, "empty.tw-pddl"), HasSubstr("an empty file"));
   EXPECT_THAT(Reason(found, "half.tw-pddl"),
               HasSubstr("line 1: found an early end"));
