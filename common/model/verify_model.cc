@@ -29,6 +29,7 @@ class Verifier {
   }
 
   ModelReport Run() {
+    report_.has_tokenizer = fs::exists(dir_ + "/tokenizer.json");
     const auto config = ReadModelConfig(dir_);
     if (!config.ok()) {
       Fault(config.status());

@@ -19,6 +19,7 @@ struct TensorRow {
 struct ModelReport {
   std::vector<TensorRow> tensors;    // in the architecture's order, others last
   std::vector<int32_t> stop_tokens;  // StopTokens
+  bool has_tokenizer = false;
   std::vector<std::string> stop_texts;  // spelled; empty without a tokenizer
   int64_t padding_rows = 0;  // rows of embedding and head without a token
   size_t manifest_files = 0;

@@ -47,8 +47,15 @@ absl::StatusOr<PromptSpec> ReleasedPromptSpec(std::string_view env,
   const std::string path =
       (std::filesystem::path(data_dir) / "verl-agent-prompts" / "prompts.json")
           .string();
-  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  ATOD_ASSIGN_OR_RETURN(const nlohmann::json templates, ParseJson(text, path));
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok())
+    return absl::Status(
+        text.status().code(),
+        absl::StrCat(text.status().message(),
+                     "; prompt set released is read from the folder that "
+                     "$ATOD_COMPAT_DATA names (",
+                     data_dir, ")"));
+  ATOD_ASSIGN_OR_RETURN(const nlohmann::json templates, ParseJson(*text, path));
   const std::string key =
       absl::StrCat(absl::AsciiStrToUpper(std::string(env)), "_TEMPLATE");
   for (const bool first : {true, false}) {

@@ -12,6 +12,18 @@ namespace atod::cli {
 
 using nlohmann::json;
 
+namespace {
+
+void NoNegativeZero(json& value) {
+  if (value.is_structured()) {
+    for (json& element : value) NoNegativeZero(element);
+  } else if (value.is_number_float() && value == 0) {
+    value = 0.0;
+  }
+}
+
+}  // namespace
+
 absl::Status ForEachLine(
     std::istream& in, const std::string& file,
     const std::function<absl::Status(const json& value)>& use) {
@@ -39,11 +51,14 @@ absl::Status ForEachLineOf(
     const std::string& path,
     const std::function<absl::Status(const json& value)>& use) {
   ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  if (text.find_first_not_of(" \t\r\n") == text.npos)
+    return BadInput({path, "", 0, "no rows", "JSON lines"});
   std::istringstream lines(text);
   return ForEachLine(lines, path, use);
 }
 
-void PrintLine(const json& value) {
+void PrintLine(json value) {
+  NoNegativeZero(value);
   std::puts(value.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
 }
 

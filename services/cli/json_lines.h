@@ -15,12 +15,12 @@ absl::Status ForEachLine(
     std::istream& in, const std::string& file,
     const std::function<absl::Status(const nlohmann::json& value)>& use);
 
-// The same for the file at `path`.
+// The same for the file at `path`, which has a line at least.
 absl::Status ForEachLineOf(
     const std::string& path,
     const std::function<absl::Status(const nlohmann::json& value)>& use);
 
-// One line on stdout.
-void PrintLine(const nlohmann::json& value);
+// One line on stdout; -0.0 is 0.0 there.
+void PrintLine(nlohmann::json value);
 
 }  // namespace atod::cli

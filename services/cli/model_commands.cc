@@ -28,6 +28,11 @@ namespace {
 
 using nlohmann::json;
 
+absl::Status CheckRow(const json& row,
+                      std::initializer_list<std::string_view> known) {
+  return row.is_object() ? CheckKeys(row, known, "") : absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<int32_t>> TokensOf(const json& row) {
   const json ids = row.is_object() ? row.value("token_ids", json()) : row;
   if (!row.is_object() || !ids.is_array()) {
@@ -72,6 +77,15 @@ std::string DtypeOf(const std::string& flag) {
   return flag == "bf16" ? "bfloat16" : "float32";
 }
 
+absl::Status CheckTemperature(const char* command, float t, bool or_greedy) {
+  if ((t >= kMinTemperature && t <= kMaxTemperature) || (or_greedy && t == 0))
+    return absl::OkStatus();
+  return BadInput(
+      {command, "--temperature", 0, absl::StrCat(t),
+       absl::StrCat(or_greedy ? "0 (greedy), or " : "", "a number from ",
+                    kMinTemperature, " to ", kMaxTemperature)});
+}
+
 struct ScoreFlags {
   std::string model, input, dtype = "fp32";
   uint32_t threads = 0;
@@ -79,10 +93,7 @@ struct ScoreFlags {
 };
 
 absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
-  if (!(flags.temperature >= kMinTemperature))
-    return BadInput({"score", "--temperature", 0,
-                     absl::StrCat(flags.temperature),
-                     absl::StrCat("at least ", kMinTemperature)});
+  ATOD_RETURN_IF_ERROR(CheckTemperature("score", flags.temperature, false));
   model::SetComputeThreads(flags.threads);
   teacher::ScorerOptions options;
   options.dtype = DtypeOf(flags.dtype);
@@ -109,6 +120,7 @@ absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
   ATOD_RETURN_IF_ERROR(
       ForEachLineOf(flags.input, [&](const json& row) -> absl::Status {
         teacher::ScoreRequest r;
+        ATOD_RETURN_IF_ERROR(CheckRow(row, {"id", "token_ids", "spans"}));
         ATOD_ASSIGN_OR_RETURN(r.tokens, TokensOf(row));
         ATOD_ASSIGN_OR_RETURN(r.spans, SpansOf(row));
         ATOD_RETURN_IF_ERROR(teacher::Validate(r, vocab, loaded.max_context));
@@ -131,6 +143,8 @@ struct GenerateFlags {
 // Request number i draws the noise of sample i: a line's answer depends on
 // the seed and its place in the file alone.
 absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
+  ATOD_RETURN_IF_ERROR(
+      CheckTemperature("generate", flags.sampling.temperature, true));
   model::SetComputeThreads(flags.threads);
   rollout::EngineOptions options;
   options.model.dtype = DtypeOf(flags.dtype);
@@ -142,6 +156,7 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
       ForEachLineOf(flags.input, [&](const json& row) -> absl::Status {
         rollout::EngineRequest r;
         r.id = ids.size();
+        ATOD_RETURN_IF_ERROR(CheckRow(row, {"id", "token_ids"}));
         ATOD_ASSIGN_OR_RETURN(r.prompt, TokensOf(row));
         const json id = row.value("id", json());
         if (!id.is_string()) {

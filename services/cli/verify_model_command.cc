@@ -52,6 +52,12 @@ absl::StatusOr<int> VerifyAndPrint(const std::string& dir) {
     }
   }
   std::printf("%s\n", report.stop_tokens.empty() ? "their length only" : "");
+  // transformers, too, loads such a folder.
+  if (!report.has_tokenizer) {
+    std::printf(
+        "no tokenizer.json: good for token ids (score, generate, export), not "
+        "for texts and games\n");
+  }
   if (report.padding_rows > 0) {
     std::printf("%lld rows of the vocabulary have no token\n",
                 static_cast<long long>(report.padding_rows));

@@ -64,8 +64,11 @@ absl::StatusOr<std::vector<ScoredSequence>> ReadRows(
       return BadInput({path, "prompt", number, "no text", "at least a token"});
     const std::vector<int32_t> response =
         tokenizer.Encode((*json)["response"].get<std::string>());
+    if (response.empty())
+      return BadInput(
+          {path, "response", number, "no text", "at least a token"});
     row.tokens.insert(row.tokens.end(), response.begin(), response.end());
-    if (response.empty() || !ends(response.back())) row.tokens.push_back(end);
+    if (!ends(response.back())) row.tokens.push_back(end);
     if (static_cast<int64_t>(row.tokens.size()) >
         config.max_position_embeddings)
       return BadInput(

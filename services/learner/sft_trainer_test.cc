@@ -177,6 +177,8 @@ TEST_F(Sft, BadRowsAreNamedByLine) {
   EXPECT_THAT(message("{\"prompt\": \"" + std::string(80, 'a') +
                       "\", \"response\": \"b\"}"),
               HasSubstr("at most 64"));
+  EXPECT_THAT(message("{\"prompt\": \"a\", \"response\": \"\"}"),
+              HasSubstr("demos.jsonl:1: response: found no text"));
   EXPECT_THAT(message(""), HasSubstr("no rows"));
 }
 

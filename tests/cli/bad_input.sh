@@ -38,7 +38,7 @@ yaml 'optimizer.lr: found ".nan"' 'optimizer: {lr: .nan}'
 yaml 'algorithm.recipe: found "zzz"' 'algorithm: {recipe: zzz}'
 yaml 'model.path: found nothing' ''
 refused 'none.yaml' "$atod" up --config none.yaml --dry-run
-refused 'is a folder' "$atod" up --config . --dry-run
+refused '.: found a folder, expected a file' "$atod" up --config . --dry-run
 refused '--set: foo: found an unknown key' "$atod" up --set foo=1 --dry-run
 # Several files, in every command that reads one: the second one's mistake.
 echo 'seed: 1' >c.yaml; echo 'steps: -1' >d.yaml
@@ -220,12 +220,18 @@ refused '/dev/full: cannot write: No space left on device' "$atod" eval \
 [[ -c /dev/full ]]
 
 # Lines of JSON.
+echo >none.jsonl
+refused 'none.jsonl: found no rows, expected JSON lines' "$atod" score --model model --input none.jsonl
+mkfifo pipe
+refused 'pipe: found a pipe that nobody writes to, expected a file' "$atod" score --model model --input pipe
+refused 'pipe: cannot open' "$atod" games demos --games games --count 1 --out pipe
 rows() {
   printf '{"token_ids": [1, 2, 3], "spans": [[1, 2]]}\n%s\n' "$2" >rows.jsonl
   refused "rows.jsonl:2: $1" "$atod" score --model model --input rows.jsonl
 }
 rows 'found' '{'
 rows 'token_ids: found' '[1]'
+rows 'span: found an unknown key, expected spans' '{"token_ids": [1, 2], "span": [[1, 1]]}'
 rows 'token_ids: found the key again in column 20, first in column 2' '{"token_ids": [1], "token_ids": [2], "spans": []}'
 rows 'found parse error at line 1, column 16: syntax error' '{"token_ids": [NaN], "spans": []}'
 rows 'found number overflow' '{"token_ids": [1e999], "spans": []}'
@@ -261,7 +267,12 @@ refused 'run/spool: --step: found 7' "$atod" trajectories list run --step 7
 
 refused '--temperature: found nan' "$atod" score --model model \
   --input spans.jsonl --temperature nan
+refused 'score: --temperature: found inf, expected a number from 0.01 to 100' \
+  "$atod" score --model model --input spans.jsonl --temperature inf
 echo '{"id": "a", "token_ids": [1]}' >ids.jsonl
+refused 'generate: --temperature: found 0.001, expected 0 (greedy), or a number from 0.01 to 100' \
+  "$atod" generate --model model --input ids.jsonl --temperature 0.001
+refused 'generate: --temperature: found 1000' "$atod" generate --model model --input ids.jsonl --temperature 1000
 refused 'top_p: found 2' "$atod" generate --model model --input ids.jsonl --top-p 2
 for text in '{' '[]' '{"trajectories": 3}' '{"trajectories": [{"id": 1}]}'; do
   echo "$text" >batch.json
@@ -288,6 +299,23 @@ play 'pddl_problem' 'g["pddl_problem"] = g["pddl_problem"][:-40]'
 play 'pddl_problem' 'g["pddl_problem"] = "(define (problem"'
 play 'grammar' 'g["grammar"] = g["grammar"][:-40] + "{{"'
 play 'pddl_domain' 'del g["pddl_domain"]'
+
+# Games on disk that are others than the manifest says, or not to be played.
+"$atod" games stats games >/dev/null
+one=$(find games/train -name '*.tw-pddl' | head -1)
+cp "$one" kept; echo >>"$one"
+refused 'games/manifest.json: splits: found 1 games that are gone or changed, 0 that it does not name' "$atod" games stats games
+python3 -c 'import json, sys; g = json.load(open("kept")); g["walkthrough"] = "go"; json.dump(g, open(sys.argv[1], "w"))' "$one"
+"$atod" games check games >out && exit 1
+grep -q 'walkthrough: found "go", expected a list of commands, or none$' out || { cat out; exit 1; }
+mv kept "$one"; mkdir -p games/train/odd/game.tw-pddl
+"$atod" games check games >out && exit 1
+grep -q 'game.tw-pddl: a folder, no file$' out || { cat out; exit 1; }
+rm -r games/train/odd; "$atod" games check games >/dev/null
+# A model without a tokenizer.
+cp -r model bare; rm bare/tokenizer*.json
+"$atod" verify-model bare | grep -q '^no tokenizer.json: '
+refused 'bare/tokenizer.json: found no such file' "$atod" eval --model bare --games games --max-context 64
 
 # Runs.
 refused 'none: RUN: found nothing' "$atod" report none
