@@ -39,7 +39,8 @@ absl::Status Compatible(const v1::Hello& hello,
   };
   absl::Status s =
       check("tokenizer_hash", worker.tokenizer_hash(), run.tokenizer_hash());
-  if (s.ok()) s = check("arch_hash", worker.arch_hash(), run.arch_hash());
+  if (s.ok())
+    s = check("arch_hash of model.path", worker.arch_hash(), run.arch_hash());
   return s;
 }
 

@@ -142,7 +142,10 @@ absl::StatusOr<OrderResult> LearnerRun::Play(v1::Purpose purpose, uint32_t step,
     return absl::FailedPreconditionError(absl::StrCat(
         purpose == v1::EVAL ? "evaluation after step " : "step ", step, ": ",
         failed, " of ", work.size(), " episodes failed and were left out, ",
-        "expected at most the share env.max_error_share = ", share,
+        result.trajectories.empty()
+            ? "expected one at least that is played to its end"
+            : absl::StrCat("expected at most the share env.max_error_share = ",
+                           share),
         "; the first: ", result.dropped[0].reason));
   }
   return result;
