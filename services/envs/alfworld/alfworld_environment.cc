@@ -159,16 +159,20 @@ absl::StatusOr<std::unique_ptr<AlfworldEnvironment>> AlfworldEnvironment::Open(
          absl::StrCat("no usable game", left_out.empty() ? "" : ", ", left_out),
          "*.tw-pddl files in a sub-folder for each split"});
   }
+  env->Describe();
+  return env;
+}
 
-  EnvDescription& d = env->description_;
-  d.name = options.name;
+void AlfworldEnvironment::Describe() {
+  EnvDescription& d = description_;
+  d.name = options_.name;
   d.version = std::string(kVersion);
   d.deterministic = true;
-  d.default_max_turns = options.max_turns;
+  d.default_max_turns = options_.max_turns;
   d.success_threshold = 1;
   std::set<std::string> categories(std::begin(kTaskTypes),
                                    std::end(kTaskTypes));
-  for (const auto& [name, split] : env->splits_) {
+  for (const auto& [name, split] : splits_) {
     std::vector<std::string> hashes;
     for (const Task& task : split.tasks) {
       hashes.push_back(task.info.content_hash);
@@ -184,7 +188,6 @@ absl::StatusOr<std::unique_ptr<AlfworldEnvironment>> AlfworldEnvironment::Open(
                         HashHex(all), static_cast<uint32_t>(left_out)});
   }
   d.categories.assign(categories.begin(), categories.end());
-  return env;
 }
 
 absl::StatusOr<TaskInfo> AlfworldEnvironment::GetTask(std::string_view split,

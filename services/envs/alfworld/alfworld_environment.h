@@ -61,6 +61,7 @@ class AlfworldEnvironment : public Environment {
 
   explicit AlfworldEnvironment(AlfworldOptions options)
       : options_(std::move(options)) {}
+  void Describe();  // what is in splits_
   absl::StatusOr<std::shared_ptr<const Game>> Load(
       const std::string& path) const;
 
