@@ -1,3 +1,5 @@
+#include "services/learner/policy_trainer.h"
+
 #include <unistd.h>
 
 #include <cmath>
@@ -15,7 +17,6 @@
 #include "common/model/model.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/learner/policy_trainer.h"
 #include "services/learner/recipe_for_test.h"
 
 namespace atod::learner {

@@ -62,8 +62,8 @@ absl::Status ReadTrajectories(const std::string& path,
                               const std::function<void(v1::Trajectory)>& each);
 
 // The same of all that is whole, for those who show what there is. The error
-// says what is left out: UNAVAILABLE when it is a torn tail alone, which a write
-// under way looks like, too.
+// says what is left out: UNAVAILABLE when it is a torn tail alone, which a
+// write under way looks like, too.
 absl::Status SalvageTrajectories(
     const std::string& path, const std::function<void(v1::Trajectory)>& each);
 
