@@ -258,9 +258,7 @@ done
 rm run/ledger.db
 refused 'run/ledger.db: ledger: found' "$atod" check-ledger run
 printf 'ADSP garbage, and no frame of it' >run/spool/train-000001.spool
-status=0; "$atod" trajectories list run >out 2>error || status=$?
-[[ $status == 1 && ! -s out ]]
-grep -q '^warning: .*train-000001.spool: frame at byte 0' error
+refused 'train-000001.spool: frame at byte 0' "$atod" trajectories list run
 refused 'train-000001.spool: frame at byte 0' "$atod" trajectories show run 1/0/0
 printf 'ADSP' >run/spool/train-000001.spool  # cut off while it was written
 [[ -z $("$atod" trajectories list run) ]]
