@@ -33,6 +33,14 @@ if(ATOD_SANITIZE)
   add_link_options(-fsanitize=${ATOD_SANITIZE})
 endif()
 
+# What no step of training waits for is compiled with less effort, in three
+# quarters of the time. Results do not depend on it.
+function(atod_cold name)
+  if(TARGET ${name} AND CMAKE_BUILD_TYPE STREQUAL "Release")
+    target_compile_options(${name} PRIVATE -O1)
+  endif()
+endfunction()
+
 macro(_atod_parse)
   cmake_parse_arguments(ARG "TORCH;DATA" "" "SRCS;DEPS" ${ARGN})
   if(ARG_TORCH AND NOT ATOD_TORCH)
@@ -65,6 +73,7 @@ function(atod_program name)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY
                                            ${CMAKE_BINARY_DIR}/bin)
+  atod_cold(${name})
 endfunction()
 
 function(atod_test name)
@@ -75,6 +84,7 @@ function(atod_test name)
   add_executable(${name} ${ARG_SRCS})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} ${ARG_TORCH_DEPS} GTest::gmock
                                         GTest::gtest_main)
+  atod_cold(${name})
   add_test(NAME ${name} COMMAND ${name}
            WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(
