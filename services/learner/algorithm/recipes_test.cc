@@ -23,10 +23,10 @@ const char* const kRecipes[] = {"atod",         "opd",
                                 "atod_token",   "atod_token_fair",
                                 "atod_one",     "atod_one_matched",
                                 "atod_constant"};
-const char* const kProfiles[] = {"paper", "default", "released"};
+const char* const kProfilesOfRecipes[] = {"paper", "default", "released"};
 
-Settings Options(const std::string& recipe,
-                 const std::string& profile = "paper") {
+Settings SettingsOf(const std::string& recipe,
+                    const std::string& profile = "paper") {
   Settings options;
   options["recipe"] = recipe;
   options["profile"] = profile;
@@ -50,15 +50,15 @@ std::vector<double> WeightsOf(const TestTrajectory& trajectory,
 TEST(Recipes, SodWeighsByTheFirstTurnsDivergence) {
   const TestTrajectory five =
       Turns({{.2, .1}, {.4, .1}, {.1, .1}, {.18, .1}, {.8, .1}});
-  EXPECT_THAT(WeightsOf(five, Options("sod")),
+  EXPECT_THAT(WeightsOf(five, SettingsOf("sod")),
               Near({1, 0.50000125, 1.2, 1.1111104938, 0.2500009375}, 1e-10));
-  Settings wide = Options("sod");
+  Settings wide = SettingsOf("sod");
   wide["sod_delta"] = .5;
   EXPECT_THAT(WeightsOf(five, wide),
               Near({1, 0.50000125, 1.5, 1.1111104938, 0.2500009375}, 1e-10));
-  EXPECT_THAT(WeightsOf(Turns({{0, .1}, {.3, .1}}), Options("sod")),
+  EXPECT_THAT(WeightsOf(Turns({{0, .1}, {.3, .1}}), SettingsOf("sod")),
               Near({1, 3.3333e-06}, 1e-10));
-  Settings uniform = Options("sod");
+  Settings uniform = SettingsOf("sod");
   uniform["sod_mode"] = "uniform";
   EXPECT_THAT(WeightsOf(five, uniform), Near({1, 1, 1, 1, 1}));
 }
@@ -67,7 +67,7 @@ TEST(Recipes, SodsRunningProductIsItsTelescopedForm) {
   Rng rng(21);
   for (int round = 0; round < 30; ++round) {
     const StepBatch batch = MakeBatch(RandomTrajectories(rng, 2, 4));
-    const Advantages a = Compute(batch, Options("sod"));
+    const Advantages a = Compute(batch, SettingsOf("sod"));
     for (int i = 0; i < batch.num_trajectories(); ++i) {
       double product = 1, before = -1;
       for (int k = batch.turn_begin[i]; k < batch.turn_begin[i + 1]; ++k) {
@@ -82,10 +82,10 @@ TEST(Recipes, SodsRunningProductIsItsTelescopedForm) {
 
 TEST(Recipes, SodKeepsTheRewardAndGatesOnlyWithItsConstants) {
   auto group = MixedGroup();
-  const Advantages a = Compute(MakeBatch(group), Options("sod"));
+  const Advantages a = Compute(MakeBatch(group), SettingsOf("sod"));
   EXPECT_EQ(a.kl_coef, 1);
   EXPECT_EQ(a.rl_coef, 1);
-  Settings gated = Options("sod");
+  Settings gated = SettingsOf("sod");
   gated["sod_mode"] = "gated";
   EXPECT_THAT(Refusal(gated),
               HasSubstr("algorithm.sod_gate_min: found nothing"));
@@ -100,8 +100,8 @@ TEST(Recipes, SodKeepsTheRewardAndGatesOnlyWithItsConstants) {
 TEST(Recipes, TcodIsOpdOverFewerTurns) {
   Rng rng(22);
   const StepBatch batch = MakeBatch(RandomTrajectories(rng, 2, 4));
-  EXPECT_EQ(Compute(batch, Options("tcod")).advantage,
-            Compute(batch, Options("opd")).advantage);
+  EXPECT_EQ(Compute(batch, SettingsOf("tcod")).advantage,
+            Compute(batch, SettingsOf("opd")).advantage);
   struct Case {
     uint32_t eta, most, n, turns;
   };
@@ -129,9 +129,9 @@ TEST(Recipes, TcodIsOpdOverFewerTurns) {
 TEST(Recipes, SdarIsGrpoInItsAdvantages) {
   Rng rng(23);
   const StepBatch batch = MakeBatch(RandomTrajectories(rng, 2, 4));
-  EXPECT_EQ(Compute(batch, Options("sdar")).advantage,
-            Compute(batch, Options("grpo")).advantage);
-  const auto recipe = TryRecipe(Options("sdar"));
+  EXPECT_EQ(Compute(batch, SettingsOf("sdar")).advantage,
+            Compute(batch, SettingsOf("grpo")).advantage);
+  const auto recipe = TryRecipe(SettingsOf("sdar"));
   ASSERT_TRUE(recipe.ok());
   EXPECT_TRUE(recipe->needs_context);
   EXPECT_FALSE(recipe->needs_teacher);
@@ -158,8 +158,8 @@ TEST(Recipes, WithoutAnnealingTheConstantsMustBeGiven) {
 TEST(Recipes, TheMatchedAblationKeepsEveryTrajectorysMeanWeight) {
   Rng rng(24);
   const StepBatch batch = MakeBatch(RandomTrajectories(rng, 3, 4));
-  const Advantages tdur = Compute(batch, Options("atod"));
-  const Advantages flat = Compute(batch, Options("atod_one_matched"));
+  const Advantages tdur = Compute(batch, SettingsOf("atod"));
+  const Advantages flat = Compute(batch, SettingsOf("atod_one_matched"));
   for (int i = 0; i < batch.num_trajectories(); ++i) {
     double expected = 0, found = 0;
     for (int k = batch.turn_begin[i]; k < batch.turn_begin[i + 1]; ++k) {
@@ -169,7 +169,7 @@ TEST(Recipes, TheMatchedAblationKeepsEveryTrajectorysMeanWeight) {
     }
     EXPECT_NEAR(found, expected, 1e-12);
   }
-  for (const double w : Compute(batch, Options("atod_one")).w)
+  for (const double w : Compute(batch, SettingsOf("atod_one")).w)
     EXPECT_TRUE(w == 0 || w == 1);
 }
 
@@ -180,16 +180,16 @@ TEST(Recipes, TokenWeightsNormaliseOverTheBatchOrTheTrajectory) {
   const TestTrajectory two = {
       .group = 0, .reward = 0, .turns = {{{-1, -1}, {-5, -1}}}};
   const StepBatch batch = MakeBatch({one, two});
-  EXPECT_THAT(Compute(batch, Options("atod_token_fair")).token_w,
+  EXPECT_THAT(Compute(batch, SettingsOf("atod_token_fair")).token_w,
               Near({.5, .75, 1, 1, .5}));
-  EXPECT_THAT(Compute(batch, Options("atod_token")).token_w,
+  EXPECT_THAT(Compute(batch, SettingsOf("atod_token")).token_w,
               Near({.5, .625, .75, 1, .5}));
   // The guards of the default profile hold for the fair one alone.
-  EXPECT_THAT(Compute(batch, Options("atod_token_fair", "default")).token_w,
+  EXPECT_THAT(Compute(batch, SettingsOf("atod_token_fair", "default")).token_w,
               Near({1, 1, 1, 1, 1}));
-  EXPECT_THAT(Compute(batch, Options("atod_token", "default")).token_w,
+  EXPECT_THAT(Compute(batch, SettingsOf("atod_token", "default")).token_w,
               Near({.5, .625, .75, 1, .5}));
-  EXPECT_THAT(Compute(batch, Options("atod_token")).w, Near({.625, .75}));
+  EXPECT_THAT(Compute(batch, SettingsOf("atod_token")).w, Near({.625, .75}));
 }
 
 TEST(Recipes, TheReleasedTokenWeightsCutTheTailOfUncertainty) {
@@ -203,7 +203,7 @@ TEST(Recipes, TheReleasedTokenWeightsCutTheTailOfUncertainty) {
   turn.teacher[100] = -51;
   trajectory.turns = {turn};
   const auto w =
-      Compute(MakeBatch({trajectory}), Options("atod_token")).token_w;
+      Compute(MakeBatch({trajectory}), SettingsOf("atod_token")).token_w;
   // d is the same everywhere, so d~ = 0.5.
   EXPECT_NEAR(w[0], .5, 1e-12);
   EXPECT_NEAR(w[49], 1 - .5 * .5, 1e-12);
@@ -214,7 +214,7 @@ TEST(Recipes, TheReleasedTokenWeightsCutTheTailOfUncertainty) {
 
 TEST(Weights, ScoreModesUseOneOfTheTwoSignals) {
   const TestTrajectory t = Turns({{.1, .8}, {.4, .2}, {.25, .5}});
-  Settings options = Options("atod");
+  Settings options = SettingsOf("atod");
   EXPECT_THAT(WeightsOf(t, options), Near({1, 1, .75}));
   options["tdur_score"] = "entropy";
   EXPECT_THAT(WeightsOf(t, options), Near({1, 0, .5}));
@@ -223,7 +223,7 @@ TEST(Weights, ScoreModesUseOneOfTheTwoSignals) {
 }
 
 TEST(Weights, MeanPreservingOnesAreTheReferenceOnes) {
-  Settings options = Options("atod");
+  Settings options = SettingsOf("atod");
   options["weight_mean_preserving"] = true;
   EXPECT_THAT(
       WeightsOf(ReferenceTrajectory(), options),
@@ -231,7 +231,7 @@ TEST(Weights, MeanPreservingOnesAreTheReferenceOnes) {
 }
 
 TEST(Weights, TheKeptFractionZeroesAllButTheHighestAndKeepsTies) {
-  Settings options = Options("atod");
+  Settings options = SettingsOf("atod");
   options["tdur_score"] = "divergence";
   const TestTrajectory t =
       Turns({{0, .1}, {.5, .1}, {1, .1}, {.5, .1}, {.25, .1}});
@@ -247,7 +247,7 @@ TEST(Weights, TheKeptFractionZeroesAllButTheHighestAndKeepsTies) {
 }
 
 TEST(Weights, TheSoftCurriculumLetsLaterTurnsJoin) {
-  Settings options = Options("atod_one");
+  Settings options = SettingsOf("atod_one");
   options["soft_curriculum_steps"] = 10;
   EXPECT_THAT(Refusal(options), HasSubstr("soft_curriculum_softness: found "
                                           "nothing"));
@@ -267,7 +267,7 @@ TEST(Weights, TheSoftCurriculumLetsLaterTurnsJoin) {
 TEST(Signal, TheClampIsCounted) {
   const TestTrajectory t = {
       .group = 0, .reward = 0, .turns = {{{-1, -1, -1}, {-20, -1.5, -.9}}}};
-  Settings options = Options("opd");
+  Settings options = SettingsOf("opd");
   options["delta_clamp"] = 5;
   const Advantages a = Compute(MakeBatch({t}), options);
   EXPECT_THAT(a.advantage, Near({-5, -.5, .1}));
@@ -281,7 +281,7 @@ TEST(Signal, AScaleGoesBeyondTheTeacherAwayFromTheReference) {
   StepBatch batch =
       MakeBatch({{.group = 0, .reward = 0, .turns = {{{-1}, {-.4}}}}});
   batch.reference_logprob = {-.9};
-  Settings options = Options("opd");
+  Settings options = SettingsOf("opd");
   const std::pair<double, double> cases[] = {
       {0, .1}, {.5, .35}, {1, .6}, {1.25, .725}, {2, 1.1}};
   for (const auto& [scale, expected] : cases) {
@@ -295,7 +295,7 @@ TEST(Signal, ReturnToGoStaysInTheTurnAndIsNormalisedByLength) {
       .group = 0,
       .reward = 0,
       .turns = {{{-1, -1, -1}, {-2, -1, -4}}, {{-1}, {-8}}}};
-  Settings options = Options("opd");
+  Settings options = SettingsOf("opd");
   options["return_to_go"] = .5;
   EXPECT_THAT(Compute(MakeBatch({t}), options).advantage,
               Near({(-1 + .5 * 0 + .25 * -3) / 3, (0 + .5 * -3) / 2, -3, -7}));
@@ -304,7 +304,7 @@ TEST(Signal, ReturnToGoStaysInTheTurnAndIsNormalisedByLength) {
 TEST(Signal, TheCurrentStudentReplacesTheOldOneInDeltaAlone) {
   Rng rng(25);
   const StepBatch batch = MakeBatch(RandomTrajectories(rng, 2, 4));
-  Settings options = Options("atod");
+  Settings options = SettingsOf("atod");
   options["delta_student"] = "current";
   const Advantages a = Compute(batch, options);
   const auto recipe = TryRecipe(options);
@@ -326,7 +326,7 @@ TEST(Signal, TheCurrentStudentReplacesTheOldOneInDeltaAlone) {
 TEST(Statistics, OverTurnsLongTrajectoriesCountMore) {
   const double up = 4.0747710662, down = -0.2444862640;
   const Advantages a =
-      Compute(MakeBatch(MixedGroup()), Options("grpo", "released"));
+      Compute(MakeBatch(MixedGroup()), SettingsOf("grpo", "released"));
   EXPECT_THAT(a.grpo, Near({up, down, down, up, down, down, down, up}, 1e-9));
   EXPECT_EQ(a.metrics.at("hybrid/flat_group_ratio"), 0);
 }
@@ -334,9 +334,10 @@ TEST(Statistics, OverTurnsLongTrajectoriesCountMore) {
 TEST(Statistics, ASingleRowKeepsItsRewardWhereTheProfileSaysSo) {
   TestTrajectory alone = Turns({{.1, .2}});
   alone.reward = 10;
-  EXPECT_NEAR(Compute(MakeBatch({alone}), Options("grpo", "released")).grpo[0],
-              9.99999, 1e-6);
-  EXPECT_EQ(Compute(MakeBatch({alone}), Options("grpo")).grpo[0], 0);
+  EXPECT_NEAR(
+      Compute(MakeBatch({alone}), SettingsOf("grpo", "released")).grpo[0],
+      9.99999, 1e-6);
+  EXPECT_EQ(Compute(MakeBatch({alone}), SettingsOf("grpo")).grpo[0], 0);
 }
 
 TEST(Statistics, ReleasedTakesThePenaltyOffTheOffendingRow) {
@@ -344,7 +345,8 @@ TEST(Statistics, ReleasedTakesThePenaltyOffTheOffendingRow) {
   group[0].turns = std::vector<TestTurn>(5, TurnWith(.1, .2));
   group[1].turns = std::vector<TestTurn>(5, TurnWith(.1, .2));
   group[1].turns[4].valid = false;
-  const Advantages a = Compute(MakeBatch(group), Options("grpo", "released"));
+  const Advantages a =
+      Compute(MakeBatch(group), SettingsOf("grpo", "released"));
   // Nine rows at 0 and one at -0.1.
   for (int k = 0; k < 9; ++k)
     EXPECT_NEAR(a.group_advantage[k], 0.3162177663, 1e-9);
@@ -356,7 +358,7 @@ TEST(Statistics, ReleasedTakesThePenaltyOffTheOffendingRow) {
 TEST(Statistics, AfterStatisticsThePenaltyIsPlain) {
   auto group = MixedGroup();
   group[1].turns[3].valid = false;
-  Settings options = Options("grpo");
+  Settings options = SettingsOf("grpo");
   options["penalty_order"] = "after";
   const Advantages whole = Compute(MakeBatch(group), options);
   options["penalty_place"] = "turn";
@@ -376,7 +378,7 @@ TEST(Statistics, KlToTheReferenceLowersTheReward) {
   far.turns = {{{-1, -1}, {-1, -1}}};
   near.turns = {{{-1, -1}, {-1, -1}}};
   StepBatch batch = MakeBatch({far, near});
-  Settings options = Options("grpo");
+  Settings options = SettingsOf("grpo");
   options["kl_reward_coef"] = .5;
   options["kl_estimator"] = "k1";
   const auto without = TryCompute(batch, options, 1);
@@ -412,8 +414,9 @@ TEST(Statistics, DuplicatesFillUpToTheMultipleAndCountInStatistics) {
   // A trajectory of two turns and a duplicate passes the guard of three rows.
   const StepBatch two = MakeBatch({Turns({{.1, .2}, {.4, .5}})});
   const StepBatch three = DuplicateRows(two, {0}, &source);
-  EXPECT_THAT(Compute(two, Options("atod", "released")).w, Near({1, 1}));
-  EXPECT_THAT(Compute(three, Options("atod", "released")).w, Near({0, 1, 0}));
+  EXPECT_THAT(Compute(two, SettingsOf("atod", "released")).w, Near({1, 1}));
+  EXPECT_THAT(Compute(three, SettingsOf("atod", "released")).w,
+              Near({0, 1, 0}));
   EXPECT_TRUE(ChooseDuplicates(batch, 0, 7, 3).empty());
   EXPECT_TRUE(ChooseDuplicates(batch, batch.num_turns(), 7, 3).empty());
 }
@@ -421,8 +424,8 @@ TEST(Statistics, DuplicatesFillUpToTheMultipleAndCountInStatistics) {
 // --- Profiles. ---
 
 TEST(Profiles, ReleasedIsEveryRowOfItsColumn) {
-  const auto released = TryRecipe(Options("atod", "released"));
-  const auto paper = TryRecipe(Options("atod", "paper"));
+  const auto released = TryRecipe(SettingsOf("atod", "released"));
+  const auto paper = TryRecipe(SettingsOf("atod", "paper"));
   ASSERT_TRUE(released.ok() && paper.ok());
   EXPECT_EQ(released->tdur.min_turns, 3);
   EXPECT_EQ(released->tdur.min_divergence, .01);
@@ -440,7 +443,7 @@ TEST(Profiles, ReleasedIsEveryRowOfItsColumn) {
   EXPECT_EQ(paper->surrogate.dual_clip, 0);
   EXPECT_EQ(paper->kl.anneal_steps, 80);
   // A switch that the configuration sets wins.
-  Settings options = Options("atod", "released");
+  Settings options = SettingsOf("atod", "released");
   options["dual_clip"] = 0;
   options["statistics_over"] = "trajectory";
   options["penalty_place"] = "episode";
@@ -457,9 +460,9 @@ TEST(Profiles, ReleasedIsEveryRowOfItsColumn) {
 TEST(EveryRecipe, GivesFiniteAdvantagesAndMetrics) {
   Rng rng(27);
   const StepBatch batch = MakeBatch(RandomTrajectories(rng, 4, 4));
-  for (const std::string profile : kProfiles) {
+  for (const std::string profile : kProfilesOfRecipes) {
     for (const std::string recipe : kRecipes) {
-      const Advantages a = Compute(batch, Options(recipe, profile));
+      const Advantages a = Compute(batch, SettingsOf(recipe, profile));
       ASSERT_EQ(a.advantage.size(), batch.old_logprob.size()) << recipe;
       for (const double x : a.advantage) EXPECT_TRUE(std::isfinite(x));
       for (const double w : a.w) EXPECT_GE(w, 0);
@@ -480,10 +483,10 @@ TEST(EveryRecipe, DoesNotDependOnTheOrderOfTrajectories) {
     std::vector<TestTrajectory> shuffled;
     for (const int i : order) shuffled.push_back(trajectories[i]);
     const StepBatch other = MakeBatch(shuffled);
-    for (const std::string profile : kProfiles) {
+    for (const std::string profile : kProfilesOfRecipes) {
       for (const std::string recipe : kRecipes) {
-        const Advantages a = Compute(batch, Options(recipe, profile));
-        const Advantages b = Compute(other, Options(recipe, profile));
+        const Advantages a = Compute(batch, SettingsOf(recipe, profile));
+        const Advantages b = Compute(other, SettingsOf(recipe, profile));
         for (size_t row = 0; row < order.size(); ++row) {
           const int from = batch.token_begin[batch.turn_begin[order[row]]];
           const int to = other.token_begin[other.turn_begin[row]];
@@ -505,9 +508,9 @@ TEST(EveryRecipe, EmptyTurnsChangeNothingButStatisticsOverTurns) {
     for (auto& turn : t.turns) turn.valid = true;
   auto padded = trajectories;
   for (auto& t : padded) t.turns.emplace_back();
-  for (const std::string profile : kProfiles) {
+  for (const std::string profile : kProfilesOfRecipes) {
     for (const std::string recipe : kRecipes) {
-      Settings options = Options(recipe, profile);
+      Settings options = SettingsOf(recipe, profile);
       const Advantages a = Compute(MakeBatch(trajectories), options);
       const Advantages b = Compute(MakeBatch(padded), options);
       const bool rows = profile == "released" && a.rl_coef > 0;
@@ -549,7 +552,7 @@ TEST(EveryRecipe, ADuplicatedTurnMovesNoAdvantageOverTrajectories) {
   const StepBatch padded =
       DuplicateRows(batch, ChooseDuplicates(batch, 64, 1, 1), &source);
   for (const std::string recipe : {"opd", "grpo", "sod", "atod"}) {
-    Settings options = Options(recipe);
+    Settings options = SettingsOf(recipe);
     options["invalid_action_penalty"] = 0;
     const Advantages a = Compute(batch, options), b = Compute(padded, options);
     for (int k = 0; k < padded.num_turns(); ++k) {
@@ -565,7 +568,7 @@ TEST(EveryRecipe, NeedsATeacherOrNot) {
   StepBatch batch = MakeBatch(MixedGroup());
   batch.teacher_logprob.clear();
   for (const std::string recipe : kRecipes) {
-    const auto result = TryCompute(batch, Options(recipe), 1);
+    const auto result = TryCompute(batch, SettingsOf(recipe), 1);
     EXPECT_EQ(result.ok(), recipe == "grpo" || recipe == "sdar") << recipe;
   }
 }

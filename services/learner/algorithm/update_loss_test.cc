@@ -260,7 +260,7 @@ TEST(UpdateLoss, NoTokensAreNoLoss) {
 // --- From logits to the gradient: distillation against a teacher. ---
 
 constexpr int kVocab = 3;
-const std::vector<double> kLogits = {.2, -.4, .9}, kTeacher = {.2, .5, .3};
+const std::vector<double> kLogits = {.2, -.4, .9}, kTeacherProbs = {.2, .5, .3};
 const std::vector<double> kKlGradient = {0.0188339198, -0.2232477166,
                                          0.2044137969};
 
@@ -312,12 +312,12 @@ std::vector<double> OpdGradient(const std::vector<int>& ids,
 }
 
 TEST(Distillation, ExpectedGradientIsThatOfReverseKl) {
-  EXPECT_THAT(OpdGradient({0, 1, 2}, kTeacher, Softmax(kLogits)),
+  EXPECT_THAT(OpdGradient({0, 1, 2}, kTeacherProbs, Softmax(kLogits)),
               Near(kKlGradient, 1e-9));
 }
 
 TEST(Distillation, AnotherTeacherChangesTheGradient) {
-  const auto one = OpdGradient({0, 1, 2}, kTeacher, Softmax(kLogits));
+  const auto one = OpdGradient({0, 1, 2}, kTeacherProbs, Softmax(kLogits));
   const auto other = OpdGradient({0, 1, 2}, {.5, .2, .3}, Softmax(kLogits));
   double distance = 0;
   for (int a = 0; a < kVocab; ++a) distance += std::abs(one[a] - other[a]);
@@ -342,12 +342,12 @@ TEST(Distillation, SampledGradientsAverageToMinusThatOfReverseKl) {
     ids.push_back(a);
     for (int j = 0; j < kVocab; ++j) {
       const double term =
-          (std::log(kTeacher[a]) - std::log(p[a])) * ((a == j) - p[j]);
+          (std::log(kTeacherProbs[a]) - std::log(p[a])) * ((a == j) - p[j]);
       square[j] += term * term / kSamples;
     }
   }
   const std::vector<double> mean(kSamples, 1.0 / kSamples);
-  const std::vector<double> descent = OpdGradient(ids, kTeacher, mean);
+  const std::vector<double> descent = OpdGradient(ids, kTeacherProbs, mean);
   // Descending the loss descends the KL.
   for (int j = 0; j < kVocab; ++j) {
     const double error =
@@ -367,7 +367,7 @@ TEST(Distillation, GatedSelfDistillationIsNoKlGradient) {
   recipe.aux.sdar_lambda = 1;
   recipe.aux.sdar_beta = 5;
   Update u(Log(p), Log(p), {0, 0, 0}, p);
-  u.batch.context_logprob = Log(kTeacher);
+  u.batch.context_logprob = Log(kTeacherProbs);
   std::vector<double> ascent = ByLogits(u.Loss(recipe).logprob, {0, 1, 2});
   for (double& x : ascent) x = -x;
   EXPECT_THAT(ascent, Near({-0.0182077478, 0.1197300960, -0.1015223482}, 1e-9));
