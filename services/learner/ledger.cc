@@ -3,6 +3,7 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -96,6 +97,14 @@ absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(const std::string& path) {
 }
 
 absl::Status Ledger::OpenFile() {
+  // A pipe would make SQLite wait for ever.
+  if (std::filesystem::exists(path_) &&
+      !std::filesystem::is_regular_file(path_)) {
+    return BadInput({.file = path_,
+                     .field = "ledger",
+                     .found = "no plain file",
+                     .expected = "the ledger of a run"});
+  }
   if (sqlite3_open(path_.c_str(), &db_) != SQLITE_OK)
     return SqlError(db_, path_);
   sqlite3_busy_timeout(db_, 10'000);

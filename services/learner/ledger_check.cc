@@ -63,11 +63,13 @@ struct Submitted {
 class Reader {
  public:
   static absl::StatusOr<std::unique_ptr<Reader>> Open(const std::string& path) {
-    if (!std::filesystem::exists(path)) {
-      return BadInput({.file = path,
-                       .field = "ledger",
-                       .found = "no file",
-                       .expected = "the ledger of a run"});
+    // A pipe or socket would make SQLite wait for ever.
+    if (!std::filesystem::is_regular_file(path)) {
+      return BadInput(
+          {.file = path,
+           .field = "ledger",
+           .found = std::filesystem::exists(path) ? "no plain file" : "no file",
+           .expected = "the ledger of a run"});
     }
     std::unique_ptr<Reader> reader(new Reader(path));
     sqlite3*& db = reader->db_;

@@ -1,6 +1,7 @@
 #include "services/learner/ledger.h"
 
 #include <sqlite3.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <map>
@@ -254,6 +255,15 @@ TEST(LedgerTest, WhatIsNoLedgerIsNamedOnce) {
             path +
                 ": ledger: found file is not a database, expected the "
                 "ledger of a run");
+}
+
+TEST(LedgerTest, APipeIsRefusedInsteadOfWaitedFor) {
+  const std::string path = FreshPath("pipe");
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  for (const absl::Status& status :
+       {CheckLedger(path).status(), Ledger::Open(path).status()})
+    EXPECT_THAT(status.message(), HasSubstr("found no plain file"));
+  std::filesystem::remove(path);
 }
 
 TEST(LedgerTest, ALedgerOfAnotherBuildIsRefused) {

@@ -350,8 +350,8 @@ refused '--count: found 0' "$atod" eval --model model --games games \
 status=0
 "$atod" eval --model model --games games --count 2 --max-context 24 \
   >out 2>error || status=$?
-[[ $status == 1 && ! -s out ]] &&
-  grep -q '^error: 2 of 2 games ended in errors and are left out (prompt 2)' error
+[[ $status == 1 && ! -s out ]]
+grep -q '^error: 2 of 2 games ended in errors and are left out (prompt 2)' error
 refused '--seed: found -1' "$atod" eval --model model --games games --seed -1
 refused '--out: found folder games' "$atod" eval --model model --games games \
   --max-context 64 --out games
