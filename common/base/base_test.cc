@@ -9,6 +9,7 @@
 
 #include "common/base/cpus.h"
 #include "common/base/disk.h"
+#include "common/base/error_share.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/printable.h"
@@ -237,6 +238,14 @@ TEST(Disk, AFolderHasOneOwnerAtATime) {
   owner->reset();
   EXPECT_TRUE(FolderLock::Take(folder).ok());
   EXPECT_FALSE(FolderLock::Take(folder + "/none").ok());
+}
+
+TEST(TooManyErrors, OneOfSeveralNeverIs) {
+  EXPECT_FALSE(TooManyErrors(0, 0, 0));
+  EXPECT_FALSE(TooManyErrors(1, 2, 0));
+  EXPECT_TRUE(TooManyErrors(1, 1, 1));  // nothing was played
+  EXPECT_FALSE(TooManyErrors(2, 8, 0.25));
+  EXPECT_TRUE(TooManyErrors(3, 8, 0.25));
 }
 
 }  // namespace

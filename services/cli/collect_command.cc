@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/base/error_share.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -70,8 +71,8 @@ absl::StatusOr<int> Collect(CollectFlags& flags) {
     panel.tasks = std::move(open);
     // What was collected before stays until there is something new.
     if (solved > 0) ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.panel.out, out));
-    if (rollout::TooManyErrors(failed.size(), games,
-                               panel.config.env().max_error_share()))
+    if (TooManyErrors(failed.size(), games,
+                      panel.config.env().max_error_share()))
       break;
   }
   failed.resize(games);  // the others had no error

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/base/error_share.h"
 #include "common/base/file.h"
 #include "common/base/printable.h"
 #include "common/base/problem.h"
@@ -168,8 +169,8 @@ bool FewErrors(const std::vector<rollout::EvalResult>& results,
       absl::StrCat(errors.episodes, " of ", results.size(),
                    " games ended in errors and are left out (", errors.kinds,
                    "); the first: ", errors.first);
-  if (!rollout::TooManyErrors(errors.episodes, results.size(),
-                              panel.config.env().max_error_share())) {
+  if (!TooManyErrors(errors.episodes, results.size(),
+                     panel.config.env().max_error_share())) {
     LogWarning(text);
     return true;
   }

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/base/error_share.h"
 #include "common/base/file.h"
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
@@ -136,9 +137,7 @@ absl::StatusOr<OrderResult> LearnerRun::Play(v1::Purpose purpose, uint32_t step,
   SetAside(tasks, result.dropped);
   const double share = config_.env().max_error_share();
   const size_t failed = result.dropped.size();
-  // A single one does not end a run, whatever its share.
-  if (result.trajectories.empty() ||
-      (failed > 1 && failed > share * work.size())) {
+  if (TooManyErrors(failed, work.size(), share)) {
     return absl::FailedPreconditionError(absl::StrCat(
         purpose == v1::EVAL ? "evaluation after step " : "step ", step, ": ",
         failed, " of ", work.size(), " episodes failed and were left out, ",

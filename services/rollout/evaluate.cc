@@ -148,11 +148,4 @@ ErrorCount CountErrors(const std::vector<EvalResult>& results) {
   return out;
 }
 
-bool TooManyErrors(size_t errors, size_t episodes, double max_share) {
-  if (errors == 0) return false;
-  if (errors == episodes) return true;
-  return errors > 1 && static_cast<double>(errors) >
-                           max_share * static_cast<double>(episodes);
-}
-
 }  // namespace atod::rollout

@@ -81,8 +81,4 @@ struct ErrorCount {
 };
 ErrorCount CountErrors(const std::vector<EvalResult>& results);
 
-// Whether so many errors are more than a share allows, or all that there is.
-// One of several is always allowed.
-bool TooManyErrors(size_t errors, size_t episodes, double max_share);
-
 }  // namespace atod::rollout

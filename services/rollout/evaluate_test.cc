@@ -101,14 +101,6 @@ TEST(SuccessRate, LeavesErrorsOut) {
   EXPECT_EQ(SuccessRate({results[1]}), 0);
 }
 
-TEST(TooManyErrors, OneOfSeveralNeverIs) {
-  EXPECT_FALSE(TooManyErrors(0, 0, 0));
-  EXPECT_FALSE(TooManyErrors(1, 2, 0));
-  EXPECT_TRUE(TooManyErrors(1, 1, 1));  // nothing was played
-  EXPECT_FALSE(TooManyErrors(2, 8, 0.25));
-  EXPECT_TRUE(TooManyErrors(3, 8, 0.25));
-}
-
 TEST(EvaluateModel, SplitThatIsNotThereIsAnErrorOfTheCall) {
   const auto tokenizer = ByteTokenizer();
   FakeEngine engine([](const EngineRequest&) { return " go"; });
