@@ -25,7 +25,6 @@ mutations=(
   "a turn's gradient of its first token|$pieces/update_loss.cc|Mean(by_ratio, begin, end)|Mean(by_ratio, begin, begin + 1)|algorithm_test"
   "old policy's Delta in an update|$pieces/advantages.cc|if (!signal.current|if (signal.current|algorithm_test"
   "gradient of SDAR's gate, too|$pieces/aux_loss.cc|return {gate * gap, -gate, false};|return {gate * gap, -gate - beta * gap * gate * (1 - gate), false};|algorithm_test"
-  "norm by torch's dispatch|services/learner/adamw.cc|square += SquareSum(g.numel(), g.data_ptr<float>())|square += 0 * SquareSum(g.numel(), g.data_ptr<float>()) + std::pow(g.norm().item<double>(), 2)|policy_trainer_test"
   "teacher's sign turned round|$pieces/signal.cc|? teacher - student|? student - teacher|algorithm_test"
   "turn weight on the reward|$kernels|rl_coef * group_advantage|rl_coef * weight * group_advantage|algorithm_test"
   "population standard deviation|$kernels|== GroupStd::kBessel ? n - 1 : n|== GroupStd::kBessel ? n : n|algorithm_test"
