@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+
+#include "common/model/gemm_avx512.h"
 #ifdef __FMA__
 #include <immintrin.h>
 #endif
@@ -203,12 +205,18 @@ void PackPanels(const float* b, int64_t k, int64_t n, int64_t row_stride,
   }
 }
 
-void Gemm(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
-          int64_t c_stride, bool accumulate) {
+void GemmAvx2(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
+              int64_t c_stride, bool accumulate) {
   if (a.transposed)
     GemmRows<true>(m, k, n, a.data, a.stride, b, c, c_stride, accumulate);
   else
     GemmRows<false>(m, k, n, a.data, a.stride, b, c, c_stride, accumulate);
+}
+
+void Gemm(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
+          int64_t c_stride, bool accumulate) {
+  static const bool kWide = Avx512Supported();
+  (kWide ? GemmAvx512 : GemmAvx2)(m, k, n, a, b, c, c_stride, accumulate);
 }
 
 void RmsNorm(int64_t rows, int64_t width, const float* x, const float* w,

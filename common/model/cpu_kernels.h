@@ -33,9 +33,14 @@ struct GemmB {
   int64_t panel_stride;  // floats between panels, at least k * 16
 };
 
-// C [m, n] = A [m, k] B [k, n], or C += with `accumulate`. Any m, k, n.
+// C [m, n] = A [m, k] B [k, n], or C += with `accumulate`. Any m, k, n. Every
+// output is one chain of fused multiply-adds in the order of k, so it is equal
+// to the bit on the widest vectors that this machine has (gemm_avx512.h) and on
+// AVX2.
 void Gemm(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
           int64_t c_stride, bool accumulate);
+void GemmAvx2(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
+              int64_t c_stride, bool accumulate);
 
 // y = x / rms(x) * w for each of `rows` rows of `width` floats.
 void RmsNorm(int64_t rows, int64_t width, const float* x, const float* w,

@@ -1,0 +1,182 @@
+#include "common/model/gemm_avx512.h"
+
+// Compiled for AVX-512: nothing here may be shared with other files (no
+// templates of the standard library), or it would run on machines without.
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+
+namespace atod::model {
+namespace {
+
+// Rows and panels of a tile: 24 of the 32 registers add up, two hold B.
+constexpr int64_t kRows = 12;
+constexpr int64_t kPanels = 2;
+// Depth of a block: a tile's two panels take 24 KiB.
+constexpr int64_t kDepth = 192;
+// Rows of A that are packed at a time, 120 KiB with kDepth.
+constexpr int64_t kBlockRows = 13 * kRows;
+// Panels that a single row takes at a time.
+constexpr int64_t kRowPanels = 8;
+
+inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Lanes of a panel that are columns of C, of `left` columns from its first on.
+inline __mmask16 Lanes(int64_t left) {
+  return left >= kPanel ? __mmask16{0xFFFF}
+                        : static_cast<__mmask16>((1u << left) - 1);
+}
+
+// C += A B (or =, with `fresh`) for R rows and P panels, depth k. A(i, p) =
+// a[i * row_step + p * column_step]; `columns` are left in C.
+template <int R, int P, bool kUnitRows>
+inline void Tile(int64_t k, const float* a, int64_t row_step,
+                 int64_t column_step, const float* b, int64_t panel_stride,
+                 int64_t columns, float* c, int64_t c_stride, bool fresh) {
+  __m512 sum[R][P];
+  for (int i = 0; i < R; ++i)
+    for (int j = 0; j < P; ++j)
+      sum[i][j] = fresh ? _mm512_setzero_ps()
+                        : _mm512_maskz_loadu_ps(Lanes(columns - j * kPanel),
+                                                c + i * c_stride + j * kPanel);
+  for (int64_t p = 0; p < k; ++p) {
+    __m512 right[P];
+    for (int j = 0; j < P; ++j)
+      right[j] = _mm512_loadu_ps(b + j * panel_stride + p * kPanel);
+    const float* column = a + p * column_step;
+    for (int i = 0; i < R; ++i) {
+      const __m512 left =
+          _mm512_set1_ps(kUnitRows ? column[i] : column[i * row_step]);
+      for (int j = 0; j < P; ++j)
+        sum[i][j] = _mm512_fmadd_ps(left, right[j], sum[i][j]);
+    }
+  }
+  for (int i = 0; i < R; ++i)
+    for (int j = 0; j < P; ++j)
+      _mm512_mask_storeu_ps(c + i * c_stride + j * kPanel,
+                            Lanes(columns - j * kPanel), sum[i][j]);
+}
+
+struct TileArguments {
+  int64_t k;
+  const float* a;
+  int64_t row_step, column_step;
+  const float* b;
+  int64_t panel_stride, columns;
+  float* c;
+  int64_t c_stride;
+  bool fresh;
+};
+
+template <int R, bool kUnitRows>
+void Run(const TileArguments& t) {
+  if (t.columns > kPanel)
+    Tile<R, kPanels, kUnitRows>(t.k, t.a, t.row_step, t.column_step, t.b,
+                                t.panel_stride, t.columns, t.c, t.c_stride,
+                                t.fresh);
+  else
+    Tile<R, 1, kUnitRows>(t.k, t.a, t.row_step, t.column_step, t.b,
+                          t.panel_stride, t.columns, t.c, t.c_stride, t.fresh);
+}
+
+template <bool kUnitRows>
+void RunRows(int64_t rows, const TileArguments& t) {
+  using Function = void (*)(const TileArguments&);
+  static constexpr Function kFunctions[kRows] = {
+      Run<1, kUnitRows>,  Run<2, kUnitRows>,  Run<3, kUnitRows>,
+      Run<4, kUnitRows>,  Run<5, kUnitRows>,  Run<6, kUnitRows>,
+      Run<7, kUnitRows>,  Run<8, kUnitRows>,  Run<9, kUnitRows>,
+      Run<10, kUnitRows>, Run<11, kUnitRows>, Run<12, kUnitRows>};
+  kFunctions[rows - 1](t);
+}
+
+// A block of rows times all of B. A is as in GemmA, or packed in tiles
+// [k][rows of the tile].
+void Block(int64_t m, int64_t k, int64_t n, const float* a, int64_t row_step,
+           int64_t column_step, bool packed, GemmB b, float* c,
+           int64_t c_stride, bool fresh) {
+  for (int64_t j = 0; j < n; j += kPanels * kPanel) {
+    for (int64_t i = 0; i < m; i += kRows) {
+      const int64_t rows = Min(kRows, m - i);
+      const TileArguments t = {k,
+                               packed ? a + i * k : a + i * row_step,
+                               row_step,
+                               packed ? rows : column_step,
+                               b.panels + j / kPanel * b.panel_stride,
+                               b.panel_stride,
+                               n - j,
+                               c + i * c_stride + j,
+                               c_stride,
+                               fresh};
+      if (packed || row_step == 1)
+        RunRows<true>(rows, t);
+      else
+        RunRows<false>(rows, t);
+    }
+  }
+}
+
+void PackRows(int64_t m, int64_t k, const float* a, int64_t row_step,
+              int64_t column_step, float* out) {
+  for (int64_t i = 0; i < m; i += kRows) {
+    const int64_t rows = Min(kRows, m - i);
+    const float* from = a + i * row_step;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t p = 0; p < k; ++p)
+        out[p * rows + r] = from[r * row_step + p * column_step];
+    out += rows * k;
+  }
+}
+
+// One row reads B once, in order: eight panels keep the adders busy.
+void SingleRow(int64_t k, int64_t n, const float* a, int64_t column_step,
+               GemmB b, float* c, bool fresh) {
+  int64_t j = 0;
+  for (; j + kRowPanels * kPanel <= n; j += kRowPanels * kPanel)
+    Tile<1, kRowPanels, false>(
+        k, a, 0, column_step, b.panels + j / kPanel * b.panel_stride,
+        b.panel_stride, kRowPanels * kPanel, c + j, 0, fresh);
+  for (; j < n; j += kPanel)
+    Tile<1, 1, false>(k, a, 0, column_step,
+                      b.panels + j / kPanel * b.panel_stride, b.panel_stride,
+                      n - j, c + j, 0, fresh);
+}
+
+}  // namespace
+
+void GemmAvx512(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
+                int64_t c_stride, bool accumulate) {
+  const int64_t row_step = a.transposed ? 1 : a.stride;
+  const int64_t column_step = a.transposed ? a.stride : 1;
+  if (m == 1) return SingleRow(k, n, a.data, column_step, b, c, !accumulate);
+  // Rows far apart collide in the cache; packing pays when they are used often.
+  const bool pack = k > kDepth / 2 && n >= 8 * kPanel;
+  alignas(64) static thread_local float packed[kBlockRows * kDepth];
+  for (int64_t i = 0; i < m; i += kBlockRows) {
+    const int64_t rows = Min(kBlockRows, m - i);
+    for (int64_t p = 0; p < k; p += kDepth) {
+      const int64_t depth = Min(kDepth, k - p);
+      const float* left = a.data + i * row_step + p * column_step;
+      if (pack) PackRows(rows, depth, left, row_step, column_step, packed);
+      Block(rows, depth, n, pack ? packed : left, row_step, column_step, pack,
+            {b.panels + p * kPanel, b.panel_stride}, c + i * c_stride, c_stride,
+            !accumulate && p == 0);
+    }
+  }
+}
+
+bool Avx512Supported() {
+  return __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+
+}  // namespace atod::model
+#else
+namespace atod::model {
+void GemmAvx512(int64_t, int64_t, int64_t, GemmA, GemmB, float*, int64_t,
+                bool) {}
+bool Avx512Supported() { return false; }
+}  // namespace atod::model
+#endif

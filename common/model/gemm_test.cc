@@ -1,0 +1,81 @@
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "common/base/rng.h"
+#include "common/model/cpu_kernels.h"
+#include "common/model/gemm_avx512.h"
+#include "gtest/gtest.h"
+
+namespace atod::model {
+namespace {
+
+struct Product {
+  int64_t m, k, n;
+  bool transposed, accumulate;
+  std::vector<float> a, panels, c;
+
+  explicit Product(uint64_t seed) {
+    Rng rng(seed);
+    m = 1 + static_cast<int64_t>(rng.Below(40));
+    k = 1 + static_cast<int64_t>(rng.Below(seed % 8 == 0 ? 900 : 70));
+    n = 1 + static_cast<int64_t>(rng.Below(seed % 5 == 0 ? 400 : 70));
+    transposed = rng.Below(2) == 1;
+    accumulate = rng.Below(2) == 1;
+    const auto random = [&rng](int64_t count) {
+      std::vector<float> out(count);
+      for (float& x : out) x = static_cast<float>(rng.Normal());
+      return out;
+    };
+    a = random(m * k);
+    const std::vector<float> b = random(k * n);
+    panels.resize(k * PadToPanel(n));
+    PackPanels(b.data(), k, n, n, 1, panels.data());
+    c = random(m * n);
+  }
+
+  GemmA left() const { return {a.data(), transposed ? m : k, transposed}; }
+  GemmB right() const { return {panels.data(), k * kPanel}; }
+
+  // The chain of fused multiply-adds that both kernels promise.
+  std::vector<float> Chain() const {
+    std::vector<float> out = c;
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        float sum = accumulate ? c[i * n + j] : 0.0f;
+        for (int64_t p = 0; p < k; ++p)
+          sum = std::fma(
+              transposed ? a[p * m + i] : a[i * k + p],
+              panels[j / kPanel * k * kPanel + p * kPanel + j % kPanel], sum);
+        out[i * n + j] = sum;
+      }
+    }
+    return out;
+  }
+};
+
+template <typename Kernel>
+void ExpectChains(Kernel kernel) {
+  for (uint64_t seed = 0; seed < 400; ++seed) {
+    Product p(seed);
+    const std::vector<float> expected = p.Chain();
+    kernel(p.m, p.k, p.n, p.left(), p.right(), p.c.data(), p.n, p.accumulate);
+    ASSERT_EQ(std::memcmp(p.c.data(), expected.data(),
+                          expected.size() * sizeof(float)),
+              0)
+        << "seed " << seed << ": " << p.m << " x " << p.k << " x " << p.n;
+  }
+}
+
+TEST(GemmTest, OnAvx2EveryOutputIsOneChainInTheOrderOfK) {
+  if (!CpuKernelsSupported()) GTEST_SKIP() << "no AVX2 and FMA here";
+  ExpectChains(GemmAvx2);
+}
+
+TEST(GemmTest, OnAvx512EveryOutputIsTheSameChain) {
+  if (!Avx512Supported()) GTEST_SKIP() << "no AVX-512 here";
+  ExpectChains(GemmAvx512);
+}
+
+}  // namespace
+}  // namespace atod::model
