@@ -2,11 +2,13 @@
 
 usage: model_parity.py ATOD_PROGRAM WORK_DIR [--golden DIR]
 
-For random Qwen3 checkpoints written by transformers (tied and untied heads,
-several shapes, grouped queries): `atod score` against log_softmax of the
-peer's logits in float32, `atod generate` greedy against generate(), and
-`atod export` read back by transformers. Prints one line a check and a verdict;
-exit status 1 if a check failed. With --golden writes the small checkpoint that
+For random Qwen3 checkpoints written by transformers (dense and mixture of
+experts, tied and untied heads, several shapes, grouped queries): `atod score`
+against log_softmax of the peer's logits in float32, `atod generate` greedy
+against generate(), and `atod export` read back by transformers. In bfloat16 the
+log-probs must lie as near the float32 ones as the peer's own do, which differ
+between batch sizes. Prints one line a check and a verdict; exit status 1 if a
+check failed. With --golden writes the small checkpoint that
 common/model/checkpoint_test.cc reads.
 """
 
@@ -26,13 +28,22 @@ SHAPES = {
     "odd-sizes": (72, 100, 2, 6, 3, 20, 333, False),
     "deep": (96, 256, 6, 6, 2, 128, 2000, True),
 }
+# Qwen3-30B-A3B scaled down, its experts' width in place of ffn; the second one
+# routes so that some experts never get a token.
+EXPERTS = {
+    "moe-untied": (128, 48, 3, 8, 2, 32, 2000, False),
+    "moe-idle-experts": (64, 32, 2, 4, 2, 32, 700, True),
+}
+NUM_EXPERTS, EXPERTS_PER_TOKEN = 128, 8
 TOLERANCE = 1e-4
 
 
 def make(name, directory, seed=0):
-    hidden, ffn, layers, heads, kv, dim, vocab, tied = SHAPES[name]
+    moe = name in EXPERTS
+    hidden, ffn, layers, heads, kv, dim, vocab, tied = (
+        EXPERTS if moe else SHAPES)[name]
     torch.manual_seed(seed)
-    config = transformers.Qwen3Config(
+    shape = dict(
         vocab_size=vocab,
         hidden_size=hidden,
         intermediate_size=ffn,
@@ -47,16 +58,49 @@ def make(name, directory, seed=0):
         eos_token_id=None,
         pad_token_id=None,
     )
-    model = transformers.Qwen3ForCausalLM(config).float().eval()
+    if moe:
+        model = transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(
+            **shape, moe_intermediate_size=ffn, num_experts=NUM_EXPERTS,
+            num_experts_per_tok=EXPERTS_PER_TOKEN, norm_topk_prob=True,
+            decoder_sparse_step=1, mlp_only_layers=[]))
+    else:
+        model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**shape))
+    model = model.float().eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for key, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))
             else:
                 # Larger than the default, so that answers are not all alike.
-                parameter.normal_(std=parameter.shape[1] ** -0.5)
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+            if name == "moe-idle-experts" and key.endswith("mlp.gate.weight"):
+                # Rows near zero give logits near zero, which are never among
+                # the best eight.
+                parameter[NUM_EXPERTS // 2:] *= 1e-3
     model.save_pretrained(directory)
     return model
+
+
+def peer_bf16_spread(model, sequences):
+    """Largest distance of the peer's bfloat16 log-probs from its float32 ones,
+    alone and in a padded batch."""
+    low = type(model)(model.config).to(torch.bfloat16).eval()
+    low.load_state_dict(model.state_dict())
+    longest = max(map(len, sequences))
+    padded = torch.tensor([s + [0] * (longest - len(s)) for s in sequences])
+    mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s))
+                         for s in sequences])
+    with torch.no_grad():
+        batch = low(padded, attention_mask=mask).logits.float().log_softmax(-1)
+    worst = 0.0
+    for i, s in enumerate(sequences):
+        exact = torch.tensor(peer_logprobs(model, s, 1.0))
+        alone = torch.tensor(peer_logprobs(low, s, 1.0))
+        packed = batch[i, :len(s) - 1].gather(
+            1, torch.tensor(s[1:]).unsqueeze(1))[:, 0]
+        worst = max(worst, (alone - exact).abs().max().item(),
+                    (packed - exact).abs().max().item())
+    return worst
 
 
 def prompts(vocab, lengths, seed):
@@ -100,6 +144,20 @@ def check_score(atod, model, directory, work, dtype="fp32"):
             worst = max(worst, max(
                 abs(a - b) for a, b in zip(row["logprobs"][0], theirs)))
     return worst
+
+
+def check_bf16(atod, model, directory, work):
+    """Ours and the peer's largest distance from the float32 log-probs."""
+    sequences = prompts(model.config.vocab_size, [17, 75, 160, 333], 5)
+    rows = [{"token_ids": s, "spans": [[1, len(s) - 1]]} for s in sequences]
+    write_lines(work / "bf16.jsonl", rows)
+    ours = run(atod, "score", "--model", str(directory), "--input",
+               str(work / "bf16.jsonl"), "--dtype", "bf16")
+    worst = 0.0
+    for s, row in zip(sequences, ours):
+        worst = max(worst, max(abs(a - b) for a, b in zip(
+            row["logprobs"][0], peer_logprobs(model, s, 1.0))))
+    return worst, peer_bf16_spread(model, sequences)
 
 
 def check_generate(atod, model, directory, work, tokens=64):
@@ -154,17 +212,21 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
     failed = False
-    for name in SHAPES:
+    for name in [*SHAPES, *EXPERTS]:
         directory = work / name
         model = make(name, directory)
         worst = check_score(atod, model, directory, work)
         same, total = check_generate(atod, model, directory, work)
         logits = check_export(atod, model, directory, work)
-        good = worst < TOLERANCE and same == total and logits == 0
+        low, spread = check_bf16(atod, model, directory, work)
+        good = (worst < TOLERANCE and same == total and logits == 0
+                and low < 1.5 * spread)
         failed |= not good
         print(f"{name}: largest log-prob difference {worst:.1e}, "
               f"greedy {same}/{total} identical, exported logits differ by "
-              f"{logits:.1e}: {'ok' if good else 'FAILED'}", flush=True)
+              f"{logits:.1e}; bfloat16 log-probs {low:.1e} from float32 "
+              f"(transformers {spread:.1e}): {'ok' if good else 'FAILED'}",
+              flush=True)
     sys.exit(1 if failed else 0)
 
 
