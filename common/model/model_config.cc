@@ -1,5 +1,6 @@
 #include "common/model/model_config.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 
@@ -20,6 +21,7 @@ using Json = nlohmann::json;
 
 // Lists of parameters are made before any weights are seen.
 constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxExperts = 65536;  // of all layers
 
 // Reads the keys of one object; the first fault stays in `status`.
 class Reader {
@@ -118,6 +120,28 @@ class Reader {
   absl::Status status_;
 };
 
+// Refuses all but experts in every layer.
+void ReadExperts(Reader& r, ModelConfig& c) {
+  r.Only("decoder_sparse_step", 1);
+  r.Only("mlp_only_layers", Json::array());
+  // transformers writes the second name since version 5.
+  const int64_t most = kMaxExperts / std::max<int64_t>(1, c.num_hidden_layers);
+  r.Positive("num_experts", c.num_experts, false, most);
+  int64_t local = c.num_experts;
+  r.Positive("num_local_experts", local, false, most);
+  if (c.num_experts > 0 && local != c.num_experts)
+    r.Fail("num_local_experts", absl::StrCat(local),
+           absl::StrCat("num_experts, ", c.num_experts));
+  c.num_experts = local;
+  if (local == 0) r.Fail("num_experts", "nothing", "a positive whole number");
+  r.Positive("num_experts_per_tok", c.num_experts_per_tok);
+  if (c.num_experts_per_tok > c.num_experts)
+    r.Fail("num_experts_per_tok", absl::StrCat(c.num_experts_per_tok),
+           absl::StrCat("at most num_experts, ", c.num_experts));
+  r.Positive("moe_intermediate_size", c.moe_intermediate_size);
+  r.Bool("norm_topk_prob", c.norm_topk_prob);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
@@ -128,9 +152,11 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
                      "a Hugging Face config.json"});
   Reader r(json, file);
   ModelConfig c;
-  if (r.Find("model_type") == nullptr)
-    r.Fail("model_type", "nothing", "\"qwen3\"");
-  r.Only("model_type", "qwen3");
+  const Json* const type = r.Find("model_type");
+  const bool experts = type != nullptr && *type == "qwen3_moe";
+  if (!experts && (type == nullptr || *type != "qwen3"))
+    r.Fail("model_type", type == nullptr ? "nothing" : JsonPreview(*type),
+           "\"qwen3\" or \"qwen3_moe\": others are not supported");
   r.Only("hidden_act", "silu");
   r.Only("attention_bias", false);
   r.Only("use_sliding_window", false);
@@ -138,18 +164,22 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
   r.Only("quantization_config", nullptr);
   r.Positive("vocab_size", c.vocab_size);
   r.Positive("hidden_size", c.hidden_size);
-  r.Positive("intermediate_size", c.intermediate_size);
+  r.Positive("intermediate_size", c.intermediate_size, !experts);
   r.Positive("num_hidden_layers", c.num_hidden_layers, true, kMaxLayers);
   r.Positive("num_attention_heads", c.num_attention_heads);
   c.num_key_value_heads = c.num_attention_heads;
   r.Positive("num_key_value_heads", c.num_key_value_heads, false);
-  c.head_dim = 128;  // transformers' default
+  // transformers' defaults
+  c.head_dim = experts
+                   ? c.hidden_size / std::max<int64_t>(1, c.num_attention_heads)
+                   : 128;
   r.Positive("head_dim", c.head_dim, false);
   c.max_position_embeddings = 32768;
   r.Positive("max_position_embeddings", c.max_position_embeddings, false);
   r.Positive("rms_norm_eps", c.rms_norm_eps);
   r.Positive("rope_theta", c.rope_theta);
   r.Bool("tie_word_embeddings", c.tie_word_embeddings);
+  if (experts) ReadExperts(r, c);
   for (const char* key : {"rope_scaling", "rope_parameters"})
     if (const Json* rope = r.Find(key)) r.Rope(key, *rope, c.rope_theta);
   if (const Json* types = r.Find("layer_types")) {
@@ -163,8 +193,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
     r.Fail("num_key_value_heads", absl::StrCat(c.num_key_value_heads),
            absl::StrCat("a divisor of num_attention_heads, ",
                         c.num_attention_heads));
-  if (c.head_dim % 2 != 0)
-    r.Fail("head_dim", absl::StrCat(c.head_dim), "an even number");
+  if (c.head_dim % 2 != 0 || c.head_dim == 0)
+    r.Fail("head_dim", absl::StrCat(c.head_dim), "an even number from 2 on");
   ATOD_RETURN_IF_ERROR(r.status());
   c.source = text;
   return c;
@@ -215,9 +245,10 @@ std::string ModelConfigJson(const ModelConfig& c, const std::string& dtype) {
     if (!said) json["torch_dtype"] = dtype;
     return json.dump(2) + "\n";
   }
-  const OrderedJson json = {
-      {"architectures", {"Qwen3ForCausalLM"}},
-      {"model_type", "qwen3"},
+  const bool experts = c.num_experts > 0;
+  OrderedJson json = {
+      {"architectures", {experts ? "Qwen3MoeForCausalLM" : "Qwen3ForCausalLM"}},
+      {"model_type", experts ? "qwen3_moe" : "qwen3"},
       {"vocab_size", c.vocab_size + c.padding_rows},
       {"hidden_size", c.hidden_size},
       {"intermediate_size", c.intermediate_size},
@@ -235,19 +266,64 @@ std::string ModelConfigJson(const ModelConfig& c, const std::string& dtype) {
       {"use_sliding_window", false},
       {"eos_token_id", nullptr},
       {"torch_dtype", dtype}};
+  if (experts) {
+    json["num_experts"] = c.num_experts;
+    json["num_experts_per_tok"] = c.num_experts_per_tok;
+    json["moe_intermediate_size"] = c.moe_intermediate_size;
+    json["norm_topk_prob"] = c.norm_topk_prob;
+    json["decoder_sparse_step"] = 1;
+    json["mlp_only_layers"] = OrderedJson::array();
+  }
   return json.dump(2) + "\n";
 }
 
 std::string ArchHash(const ModelConfig& c) {
-  return HashHex(absl::StrJoin(
-      {absl::StrCat("qwen3"), absl::StrCat(c.vocab_size),
-       absl::StrCat(c.hidden_size), absl::StrCat(c.intermediate_size),
+  const bool experts = c.num_experts > 0;
+  std::string text = absl::StrJoin(
+      {absl::StrCat(experts ? "qwen3_moe" : "qwen3"),
+       absl::StrCat(c.vocab_size), absl::StrCat(c.hidden_size),
+       absl::StrCat(experts ? c.moe_intermediate_size : c.intermediate_size),
        absl::StrCat(c.num_hidden_layers), absl::StrCat(c.num_attention_heads),
        absl::StrCat(c.num_key_value_heads), absl::StrCat(c.head_dim),
        absl::StrCat(c.rms_norm_eps), absl::StrCat(c.rope_theta),
        absl::StrCat(c.tie_word_embeddings)},
-      " "));
+      " ");
+  if (experts)
+    absl::StrAppend(&text, " ", c.num_experts, " ", c.num_experts_per_tok, " ",
+                    c.norm_topk_prob);
+  return HashHex(text);
 }
+
+namespace {
+
+// Gate, up and down of one layer, in `specs` behind its attention.
+void AddFeedForward(const ModelConfig& c, const std::string& layer,
+                    std::vector<ParameterSpec>& specs) {
+  const std::string p = layer + "mlp.";
+  const auto add = [&](const std::string& of, const char* name, int64_t rows,
+                       int64_t columns) {
+    specs.push_back({absl::StrCat(of, name, ".weight"), {rows, columns}});
+  };
+  const auto expert = [&](int64_t e) {
+    return absl::StrCat(p, "experts.", e, ".");
+  };
+  const int64_t h = c.hidden_size;
+  if (c.num_experts == 0) {
+    add(p, "gate_proj", c.intermediate_size, h);
+    add(p, "up_proj", c.intermediate_size, h);
+    add(p, "down_proj", h, c.intermediate_size);
+    return;
+  }
+  const int64_t f = c.moe_intermediate_size;
+  add(p, "gate", c.num_experts, h);
+  for (int64_t e = 0; e < c.num_experts; ++e) {
+    add(expert(e), "gate_proj", f, h);
+    add(expert(e), "up_proj", f, h);
+  }
+  for (int64_t e = 0; e < c.num_experts; ++e) add(expert(e), "down_proj", h, f);
+}
+
+}  // namespace
 
 std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& c) {
   const int64_t q = c.num_attention_heads * c.head_dim;
@@ -264,12 +340,7 @@ std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& c) {
     specs.push_back({p + "self_attn.k_norm.weight", {c.head_dim}});
     specs.push_back({p + "self_attn.o_proj.weight", {c.hidden_size, q}});
     specs.push_back({p + "post_attention_layernorm.weight", {c.hidden_size}});
-    specs.push_back(
-        {p + "mlp.gate_proj.weight", {c.intermediate_size, c.hidden_size}});
-    specs.push_back(
-        {p + "mlp.up_proj.weight", {c.intermediate_size, c.hidden_size}});
-    specs.push_back(
-        {p + "mlp.down_proj.weight", {c.hidden_size, c.intermediate_size}});
+    AddFeedForward(c, p, specs);
   }
   specs.push_back({"model.norm.weight", {c.hidden_size}});
   if (!c.tie_word_embeddings)

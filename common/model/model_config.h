@@ -9,8 +9,8 @@
 
 namespace atod::model {
 
-// The keys of a Hugging Face config.json (model_type qwen3) that shape the
-// computation.
+// The keys of a Hugging Face config.json (model_type qwen3 or qwen3_moe) that
+// shape the computation.
 struct ModelConfig {
   int64_t vocab_size = 0;    // rows of embedding and head
   int64_t padding_rows = 0;  // further rows, of no token; see LoadModel
@@ -24,12 +24,18 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double rope_theta = 1e6;  // or rope_parameters.rope_theta
   bool tie_word_embeddings = false;
+  // A mixture of experts has these in every layer, in place of a feed-forward
+  // of intermediate_size.
+  int64_t num_experts = 0;  // 0: a dense model
+  int64_t num_experts_per_tok = 0;
+  int64_t moe_intermediate_size = 0;  // of one expert
+  bool norm_topk_prob = false;        // a token's gates are made to sum to 1
   std::string source{};  // the text that it was read from; empty: none
 };
 
-// Reads DIR/config.json. Unsupported architectures and features (MoE, rope
-// scaling in any spelling, sliding windows, attention bias) are refused by
-// name.
+// Reads DIR/config.json. Unsupported architectures and features (layers without
+// experts among layers with them, rope scaling in any spelling, sliding
+// windows, attention bias) are refused by name.
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir);
 
 // The same from a text; `file` only names it in errors.
@@ -50,7 +56,10 @@ struct ParameterSpec {
   std::vector<int64_t> shape;
 };
 
-// All parameters in checkpoint order. A tied head has no entry of its own.
+// All parameters in the order in which they lie in memory. A tied head has no
+// entry of its own. One behind the other, a layer's experts are two tensors:
+// [num_experts, 2 moe_intermediate_size, hidden_size] of gate over up, then
+// [num_experts, hidden_size, moe_intermediate_size] of down.
 std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config);
 
 }  // namespace atod::model

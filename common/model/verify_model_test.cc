@@ -73,6 +73,33 @@ TEST_F(VerifyModelTest, EveryFaultOfTheTensorsIsListed) {
                     "NaN")));
 }
 
+TEST_F(VerifyModelTest, EveryExpertHasARowAndAFault) {
+  config_.num_experts = 3;
+  config_.num_experts_per_tok = 2;
+  config_.moe_intermediate_size = 6;
+  ASSERT_TRUE(WriteFileAtomic(dir_ + "/config.json",
+                              ModelConfigJson(config_, "float32"))
+                  .ok());
+  values_.clear();
+  FillTensors(config_);
+  WriteTensors();
+  const auto report = VerifyModel(dir_);
+  ASSERT_TRUE(report.ok());
+  EXPECT_THAT(report->faults, IsEmpty());
+  EXPECT_EQ(report->tensors.size(), 2u + 2 * (8 + 1 + 3 * 3));
+  values_.erase("model.layers.0.mlp.gate.weight");
+  values_["model.layers.1.mlp.experts.2.down_proj.weight"][0] = INFINITY;
+  shapes_["model.layers.1.mlp.experts.0.up_proj.weight"] = {8, 6};
+  WriteTensors();
+  EXPECT_THAT(Faults(),
+              ElementsAre(HasSubstr("layers.0.mlp.gate.weight: found no such "
+                                    "tensor, expected shape [3,8]"),
+                          HasSubstr("experts.0.up_proj.weight: found shape "
+                                    "[8,6], expected shape [6,8]"),
+                          HasSubstr("experts.2.down_proj.weight: found 1 "
+                                    "values that are NaN")));
+}
+
 TEST_F(VerifyModelTest, WhatEndsAResponseIsSaid) {
   ASSERT_TRUE(WriteFileAtomic(dir_ + "/generation_config.json",
                               R"({"eos_token_id": [7, 3]})")
