@@ -80,6 +80,8 @@ class SlotEngine : public ModelEngine {
 
   bool has_work() const override { return !living_.empty(); }
 
+  void EndSession(uint64_t /*session*/) override {}
+
   void CancelAll() override {
     queue_.clear();
     living_.clear();
@@ -126,6 +128,12 @@ class SlotEngine : public ModelEngine {
     if (s.max_tokens == 0) return bad("max_tokens", "0", "at least 1");
     if (living_.contains(r.id))
       return bad("id", absl::StrCat(r.id, ", which is living"), "a new id");
+    if (r.session != 0)
+      return bad("session", absl::StrCat(r.session),
+                 "0: this engine keeps no sessions");
+    if (r.group != 0)
+      return bad("group", absl::StrCat(r.group),
+                 "0: this engine shares no prompts");
     return absl::OkStatus();
   }
 

@@ -27,6 +27,13 @@ struct EngineRequest {
   std::vector<int32_t> prompt;  // token ids, at least one
   SamplingParams sampling;
   NoiseKey noise;  // `position` is filled by the engine
+  // 0: none. The keys of prompt and response stay after the response, and the
+  // next request of the same session computes only what its prompt does not
+  // share with them. One living request a session at most.
+  uint64_t session = 0;
+  // 0: none. Requests of one group whose prompts begin alike compute that
+  // beginning once.
+  uint64_t group = 0;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };
@@ -52,6 +59,9 @@ class Engine {
   // and what finished by it. Empty work returns at once.
   virtual absl::StatusOr<std::vector<EngineResult>> Step() = 0;
   virtual bool has_work() const = 0;
+  // Frees what the session holds, at the end of its living request if there is
+  // one. Nothing happens for a session that holds nothing.
+  virtual void EndSession(uint64_t session) = 0;
   // Queued and active requests are dropped.
   virtual void CancelAll() = 0;
 };

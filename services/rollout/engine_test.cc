@@ -307,8 +307,10 @@ TEST(Engine, RefusesBadRequestsByField) {
               HasSubstr("top_p"));
   EXPECT_THAT(refused([](auto& r) { r.sampling.max_tokens = 0; }),
               HasSubstr("max_tokens"));
+  EXPECT_THAT(refused([](auto& r) { r.session = 1; }), HasSubstr("session"));
+  EXPECT_THAT(refused([](auto& r) { r.group = 1; }), HasSubstr("group"));
   EXPECT_FALSE(engine->has_work());
-  ASSERT_TRUE(engine->Enqueue({7, {1}, {}, {}}).ok());
+  ASSERT_TRUE(engine->Enqueue({.id = 7, .prompt = {1}}).ok());
   EXPECT_THAT(refused([](auto& r) { r.id = 7; }), HasSubstr("living"));
   engine->CancelAll();
   EXPECT_FALSE(engine->has_work());

@@ -97,6 +97,7 @@ class FakeEngine final : public Engine {
     return results;
   }
   bool has_work() const override { return !living_.empty(); }
+  void EndSession(uint64_t session) override { ended.push_back(session); }
   void CancelAll() override { living_.clear(); }
 
   // The log-prob of the i-th token of a response.
@@ -105,6 +106,7 @@ class FakeEngine final : public Engine {
   }
 
   std::vector<EngineRequest> seen;
+  std::vector<uint64_t> ended;  // sessions
   bool broken = false;
   bool paused = false;
 
