@@ -24,9 +24,9 @@ struct SamplingParams {
 // One response to generate.
 struct EngineRequest {
   uint64_t id = 0;  // chosen by the caller, unique among living requests
-  std::vector<int32_t> prompt;  // token ids, at least one
-  SamplingParams sampling;
-  NoiseKey noise;  // `position` is filled by the engine
+  std::vector<int32_t> prompt{};  // token ids, at least one
+  SamplingParams sampling{};
+  NoiseKey noise{};  // `position` is filled by the engine
   // 0: none. The keys of prompt and response stay after the response, and the
   // next request of the same session computes only what its prompt does not
   // share with them. One living request a session at most.
