@@ -70,7 +70,7 @@ std::shared_ptr<const WeightSnapshot> ReadSnapshot(const std::string& dir) {
 
 std::unique_ptr<rollout::ModelEngine> OpenEngine(const std::string& dir) {
   rollout::EngineOptions options;
-  options.model.max_slots = 4;
+  options.max_slots = 4;
   return rollout::MakeEngine(dir, options).value();
 }
 

@@ -13,7 +13,7 @@
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/checkpoint/safetensors.h"
-#include "common/model/model.h"
+#include "common/model/language_model.h"
 #include "common/model/model_config.h"
 #include "common/model/model_files.h"
 #include "common/model/weights_io.h"
@@ -51,13 +51,13 @@ std::string FreshDir(const std::string& name) {
 TEST(Checkpoint, SavedModelIsReadBack) {
   for (const bool tied : {true, false}) {
     const std::string dir = FreshDir("saved");
-    Qwen3 model = InitModel(Small(tied), "unit", 11).value();
-    ASSERT_TRUE(SaveModel(model, dir, "float32").ok());
-    auto loaded = LoadModel(dir, "float32");
+    ModelWeights model = InitWeights(Small(tied), "unit", 11).value();
+    ASSERT_TRUE(SaveWeights(model, dir, "float32").ok());
+    auto loaded = LoadWeights(dir, {.dtype = "float32"});
     ASSERT_TRUE(loaded.ok()) << loaded.status();
-    EXPECT_EQ(ExportWeights(*loaded, "float32")->root_hash,
-              ExportWeights(model, "float32")->root_hash);
-    EXPECT_EQ(ArchHash((*loaded)->config()), ArchHash(model->config()));
+    EXPECT_EQ(ExportWeights(*loaded->arena, "float32")->root_hash,
+              ExportWeights(*model.arena, "float32")->root_hash);
+    EXPECT_EQ(ArchHash(loaded->config), ArchHash(model.config));
   }
 }
 
@@ -68,10 +68,10 @@ TEST(Checkpoint, ConvertsBetweenDtypes) {
   ASSERT_TRUE(ConvertModel(b, c, "").ok());
   EXPECT_EQ(ReadFile(b + "/model.safetensors").value(),
             ReadFile(c + "/model.safetensors").value());
-  Qwen3 from_a = LoadModel(a, "bfloat16").value();
-  Qwen3 from_c = LoadModel(c, "bfloat16").value();
-  EXPECT_EQ(ExportWeights(from_a, "bfloat16")->root_hash,
-            ExportWeights(from_c, "bfloat16")->root_hash);
+  const ModelWeights from_a = LoadWeights(a, {.dtype = "bfloat16"}).value();
+  const ModelWeights from_c = LoadWeights(c, {.dtype = "bfloat16"}).value();
+  EXPECT_EQ(ExportWeights(*from_a.arena, "bfloat16")->root_hash,
+            ExportWeights(*from_c.arena, "bfloat16")->root_hash);
 }
 
 constexpr char kQwen2[] = "common/tokenizer/testdata/qwen2";  // 708 tokens
@@ -88,18 +88,16 @@ std::string WithTokenizer(const std::string& name, int64_t rows, bool tied) {
 TEST(Checkpoint, RowsWithoutATokenAreNoPartOfTheModelAndAreWrittenBack) {
   for (const bool tied : {true, false}) {
     const std::string padded = WithTokenizer("padded", 768, tied);
-    Qwen3 model = LoadModel(padded, "float32").value();
-    EXPECT_EQ(model->config().vocab_size, 708);
-    EXPECT_EQ(model->head().size(0), 708);
-    torch::NoGradGuard no_grad;
+    ModelWeights model = LoadWeights(padded, {.dtype = "float32"}).value();
+    EXPECT_EQ(model.config.vocab_size, 708);
     const ScoredSequence s{{3, 4, 5, 6}, {{1, 3}}};
     // As a model that never had the rows.
     const std::string bare = WithTokenizer("bare", 708, tied);
-    Qwen3 other = LoadModel(bare, "float32").value();
-    ASSERT_TRUE(
-        ImportWeights(other, ExportWeights(model, "float32").value()).ok());
-    EXPECT_TRUE(torch::equal(ScoreSpans(model, {s}, 1, false).logprobs,
-                             ScoreSpans(other, {s}, 1, false).logprobs));
+    const auto with = LanguageModel::Open(padded, {}).value();
+    const auto without = LanguageModel::Open(bare, {}).value();
+    ASSERT_TRUE(without->Install(with->Export("float32").value()).ok());
+    EXPECT_EQ(with->Score({s}, {})->logprobs,
+              without->Score({s}, {})->logprobs);
     const std::string out = FreshDir("out");
     ASSERT_TRUE(ConvertModel(padded, out, "").ok());
     for (const char* name :
@@ -146,29 +144,30 @@ TEST(Checkpoint, EveryKeyOfConfigComesBackFromASavedModel) {
   config["bos_token_id"] = 701;
   config["mine"] = {{"a", 1}};
   ASSERT_TRUE(WriteFileAtomic(dir + "/config.json", config.dump()).ok());
-  Qwen3 model = LoadModel(dir, "float32").value();
+  ModelWeights model = LoadWeights(dir, {.dtype = "float32"}).value();
   const std::string saved = FreshDir("keys_saved");
-  ASSERT_TRUE(SaveModel(model, saved, "float32").ok());
+  ASSERT_TRUE(SaveWeights(model, saved, "float32").ok());
   EXPECT_EQ(ReadFile(saved + "/config.json").value(), config.dump());
   EXPECT_THAT(StopTokens(saved).value(), testing::ElementsAre(700, 702));
 }
 
 TEST(Checkpoint, ValuesThatAreNotFiniteAreNeitherReadNorWritten) {
   const std::string dir = FreshDir("nan");
-  Qwen3 model = InitModel(Small(true), "hf", 1).value();
+  ModelWeights model = InitWeights(Small(true), "hf", 1).value();
   const auto set = [&](float value) {
     torch::NoGradGuard no_grad;
-    model->OrderedParameters()[2].view(-1)[3] = value;
+    model.arena->View(model.arena->values, 2).view(-1)[3] = value;
   };
   const auto names = HasSubstr(
       "model.layers.0.self_attn.q_proj.weight: found 1 values that are NaN");
   set(3.4e38f);  // finite, and too large for bfloat16
-  ASSERT_TRUE(SaveModel(model, dir, "float32").ok());
-  EXPECT_TRUE(LoadModel(dir, "float32").ok());
-  EXPECT_THAT(LoadModel(dir, "bfloat16").status().message(), names);
-  EXPECT_THAT(SaveModel(model, dir, "bfloat16").message(), names);
+  ASSERT_TRUE(SaveWeights(model, dir, "float32").ok());
+  EXPECT_TRUE(LoadWeights(dir, {.dtype = "float32"}).ok());
+  EXPECT_THAT(LoadWeights(dir, {.dtype = "bfloat16"}).status().message(),
+              names);
+  EXPECT_THAT(SaveWeights(model, dir, "bfloat16").message(), names);
   set(NAN);
-  EXPECT_THAT(SaveModel(model, dir, "float32").message(), names);
+  EXPECT_THAT(SaveWeights(model, dir, "float32").message(), names);
   const std::string path = dir + "/model.safetensors";
   auto file = SafetensorsFile::Open(path).value();
   std::vector<TensorView> tensors = file->tensors();
@@ -179,7 +178,7 @@ TEST(Checkpoint, ValuesThatAreNotFiniteAreNeitherReadNorWritten) {
       t.data = absl::MakeConstSpan(
           reinterpret_cast<const std::byte*>(values.data()), 4 * values.size());
   ASSERT_TRUE(WriteSafetensors(path, tensors).ok());
-  EXPECT_THAT(LoadModel(dir, "float32").status().message(), names);
+  EXPECT_THAT(LoadWeights(dir, {.dtype = "float32"}).status().message(), names);
 }
 
 // Rewrites the tensors of a good folder after `change`; the error of loading.
@@ -192,7 +191,7 @@ std::string LoadingFails(
   std::vector<TensorView> tensors = file->tensors();
   change(tensors);
   EXPECT_TRUE(WriteSafetensors(path, tensors).ok());
-  const auto model = LoadModel(dir, "float32");
+  const auto model = LoadWeights(dir, {.dtype = "float32"});
   EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(model.status().message(), HasSubstr(dir));
   EXPECT_THAT(model.status().message(), testing::Not(HasSubstr("\n")));
@@ -233,7 +232,7 @@ TEST(Checkpoint, TruncatedFilesAreRefused) {
   for (const size_t size :
        {size_t{0}, size_t{7}, size_t{100}, bytes.size() - 1}) {
     ASSERT_TRUE(WriteFileAtomic(path, bytes.substr(0, size)).ok());
-    EXPECT_FALSE(LoadModel(dir, "float32").ok()) << size;
+    EXPECT_FALSE(LoadWeights(dir, {.dtype = "float32"}).ok()) << size;
   }
 }
 
@@ -268,20 +267,20 @@ TEST(Golden, LogProbsAreThoseOfTransformers) {
   const auto expected = ParseJson(
       ReadFile(std::string(kGolden) + "/expected.json").value(), kGolden);
   ASSERT_TRUE(expected.ok()) << expected.status();
-  Qwen3 model = LoadModel(kGolden, "float32").value();
-  torch::NoGradGuard no_grad;
   double worst = 0;
   int count = 0;
   for (const auto& row : (*expected)["rows"]) {
     ScoredSequence s;
     s.tokens = row["token_ids"].get<std::vector<int32_t>>();
     s.spans = {{1, static_cast<uint32_t>(s.tokens.size()) - 1}};
-    const torch::Tensor wanted = torch::tensor(
-        row["logprobs"].get<std::vector<float>>(), torch::kFloat32);
-    for (const auto score : {ScoreSpans, TorchScoreSpans}) {
-      const torch::Tensor got = score(model, {s}, 1, false).logprobs;
-      ASSERT_EQ(got.sizes(), wanted.sizes());
-      worst = std::max(worst, (got - wanted).abs().max().item<double>());
+    const auto wanted = row["logprobs"].get<std::vector<float>>();
+    for (const bool exact : {true, false}) {
+      const auto model =
+          LanguageModel::Open(kGolden, {.deterministic = exact}).value();
+      const std::vector<float> got = model->Score({s}, {}).value().logprobs;
+      ASSERT_EQ(got.size(), wanted.size());
+      for (size_t i = 0; i < got.size(); ++i)
+        worst = std::max(worst, std::abs(double{got[i]} - double{wanted[i]}));
     }
     ++count;
   }

@@ -20,8 +20,9 @@ struct OpenOptions {
   std::string dtype = "float32";  // "float32", "bfloat16"; empty: the file's
   std::string device = "cpu";     // "cpu" or "cuda", as RunConfig.device
   // true: results are equal to the bit under any batch, chunk, thread or
-  // session (back end cpu-exact), or the model is refused. false: torch.
-  bool deterministic = true;
+  // session (back end cpu-exact), or the model is refused. false: torch. Unset:
+  // cpu-exact where it can run the model, else torch; back_end() says which.
+  std::optional<bool> deterministic = true;
   bool gradients = false;   // ScoreForBackward, Backward, arena().gradients
   int64_t max_context = 0;  // tokens of prompt and response; 0: the model's
 };

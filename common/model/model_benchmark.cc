@@ -1,15 +1,18 @@
 // Training and scoring of the embedded default's model (0.22 M parameters,
-// windowed prompts of ~75 tokens of which ~5 are scored): own CPU kernels
-// against torch's operations, in the same run.
+// windowed prompts of ~75 tokens of which ~5 are scored): both back ends in the
+// same run.
+#include <filesystem>
+
 #include "ATen/Parallel.h"
 #include "benchmark/benchmark.h"
 #include "common/base/rng.h"
-#include "common/model/model.h"
+#include "common/model/language_model.h"
+#include "common/model/model_files.h"
 
 namespace atod::model {
 namespace {
 
-Qwen3 TinyModel() {
+std::unique_ptr<LanguageModel> TinyModel(bool exact) {
   ModelConfig c;
   c.vocab_size = 540;
   c.hidden_size = 64;
@@ -21,7 +24,12 @@ Qwen3 TinyModel() {
   c.max_position_embeddings = 512;
   c.rope_theta = 1e4;
   c.tie_word_embeddings = true;
-  return InitModel(c, "unit", 1).value();
+  const std::string dir =
+      std::filesystem::temp_directory_path() / "atod_model_benchmark";
+  CreateModel(c, "unit", 1, dir).IgnoreError();
+  at::set_num_threads(1);
+  return LanguageModel::Open(dir, {.deterministic = exact, .gradients = true})
+      .value();
 }
 
 std::vector<ScoredSequence> Turns(int count, int64_t* tokens) {
@@ -38,35 +46,29 @@ std::vector<ScoredSequence> Turns(int count, int64_t* tokens) {
   return batch;
 }
 
-template <SpanLogProbs (*kScore)(Qwen3&, const std::vector<ScoredSequence>&,
-                                 float, bool)>
-void Train(benchmark::State& state) {
-  at::set_num_threads(1);
-  Qwen3 model = TinyModel();
+void Train(benchmark::State& state, bool exact) {
+  const auto model = TinyModel(exact);
   int64_t tokens;
   const auto batch = Turns(static_cast<int>(state.range(0)), &tokens);
   for (auto _ : state) {
-    model->zero_grad();
-    kScore(model, batch, 1, false).logprobs.sum().backward();
+    const size_t n = model->ScoreForBackward(batch, {})->logprobs.size();
+    model->Backward(std::vector<float>(n, 1), {}).IgnoreError();
+    model->ParametersChanged().IgnoreError();
   }
   state.SetItemsProcessed(state.iterations() * tokens);
 }
-BENCHMARK(Train<ScoreSpans>)->Name("train/kernels")->Arg(32)->Arg(128);
-BENCHMARK(Train<TorchScoreSpans>)->Name("train/torch")->Arg(32)->Arg(128);
+BENCHMARK_CAPTURE(Train, exact, true)->Arg(32)->Arg(128);
+BENCHMARK_CAPTURE(Train, torch, false)->Arg(32)->Arg(128);
 
-template <SpanLogProbs (*kScore)(Qwen3&, const std::vector<ScoredSequence>&,
-                                 float, bool)>
-void Score(benchmark::State& state) {
-  at::set_num_threads(1);
-  torch::NoGradGuard no_grad;
-  Qwen3 model = TinyModel();
+void Score(benchmark::State& state, bool exact) {
+  const auto model = TinyModel(exact);
   int64_t tokens;
   const auto batch = Turns(static_cast<int>(state.range(0)), &tokens);
-  for (auto _ : state) benchmark::DoNotOptimize(kScore(model, batch, 1, false));
+  for (auto _ : state) benchmark::DoNotOptimize(model->Score(batch, {}));
   state.SetItemsProcessed(state.iterations() * tokens);
 }
-BENCHMARK(Score<ScoreSpans>)->Name("score/kernels")->Arg(32)->Arg(128);
-BENCHMARK(Score<TorchScoreSpans>)->Name("score/torch")->Arg(32)->Arg(128);
+BENCHMARK_CAPTURE(Score, exact, true)->Arg(32)->Arg(128);
+BENCHMARK_CAPTURE(Score, torch, false)->Arg(32)->Arg(128);
 
 }  // namespace
 }  // namespace atod::model

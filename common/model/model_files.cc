@@ -1,8 +1,8 @@
 #include "common/model/model_files.h"
 
 #include "common/base/status_macros.h"
-#include "common/model/model.h"
 #include "common/model/torch_status.h"
+#include "common/model/weights_io.h"
 
 namespace atod::model {
 
@@ -10,8 +10,9 @@ absl::Status CreateModel(const ModelConfig& config, const std::string& init,
                          uint64_t seed, const std::string& out_dir,
                          const std::string& tokenizer_dir) {
   ATOD_RETURN_IF_ERROR(CheckModelTarget(tokenizer_dir, out_dir));
-  ATOD_ASSIGN_OR_RETURN(Qwen3 model, InitModel(config, init, seed));
-  ATOD_RETURN_IF_ERROR(SaveModel(model, out_dir, "float32"));
+  ATOD_ASSIGN_OR_RETURN(const ModelWeights weights,
+                        InitWeights(config, init, seed));
+  ATOD_RETURN_IF_ERROR(SaveWeights(weights, out_dir, "float32"));
   return tokenizer_dir.empty() ? absl::OkStatus()
                                : CopyTokenizerFiles(tokenizer_dir, out_dir);
 }
@@ -19,9 +20,10 @@ absl::Status CreateModel(const ModelConfig& config, const std::string& init,
 absl::Status ConvertModel(const std::string& from, const std::string& to,
                           const std::string& dtype) {
   ATOD_RETURN_IF_ERROR(CheckModelTarget(from, to));
-  ATOD_ASSIGN_OR_RETURN(Qwen3 model, LoadModel(from, dtype));
+  ATOD_ASSIGN_OR_RETURN(const ModelWeights weights,
+                        LoadWeights(from, {.dtype = dtype}));
   ATOD_RETURN_IF_ERROR(
-      SaveModel(model, to, DtypeName(model->parameters()[0].scalar_type())));
+      SaveWeights(weights, to, DtypeName(weights.arena->values.scalar_type())));
   return CopyTokenizerFiles(from, to);
 }
 

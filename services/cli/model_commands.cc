@@ -86,8 +86,29 @@ absl::Status CheckTemperature(const char* command, float t, bool or_greedy) {
                     kMinTemperature, " to ", kMaxTemperature)});
 }
 
+void AddBackEnd(Command command, std::string& dtype, std::string& device,
+                std::string& deterministic) {
+  command.Arg("--dtype", dtype, "compute dtype (fp32)").OneOf({"fp32", "bf16"});
+  command.Arg("--device", device, "where it runs (cpu)").OneOf({"cpu", "cuda"});
+  command
+      .Arg("--deterministic", deterministic,
+           "true: back end cpu-exact or an error; false: torch (cpu-exact "
+           "where it can run the model, else torch)")
+      .OneOf({"true", "false"});
+}
+
+std::optional<bool> Deterministic(const std::string& flag) {
+  if (flag.empty()) return std::nullopt;
+  return flag == "true";
+}
+
+void PrintBackEnd(const model::BackEnd& b) {
+  std::fprintf(stderr, "back end %s, %s, %s\n", b.name.c_str(),
+               b.device.c_str(), b.dtype.c_str());
+}
+
 struct ScoreFlags {
-  std::string model, input, dtype = "fp32";
+  std::string model, input, dtype = "fp32", device = "cpu", deterministic;
   uint32_t threads = 0;
   float temperature = 1;
 };
@@ -97,8 +118,11 @@ absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
   model::SetComputeThreads(flags.threads);
   teacher::ScorerOptions options;
   options.dtype = DtypeOf(flags.dtype);
+  options.device = flags.device;
+  options.deterministic = Deterministic(flags.deterministic);
   ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer loaded,
                         teacher::MakeScorer(flags.model, options));
+  PrintBackEnd(loaded.back_end);
   const uint32_t vocab = static_cast<uint32_t>(loaded.config.vocab_size);
   std::vector<teacher::ScoreRequest> requests;
   const auto score = [&]() -> absl::Status {
@@ -133,7 +157,7 @@ absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
 }
 
 struct GenerateFlags {
-  std::string model, input, dtype = "fp32";
+  std::string model, input, dtype = "fp32", device = "cpu", deterministic;
   uint64_t seed = 0;
   uint32_t threads = 0;
   rollout::SamplingParams sampling;
@@ -148,9 +172,12 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
   model::SetComputeThreads(flags.threads);
   rollout::EngineOptions options;
   options.model.dtype = DtypeOf(flags.dtype);
-  options.model.max_slots = flags.slots;
+  options.model.device = flags.device;
+  options.model.deterministic = Deterministic(flags.deterministic);
+  options.max_slots = flags.slots;
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
                         rollout::MakeEngine(flags.model, options));
+  PrintBackEnd(engine->back_end());
   std::vector<json> ids;
   ATOD_RETURN_IF_ERROR(
       ForEachLineOf(flags.input, [&](const json& row) -> absl::Status {
@@ -294,9 +321,7 @@ void AddModelCommands(Command app) {
            "lines {\"token_ids\", \"spans\": [[begin, length]]}")
       .Required();
   command.Arg("--temperature", score->temperature, "divides the logits (1)");
-  command.Arg("--dtype", score->dtype, "compute dtype (fp32)")
-      .OneOf({"fp32", "bf16"});
-
+  AddBackEnd(command, score->dtype, score->device, score->deterministic);
   command.Arg("--threads", score->threads, "compute threads, 0: all (0)")
       .Threads();
 
@@ -316,9 +341,8 @@ void AddModelCommands(Command app) {
               "longest continuation (512)");
   command.Arg("--slots", generate->slots, "requests that run at once (64)")
       .Range(1, 4096);
-  command.Arg("--dtype", generate->dtype, "compute dtype (fp32)")
-      .OneOf({"fp32", "bf16"});
-
+  AddBackEnd(command, generate->dtype, generate->device,
+             generate->deterministic);
   command.Arg("--threads", generate->threads, "compute threads, 0: all (0)")
       .Threads();
 

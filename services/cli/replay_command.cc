@@ -239,7 +239,7 @@ absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
   ATOD_RETURN_IF_ERROR(teachers.Open(config));
   ATOD_ASSIGN_OR_RETURN(rollout::EngineOptions options,
                         rollout::EngineOptionsOf(config, *tokenizer));
-  options.model.max_slots = 1;  // each is played alone
+  options.max_slots = 1;  // each is played alone
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
                         rollout::MakeEngine(config.model().path(), options));
 

@@ -1,9 +1,9 @@
 #include "services/learner/adamw.h"
 
 #include <cmath>
-#include <utility>
 
 #include "ATen/Parallel.h"
+#include "ATen/ops/_fused_adamw.h"
 #include "torch/utils.h"
 
 namespace atod::learner {
@@ -48,25 +48,13 @@ double SquareSum(int64_t n, const float* x) {
   return sum;
 }
 
-torch::Tensor Float32(const torch::Tensor& x) {
-  TORCH_CHECK(x.is_cpu(), "AdamW: found a gradient on ", x.device(),
-              ", expected the CPU");
-  return x.to(torch::kFloat32).contiguous();
-}
-
 }  // namespace
 
-AdamW::AdamW(std::vector<torch::Tensor> parameters, const AdamWOptions& options)
-    : parameters_(std::move(parameters)), options_(options) {
-  torch::NoGradGuard no_grad;
-  for (const torch::Tensor& p : parameters_) {
-    masters_.push_back(p.scalar_type() == torch::kFloat32
-                           ? p.detach()
-                           : p.detach().to(torch::kFloat32));
-    first_.push_back(torch::zeros_like(masters_.back()));
-    second_.push_back(torch::zeros_like(masters_.back()));
-  }
-}
+AdamW::AdamW(model::ParameterArena* arena, const AdamWOptions& options)
+    : arena_(arena),
+      first_(torch::zeros_like(arena->masters)),
+      second_(torch::zeros_like(arena->masters)),
+      options_(options) {}
 
 void AdamW::Step(double lr) {
   torch::NoGradGuard no_grad;
@@ -78,47 +66,45 @@ void AdamW::Step(double lr) {
   rates.second = 1 - options_.beta2;
   rates.unbias = std::sqrt(1 - std::pow(options_.beta2, updates));
   rates.eps = options_.eps;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (!parameters_[i].grad().defined()) continue;
+  for (size_t i = 0; i < arena_->specs().size(); ++i) {
     // Matrices decay, vectors do not.
-    rates.keep =
-        parameters_[i].dim() > 1 ? 1 - lr * options_.weight_decay : 1.0;
-    const torch::Tensor g = Float32(parameters_[i].grad());
-    at::parallel_for(0, g.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    const double decay =
+        arena_->specs()[i].shape.size() > 1 ? options_.weight_decay : 0.0;
+    rates.keep = 1 - lr * decay;
+    const int64_t first = arena_->offsets()[i];
+    const int64_t count = arena_->offsets()[i + 1] - first;
+    const auto part = [&](const torch::Tensor& flat) {
+      return flat.narrow(0, first, count);
+    };
+    const torch::Tensor p = part(arena_->masters), g = part(arena_->gradients),
+                        m = part(first_), v = part(second_);
+    if (!p.is_cpu()) {
+      at::_fused_adamw_(
+          {p}, {g}, {m}, {v}, {}, {torch::full({}, updates, p.options())}, lr,
+          options_.beta1, options_.beta2, decay, options_.eps, false, false);
+      continue;
+    }
+    at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
       Update(end - begin, rates, g.data_ptr<float>() + begin,
-             masters_[i].data_ptr<float>() + begin,
-             first_[i].data_ptr<float>() + begin,
-             second_[i].data_ptr<float>() + begin);
+             p.data_ptr<float>() + begin, m.data_ptr<float>() + begin,
+             v.data_ptr<float>() + begin);
     });
   }
-  CopyMasters();
 }
 
-void AdamW::RestoreUpdates(int64_t updates) {
-  updates_ = updates;
-  CopyMasters();
-}
-
-void AdamW::CopyMasters() {
-  torch::NoGradGuard no_grad;
-  for (size_t i = 0; i < parameters_.size(); ++i)
-    if (parameters_[i].scalar_type() != torch::kFloat32)
-      parameters_[i].copy_(masters_[i]);
-}
-
-double ClipGradNorm(const std::vector<torch::Tensor>& parameters,
-                    double max_norm) {
+double ClipGradNorm(model::ParameterArena& arena, double max_norm) {
   torch::NoGradGuard no_grad;
   double square = 0;
-  for (const torch::Tensor& p : parameters) {
-    if (!p.grad().defined()) continue;
-    const torch::Tensor g = Float32(p.grad());
-    square += SquareSum(g.numel(), g.data_ptr<float>());
+  if (arena.gradients.is_cpu()) {
+    for (size_t i = 0; i < arena.specs().size(); ++i)
+      square +=
+          SquareSum(arena.offsets()[i + 1] - arena.offsets()[i],
+                    arena.gradients.data_ptr<float>() + arena.offsets()[i]);
+  } else {
+    square = arena.gradients.to(torch::kFloat64).square().sum().item<double>();
   }
   const double norm = std::sqrt(square);
-  if (max_norm > 0 && norm > max_norm)
-    for (const torch::Tensor& p : parameters)
-      if (p.grad().defined()) p.grad().mul_(max_norm / norm);
+  if (max_norm > 0 && norm > max_norm) arena.gradients.mul_(max_norm / norm);
   return norm;
 }
 

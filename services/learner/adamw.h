@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
+#include "common/model/arena.h"
 #include "torch/types.h"
 
 namespace atod::learner {
@@ -14,38 +14,34 @@ struct AdamWOptions {
   double weight_decay = 0;  // of matrices; vectors (norms) never decay
 };
 
-// AdamW with decoupled weight decay. Moments are float32; parameters of another
-// dtype get a float32 master copy, which is what is updated. Contiguous tensors
-// on the CPU, and the same bits on every x86-64, under any number of threads.
+// AdamW with decoupled weight decay on the flat float32 buffers of an arena:
+// masters, gradients and two moments. On the CPU the same bits on every x86-64,
+// under any number of threads; elsewhere torch's fused operation.
 class AdamW {
  public:
-  AdamW(std::vector<torch::Tensor> parameters, const AdamWOptions& options);
+  // The arena has gradients and outlives this.
+  AdamW(model::ParameterArena* arena, const AdamWOptions& options);
 
-  // One update with the parameters' gradients; those without one stay.
+  // One update of the masters with the gradients. The caller then tells the
+  // model (LanguageModel::ParametersChanged).
   void Step(double lr);
 
   int64_t updates() const { return updates_; }
+  void set_updates(int64_t updates) { updates_ = updates; }
 
-  // State for checkpoints, one tensor a parameter in their order; masters are
-  // the parameters themselves when these are float32. Restored with copy_ into
-  // them, then RestoreUpdates.
-  const std::vector<torch::Tensor>& first_moments() const { return first_; }
-  const std::vector<torch::Tensor>& second_moments() const { return second_; }
-  const std::vector<torch::Tensor>& masters() const { return masters_; }
-  // Sets the update count and copies the masters to the parameters.
-  void RestoreUpdates(int64_t updates);
+  // State for checkpoints beside the masters, flat like these.
+  torch::Tensor& first_moments() { return first_; }
+  torch::Tensor& second_moments() { return second_; }
 
  private:
-  void CopyMasters();
-
-  std::vector<torch::Tensor> parameters_, masters_, first_, second_;
+  model::ParameterArena* const arena_;
+  torch::Tensor first_, second_;
   AdamWOptions options_;
   int64_t updates_ = 0;
 };
 
 // Scales the gradients so that their joint 2-norm is at most `max_norm` (0: no
 // limit). Returns the norm before.
-double ClipGradNorm(const std::vector<torch::Tensor>& parameters,
-                    double max_norm);
+double ClipGradNorm(model::ParameterArena& arena, double max_norm);
 
 }  // namespace atod::learner

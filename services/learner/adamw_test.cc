@@ -5,108 +5,122 @@
 
 #include "ATen/Parallel.h"
 #include "gtest/gtest.h"
-#include "torch/types.h"
+#include "torch/utils.h"
 
 namespace atod::learner {
 namespace {
 
-torch::Tensor Parameter(const std::vector<double>& values,
-                        torch::Dtype dtype = torch::kFloat32) {
-  return torch::tensor(values, torch::kFloat64)
-      .view({1, -1})
-      .to(dtype)
-      .requires_grad_();
+// The smallest model there is: its matrices and vectors are what AdamW sees.
+model::ModelConfig Tiny() {
+  model::ModelConfig c;
+  c.vocab_size = 2;
+  c.hidden_size = 2;
+  c.intermediate_size = 2;
+  c.num_hidden_layers = 1;
+  c.num_attention_heads = c.num_key_value_heads = 1;
+  c.head_dim = 2;
+  c.tie_word_embeddings = true;
+  return c;
 }
 
-TEST(AdamW, FollowsThePublishedUpdate) {
-  torch::Tensor p = Parameter({0.5, -2});
+model::ParameterArena Arena(torch::Dtype dtype = torch::kFloat32) {
+  model::ParameterArena arena(Tiny(), dtype, torch::kCPU, true);
+  for (int64_t i = 0; i < arena.num_parameters(); ++i)
+    arena.masters[i] = 0.5 + 0.01 * static_cast<double>(i);
+  return arena;
+}
+
+void SetGradients(model::ParameterArena& arena, double scale) {
+  for (int64_t i = 0; i < arena.num_parameters(); ++i)
+    arena.gradients[i] = scale * std::sin(static_cast<double>(i) + 1);
+}
+
+TEST(AdamW, FollowsThePublishedUpdateAndVectorsDoNotDecay) {
+  model::ParameterArena arena = Arena();
   const AdamWOptions o{0.9, 0.95, 1e-8, 0.1};
-  AdamW optimizer({p}, o);
-  double x[2] = {0.5, -2}, m[2] = {}, v[2] = {};
+  AdamW optimizer(&arena, o);
+  const int64_t n = arena.num_parameters();
+  std::vector<double> x(n), m(n), v(n), decay(n);
+  for (size_t p = 0; p < arena.specs().size(); ++p)
+    for (int64_t i = arena.offsets()[p]; i < arena.offsets()[p + 1]; ++i)
+      decay[i] = arena.specs()[p].shape.size() > 1 ? o.weight_decay : 0;
+  for (int64_t i = 0; i < n; ++i) x[i] = arena.masters[i].item<double>();
   for (int step = 1; step <= 5; ++step) {
-    const double g[2] = {0.3 * step, -1.0 / step};
-    p.mutable_grad() = Parameter({g[0], g[1]}).detach();
+    SetGradients(arena, 0.3 * step);
     optimizer.Step(0.01);
-    for (int i = 0; i < 2; ++i) {
-      m[i] = o.beta1 * m[i] + (1 - o.beta1) * g[i];
-      v[i] = o.beta2 * v[i] + (1 - o.beta2) * g[i] * g[i];
-      x[i] -= 0.01 * o.weight_decay * x[i];
+    for (int64_t i = 0; i < n; ++i) {
+      const double g = 0.3 * step * std::sin(static_cast<double>(i) + 1);
+      m[i] = o.beta1 * m[i] + (1 - o.beta1) * g;
+      v[i] = o.beta2 * v[i] + (1 - o.beta2) * g * g;
+      x[i] -= 0.01 * decay[i] * x[i];
       x[i] -= 0.01 * (m[i] / (1 - std::pow(o.beta1, step))) /
               (std::sqrt(v[i] / (1 - std::pow(o.beta2, step))) + o.eps);
-      EXPECT_NEAR(p[0][i].item<double>(), x[i], 1e-5) << step;
+      ASSERT_NEAR(arena.masters[i].item<double>(), x[i], 1e-5) << step;
     }
   }
   EXPECT_EQ(optimizer.updates(), 5);
+  // The padding stays what it is.
+  for (int64_t i = n; i < arena.masters.numel(); ++i)
+    EXPECT_EQ(arena.masters[i].item<float>(), 0);
 }
 
 TEST(AdamW, TheNormDoesNotDependOnThreads) {
-  torch::Tensor p = torch::empty({400, 301}).requires_grad_();
-  torch::Tensor g = torch::empty({400, 301});
+  model::ModelConfig config = Tiny();
+  config.vocab_size = 40000;
+  model::ParameterArena arena(config, torch::kFloat32, torch::kCPU, true);
   double square = 0;
-  for (int64_t i = 0; i < g.numel(); ++i) {
-    g.data_ptr<float>()[i] = std::sin(static_cast<float>(i)) * 1e-3f;
-    square += std::pow(double{g.data_ptr<float>()[i]}, 2);
+  for (int64_t i = 0; i < arena.num_parameters(); ++i) {
+    float& g = arena.gradients.data_ptr<float>()[i];
+    g = std::sin(static_cast<float>(i)) * 1e-3f;
+    square += std::pow(double{g}, 2);
   }
-  p.mutable_grad() = g;
-  const double one = ClipGradNorm({p}, 0);
+  const double one = ClipGradNorm(arena, 0);
   EXPECT_NEAR(one, std::sqrt(square), 1e-6);
   for (const int threads : {2, 3}) {
     at::set_num_threads(threads);
-    EXPECT_EQ(ClipGradNorm({p}, 0), one) << threads;
+    EXPECT_EQ(ClipGradNorm(arena, 0), one) << threads;
   }
   at::set_num_threads(1);
 }
 
-TEST(AdamW, VectorsDoNotDecayAndMissingGradientsChangeNothing) {
-  torch::Tensor norm = torch::ones({2}).requires_grad_();
-  torch::Tensor idle = Parameter({1});
-  AdamW optimizer({norm, idle}, {0.9, 0.95, 1e-8, 0.5});
-  norm.mutable_grad() = torch::zeros({2});
-  optimizer.Step(0.1);
-  EXPECT_EQ(norm[0].item<float>(), 1);
-  EXPECT_EQ(idle[0][0].item<float>(), 1);
-}
-
 TEST(AdamW, Bfloat16ParametersMoveBySmallUpdatesOfTheirMaster) {
-  torch::Tensor p = Parameter({1}, torch::kBFloat16);
-  AdamW optimizer({p}, {});
+  model::ParameterArena arena = Arena(torch::kBFloat16);
+  arena.masters.fill_(1);
+  AdamW optimizer(&arena, {});
   // Each update is a tenth of what bfloat16 resolves at 1.
   for (int i = 0; i < 40; ++i) {
-    p.mutable_grad() = torch::ones({1, 1}, torch::kBFloat16);
+    arena.gradients.fill_(1);
     optimizer.Step(0.0004);
   }
-  EXPECT_NEAR(p.item<float>(), 1 - 40 * 0.0004, 0.004);
+  EXPECT_NEAR(arena.masters[0].item<float>(), 1 - 40 * 0.0004, 1e-5);
 }
 
 TEST(AdamW, RestoredStateContinuesTheSameRun) {
-  torch::Tensor a = Parameter({1, 2}), b = Parameter({7, 7});
-  AdamW first({a}, {}), second({b}, {});
-  const auto step = [](AdamW& o, torch::Tensor& p, double g) {
-    p.mutable_grad() = Parameter({g, -g}).detach();
+  model::ParameterArena a = Arena(), b = Arena();
+  AdamW first(&a, {}), second(&b, {});
+  const auto step = [](AdamW& o, model::ParameterArena& p, double g) {
+    SetGradients(p, g);
     o.Step(0.1);
   };
   step(first, a, 1);
   step(first, a, -3);
-  {
-    torch::NoGradGuard no_grad;
-    second.masters()[0].copy_(first.masters()[0]);
-    second.first_moments()[0].copy_(first.first_moments()[0]);
-    second.second_moments()[0].copy_(first.second_moments()[0]);
-    second.RestoreUpdates(first.updates());
-  }
+  b.masters.copy_(a.masters);
+  second.first_moments().copy_(first.first_moments());
+  second.second_moments().copy_(first.second_moments());
+  second.set_updates(first.updates());
   step(first, a, 2);
   step(second, b, 2);
-  EXPECT_TRUE(torch::equal(a, b));
+  EXPECT_TRUE(torch::equal(a.masters, b.masters));
 }
 
 TEST(ClipGradNorm, ScalesToTheLimitAndReturnsTheNormBefore) {
-  torch::Tensor a = Parameter({0}), b = Parameter({0});
-  a.mutable_grad() = Parameter({3}).detach();
-  b.mutable_grad() = Parameter({4}).detach();
-  EXPECT_NEAR(ClipGradNorm({a, b}, 0), 5, 1e-6);
-  EXPECT_NEAR(ClipGradNorm({a, b}, 2.5), 5, 1e-6);
-  EXPECT_NEAR(a.grad().item<float>(), 1.5, 1e-5);
-  EXPECT_NEAR(ClipGradNorm({a, b}, 100), 2.5, 1e-5);
+  model::ParameterArena arena = Arena();
+  arena.gradients[0] = 3;
+  arena.gradients[5] = 4;
+  EXPECT_NEAR(ClipGradNorm(arena, 0), 5, 1e-6);
+  EXPECT_NEAR(ClipGradNorm(arena, 2.5), 5, 1e-6);
+  EXPECT_NEAR(arena.gradients[0].item<float>(), 1.5, 1e-5);
+  EXPECT_NEAR(ClipGradNorm(arena, 100), 2.5, 1e-5);
 }
 
 }  // namespace

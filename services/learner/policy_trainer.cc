@@ -12,15 +12,14 @@
 #include "common/base/status_macros.h"
 #include "common/base/stopwatch.h"
 #include "common/checkpoint/safetensors.h"
-#include "common/model/model.h"
-#include "common/model/self_test.h"
+#include "common/model/arena.h"
+#include "common/model/language_model.h"
 #include "common/model/torch_status.h"
-#include "common/model/weights_io.h"
 #include "services/learner/adamw.h"
 #include "services/learner/algorithm/duplicate_rows.h"
 #include "services/learner/algorithm/recipe.h"
 #include "services/learner/algorithm/update_loss.h"
-#include "torch/torch.h"
+#include "torch/utils.h"
 
 namespace atod::learner {
 namespace {
@@ -52,17 +51,16 @@ MicroBatch MakeMicroBatch(const std::vector<TrainSequence>& sequences,
   return out;
 }
 
-// The host's copy of a vector, whatever its dtype and device.
-std::vector<double> Doubles(const torch::Tensor& x) {
-  const torch::Tensor d =
-      x.detach().to(torch::kCPU, torch::kFloat64).contiguous();
-  return {d.data_ptr<double>(), d.data_ptr<double>() + d.numel()};
+std::vector<double> Doubles(const std::vector<float>& x) {
+  return {x.begin(), x.end()};
 }
 
-// In one fixed order: torch splits sums of many tokens over the threads.
-double Sum(const torch::Tensor& x) {
-  const std::vector<double> d = Doubles(x);
-  return std::accumulate(d.begin(), d.end(), 0.0);
+std::vector<float> Floats(const std::vector<double>& x) {
+  return {x.begin(), x.end()};
+}
+
+double Sum(const std::vector<float>& x) {
+  return std::accumulate(x.begin(), x.end(), 0.0);
 }
 
 std::vector<int32_t> AllIndices(size_t n) {
@@ -96,8 +94,8 @@ struct PolicyTrainer::Impl {
   Recipe recipe;
   Communicator* communicator;
   DeviceBackend* device;
-  model::Qwen3 student{nullptr};
-  model::Qwen3 reference{nullptr};  // frozen; empty unless a KL is on
+  std::unique_ptr<model::LanguageModel> student;
+  std::unique_ptr<model::LanguageModel> reference;  // null unless a KL is on
   std::unique_ptr<AdamW> optimizer;
 
   // What one update adds up.
@@ -109,66 +107,59 @@ struct PolicyTrainer::Impl {
 
   // Adds the gradient of the sequences `indices` of an update, whose tokens
   // weigh `weight`, [tokens of the batch].
-  void Accumulate(const StepData& data, const Advantages& advantages,
-                  const std::vector<double>& weight,
-                  const std::vector<int32_t>& indices, bool first_update,
-                  UpdateSums& sums) {
+  absl::Status Accumulate(const StepData& data, const Advantages& advantages,
+                          const std::vector<double>& weight,
+                          const std::vector<int32_t>& indices,
+                          bool first_update, UpdateSums& sums) {
     const MicroBatch micro = MakeMicroBatch(data.sequences, indices);
     const bool report_entropy = !options.recompute_old;
     const bool use_entropy = recipe.aux.entropy_coef > 0;
-    const model::SpanLogProbs scored =
-        model::ScoreSpans(student, micro.sequences, data.temperature,
-                          report_entropy || use_entropy);
+    ATOD_ASSIGN_OR_RETURN(
+        const model::ScoreOutput scored,
+        student->ScoreForBackward(
+            micro.sequences,
+            {.temperature = static_cast<float>(data.temperature),
+             .want_entropy = report_entropy || use_entropy}));
     const std::vector<double> current = Doubles(scored.logprobs);
-    std::vector<double> entropy;
-    if (use_entropy) entropy = Doubles(scored.entropy);
+    const std::vector<double> entropy =
+        use_entropy ? Doubles(scored.entropy) : std::vector<double>();
     const LossGradient gradient =
         UpdateLoss(data.batch, advantages, recipe, weight,
                    {micro.rows, current, entropy}, &sums.stats);
-    const auto like = [](const std::vector<double>& values,
-                         const torch::Tensor& x) {
-      return torch::tensor(values, torch::kFloat64).to(x.options());
-    };
-    torch::autograd::variable_list outputs = {scored.logprobs};
-    torch::autograd::variable_list gradients = {
-        like(gradient.logprob, scored.logprobs)};
-    if (use_entropy) {
-      outputs.push_back(scored.entropy);
-      gradients.push_back(like(gradient.entropy, scored.entropy));
-    }
-    torch::autograd::backward(outputs, gradients);
+    ATOD_RETURN_IF_ERROR(student->Backward(
+        Floats(gradient.logprob),
+        use_entropy ? Floats(gradient.entropy) : std::vector<float>()));
     if (report_entropy) sums.entropy += Sum(scored.entropy);
     if (report_entropy && first_update) {
       for (size_t i = 0; i < micro.rows.size(); ++i)
         sums.mismatch.Add(data.batch.rollout_logprob[micro.rows[i]] -
                           current[i]);
     }
+    return absl::OkStatus();
   }
 
   // Log-probs of all batch rows that `sequences` have, [tokens].
   absl::StatusOr<std::vector<double>> Score(
-      model::Qwen3& model, const StepData& data,
+      model::LanguageModel& model, const StepData& data,
       const std::vector<TrainSequence>& sequences, double* entropy) {
-    return CatchTorch(
-        "scoring the step", [&]() -> absl::StatusOr<std::vector<double>> {
-          const torch::NoGradGuard no_grad;
-          std::vector<double> out(data.batch.num_tokens());
-          double entropy_sum = 0;
-          for (const std::vector<int32_t>& indices :
-               PackMicroBatches(sequences, AllIndices(sequences.size()),
-                                options.micro_batch_tokens)) {
-            const MicroBatch micro = MakeMicroBatch(sequences, indices);
-            const model::SpanLogProbs scored = model::ScoreSpans(
-                model, micro.sequences, data.temperature, entropy != nullptr);
-            const torch::Tensor lp = scored.logprobs.contiguous();
-            for (size_t i = 0; i < micro.rows.size(); ++i)
-              out[micro.rows[i]] = lp.data_ptr<float>()[i];
-            if (entropy != nullptr) entropy_sum += Sum(scored.entropy);
-          }
-          if (entropy != nullptr)
-            *entropy = out.empty() ? 0 : entropy_sum / out.size();
-          return out;
-        });
+    std::vector<double> out(data.batch.num_tokens());
+    double entropy_sum = 0;
+    for (const std::vector<int32_t>& indices :
+         PackMicroBatches(sequences, AllIndices(sequences.size()),
+                          options.micro_batch_tokens)) {
+      const MicroBatch micro = MakeMicroBatch(sequences, indices);
+      ATOD_ASSIGN_OR_RETURN(
+          const model::ScoreOutput scored,
+          model.Score(micro.sequences,
+                      {.temperature = static_cast<float>(data.temperature),
+                       .want_entropy = entropy != nullptr}));
+      for (size_t i = 0; i < micro.rows.size(); ++i)
+        out[micro.rows[i]] = scored.logprobs[i];
+      if (entropy != nullptr) entropy_sum += Sum(scored.entropy);
+    }
+    if (entropy != nullptr)
+      *entropy = out.empty() ? 0 : entropy_sum / out.size();
+    return out;
   }
 
   // The columns that only the learner can fill, and duplicated rows.
@@ -177,7 +168,7 @@ struct PolicyTrainer::Impl {
     StepBatch& batch = data.batch;
     if (options.recompute_old) {
       ATOD_ASSIGN_OR_RETURN(batch.old_logprob,
-                            Score(student, data, data.sequences, entropy));
+                            Score(*student, data, data.sequences, entropy));
       for (size_t i = 0; i < batch.old_logprob.size(); ++i)
         mismatch->Add(batch.rollout_logprob[i] - batch.old_logprob[i]);
     } else {
@@ -185,7 +176,7 @@ struct PolicyTrainer::Impl {
     }
     if (recipe.needs_reference) {
       ATOD_ASSIGN_OR_RETURN(batch.reference_logprob,
-                            Score(reference, data, data.sequences, nullptr));
+                            Score(*reference, data, data.sequences, nullptr));
     }
     if (recipe.needs_context) {
       size_t rows = 0;
@@ -200,7 +191,7 @@ struct PolicyTrainer::Impl {
       }
       ATOD_ASSIGN_OR_RETURN(
           batch.context_logprob,
-          Score(student, data, data.context_sequences, nullptr));
+          Score(*student, data, data.context_sequences, nullptr));
     }
     DuplicateTurns(ChooseDuplicates(batch, recipe.duplicate_rows_to,
                                     options.seed, static_cast<int>(step)),
@@ -212,41 +203,33 @@ struct PolicyTrainer::Impl {
   // name they have in optimizer.safetensors.
   std::vector<std::pair<std::string, torch::Tensor>> OptimizerTensors() {
     std::vector<std::pair<std::string, torch::Tensor>> out;
-    const std::vector<model::ParameterSpec> specs =
-        model::ParameterSpecs(student->config());
-    const std::vector<torch::Tensor> parameters = student->OrderedParameters();
-    for (size_t i = 0; i < specs.size(); ++i) {
-      out.emplace_back("exp_avg." + specs[i].name,
-                       optimizer->first_moments()[i]);
-      out.emplace_back("exp_avg_sq." + specs[i].name,
-                       optimizer->second_moments()[i]);
-      if (parameters[i].scalar_type() != torch::kFloat32)
-        out.emplace_back("master." + specs[i].name, optimizer->masters()[i]);
+    const model::ParameterArena& arena = student->arena();
+    for (size_t i = 0; i < arena.specs().size(); ++i) {
+      const std::string& name = arena.specs()[i].name;
+      out.emplace_back("exp_avg." + name,
+                       arena.View(optimizer->first_moments(), i));
+      out.emplace_back("exp_avg_sq." + name,
+                       arena.View(optimizer->second_moments(), i));
+      if (!arena.masters.is_same(arena.values))
+        out.emplace_back("master." + name, arena.View(arena.masters, i));
     }
     return out;
   }
 
   // Sums the gradients over the ranks.
   absl::Status ReduceGradients() {
-    for (torch::Tensor& p : student->OrderedParameters()) {
-      torch::Tensor& grad = p.mutable_grad();
-      if (!grad.defined()) grad = torch::zeros_like(p);
-      if (!grad.is_contiguous()) grad = grad.contiguous();
-      ATOD_RETURN_IF_ERROR(communicator->AllReduce(
-          grad.data_ptr(), grad.numel(),
-          grad.scalar_type() == torch::kBFloat16 ? ElementType::kBFloat16
-                                                 : ElementType::kFloat32,
-          ReduceOp::kSum));
-    }
-    return absl::OkStatus();
+    torch::Tensor& gradients = student->arena().gradients;
+    return communicator->AllReduce(gradients.data_ptr(), gradients.numel(),
+                                   ElementType::kFloat32, ReduceOp::kSum);
   }
 
   // False when the gradient is not finite and the update was left out.
   absl::StatusOr<bool> Update(double lr, double* norm) {
     ATOD_RETURN_IF_ERROR(ReduceGradients());
-    *norm = ClipGradNorm(student->OrderedParameters(), options.grad_clip);
+    *norm = ClipGradNorm(student->arena(), options.grad_clip);
     if (!std::isfinite(*norm)) return false;
     optimizer->Step(lr);
+    ATOD_RETURN_IF_ERROR(student->ParametersChanged());
     return true;
   }
 };
@@ -263,28 +246,29 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> PolicyTrainer::Load(
   impl->options = options;
   impl->communicator = communicator;
   impl->device = device;
+  model::OpenOptions open = {.dtype = options.dtype,
+                             .device = options.model_device,
+                             .deterministic = options.deterministic,
+                             .gradients = true,
+                             .max_context = 0};
   ATOD_ASSIGN_OR_RETURN(impl->student,
-                        model::LoadModel(model_dir, options.dtype));
-  ATOD_RETURN_IF_ERROR(model::UseKernels(impl->student, options.deterministic));
+                        model::LanguageModel::Open(model_dir, open));
   if (impl->recipe.needs_reference) {
-    ATOD_ASSIGN_OR_RETURN(
-        impl->reference,
-        model::LoadModel(options.reference_dir, options.dtype));
-    ATOD_RETURN_IF_ERROR(
-        model::UseKernels(impl->reference, options.deterministic));
+    open.gradients = false;
+    ATOD_ASSIGN_OR_RETURN(impl->reference, model::LanguageModel::Open(
+                                               options.reference_dir, open));
   }
   AdamWOptions adamw;
   adamw.beta1 = options.beta1;
   adamw.beta2 = options.beta2;
   adamw.weight_decay = options.weight_decay;
-  impl->optimizer =
-      std::make_unique<AdamW>(impl->student->OrderedParameters(), adamw);
+  impl->optimizer = std::make_unique<AdamW>(&impl->student->arena(), adamw);
   return std::unique_ptr<PolicyTrainer>(new PolicyTrainer(std::move(impl)));
 }
 
 absl::StatusOr<std::vector<double>> PolicyTrainer::Score(const StepData& data,
                                                          double* entropy) {
-  return impl_->Score(impl_->student, data, data.sequences, entropy);
+  return impl_->Score(*impl_->student, data, data.sequences, entropy);
 }
 
 absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(
@@ -328,12 +312,12 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(
       }
     }
     ATOD_RETURN_IF_ERROR(CatchTorch("update", [&]() -> absl::Status {
-      impl.student->zero_grad();
+      impl.student->arena().gradients.zero_();
       const auto micro_batches =
           PackMicroBatches(data.sequences, chosen, options.micro_batch_tokens);
       for (size_t m = rank; m < micro_batches.size(); m += ranks) {
-        impl.Accumulate(data, out.advantages, weight, micro_batches[m], u == 0,
-                        sums);
+        ATOD_RETURN_IF_ERROR(impl.Accumulate(data, out.advantages, weight,
+                                             micro_batches[m], u == 0, sums));
       }
       double norm = 0;
       ATOD_ASSIGN_OR_RETURN(const bool done, impl.Update(settings.lr, &norm));
@@ -364,15 +348,11 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(
 }
 
 absl::StatusOr<weights::WeightSnapshot> PolicyTrainer::Export() {
-  return CatchTorch("exporting the weights", [&] {
-    return model::ExportWeights(impl_->student, impl_->options.dtype);
-  });
+  return impl_->student->Export(impl_->options.dtype);
 }
 
 absl::Status PolicyTrainer::SaveModel(const std::string& dir) {
-  return CatchTorch("saving the model", [&] {
-    return model::SaveModel(impl_->student, dir, "float32");
-  });
+  return impl_->student->Save(dir, "float32");
 }
 
 absl::Status PolicyTrainer::SaveOptimizer(const std::string& path) {
@@ -435,8 +415,8 @@ absl::Status PolicyTrainer::LoadOptimizer(const std::string& path) {
       tensor.copy_(torch::from_blob(const_cast<std::byte*>(view->data.data()),
                                     view->shape, torch::kFloat32));
     }
-    impl_->optimizer->RestoreUpdates(updates);
-    return absl::OkStatus();
+    impl_->optimizer->set_updates(updates);
+    return impl_->student->ParametersChanged();
   });
 }
 

@@ -32,7 +32,8 @@ struct PolicyTrainerOptions {
   uint64_t seed = 0;  // deals trajectories to updates, chooses duplicates
   std::string reference_dir;  // of the reference model, when a KL is on
   std::string dtype = "float32";
-  bool deterministic = true;  // model::UseKernels
+  std::string model_device = "cpu";  // as RunConfig.device
+  bool deterministic = true;         // model::OpenOptions
 };
 
 struct TrainedStep {

@@ -4,7 +4,7 @@
 
 #include "benchmark/benchmark.h"
 #include "common/base/rng.h"
-#include "common/model/model.h"
+#include "common/model/model_files.h"
 #include "services/learner/policy_trainer.h"
 #include "services/learner/recipe_for_test.h"
 
@@ -27,8 +27,7 @@ std::string ModelDir() {
   config.max_position_embeddings = 256;
   config.rope_theta = 1e4;
   config.tie_word_embeddings = true;
-  model::Qwen3 m = model::InitModel(config, "unit", 1).value();
-  model::SaveModel(m, dir, "float32").IgnoreError();
+  model::CreateModel(config, "unit", 1, dir).IgnoreError();
   return dir;
 }
 

@@ -14,7 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "common/base/file.h"
 #include "common/base/rng.h"
-#include "common/model/model.h"
+#include "common/model/model_files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/learner/recipe_for_test.h"
@@ -40,13 +40,12 @@ std::string ModelDir(uint64_t seed, int vocab, int hidden, int intermediate,
   config.head_dim = head_dim;
   config.max_position_embeddings = 128;
   config.tie_word_embeddings = tied;
-  model::Qwen3 m = model::InitModel(config, "unit", seed).value();
-  EXPECT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  EXPECT_TRUE(model::CreateModel(config, "unit", seed, dir).ok());
   return dir;
 }
 
 std::string ModelDir(uint64_t seed) {
-  return ModelDir(seed, kVocab, 16, 32, 8, /*tied=*/true);
+  return ModelDir(seed, kVocab, 16, 32, 16, /*tied=*/true);
 }
 
 // Windowed trajectories of random tokens; in each group the even ones win.

@@ -16,7 +16,8 @@
 #include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
-#include "common/model/model.h"
+#include "common/model/arena.h"
+#include "common/model/language_model.h"
 #include "common/model/model_files.h"
 #include "common/model/threads.h"
 #include "common/model/torch_status.h"
@@ -26,7 +27,6 @@
 namespace atod::learner {
 namespace {
 
-using model::Qwen3;
 using model::ScoredSequence;
 
 absl::StatusOr<std::vector<ScoredSequence>> ReadRows(
@@ -80,6 +80,11 @@ absl::StatusOr<std::vector<ScoredSequence>> ReadRows(
   }
   if (rows.empty()) return BadInput({path, "", 0, "no rows", "JSON lines"});
   return rows;
+}
+
+double MeanOf(const std::vector<float>& x) {
+  return std::accumulate(x.begin(), x.end(), 0.0) /
+         static_cast<double>(x.size());
 }
 
 // Row numbers for ever, shuffled anew in every epoch.
@@ -155,14 +160,15 @@ absl::StatusOr<SftProgress> TrainSft(
   if (stop.empty())
     return BadInput({o.model_dir + "/tokenizer_config.json", "eos_token", 0,
                      "none", "the token that ends a response"});
-  ATOD_ASSIGN_OR_RETURN(Qwen3 model, model::LoadModel(o.model_dir, "float32"));
+  ATOD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<model::LanguageModel> model,
+      model::LanguageModel::Open(o.model_dir, {.gradients = true}));
   ATOD_ASSIGN_OR_RETURN(
       const std::vector<ScoredSequence> rows,
       ReadRows(o.data_path, *tokenizer, stop, model->config()));
   return model::CatchTorch("sft", [&]() -> absl::StatusOr<SftProgress> {
     model::SetComputeThreads(o.threads);
-    AdamW optimizer(model->OrderedParameters(),
-                    {0.9, o.beta2, 1e-8, o.weight_decay});
+    AdamW optimizer(&model->arena(), {0.9, o.beta2, 1e-8, o.weight_decay});
     RowOrder order(rows.size(), o.seed);
     Meter meter;
     SftProgress progress;
@@ -173,13 +179,14 @@ absl::StatusOr<SftProgress> TrainSft(
         batch.push_back(rows[order.Next()]);
         tokens += static_cast<int64_t>(batch.back().tokens.size());
       }
-      model->zero_grad();
-      const torch::Tensor loss =
-          -model::ScoreSpans(model, batch, 1, false).logprobs.mean();
-      loss.backward();
-      progress.grad_norm =
-          ClipGradNorm(model->OrderedParameters(), o.grad_clip);
-      const double value = loss.item<double>();
+      model->arena().gradients.zero_();
+      ATOD_ASSIGN_OR_RETURN(const model::ScoreOutput scored,
+                            model->ScoreForBackward(batch, {}));
+      const size_t n = scored.logprobs.size();
+      const double value = -MeanOf(scored.logprobs);
+      ATOD_RETURN_IF_ERROR(model->Backward(
+          std::vector<float>(n, -1.0f / static_cast<float>(n)), {}));
+      progress.grad_norm = ClipGradNorm(model->arena(), o.grad_clip);
       if (!std::isfinite(value) || !std::isfinite(progress.grad_norm))
         return absl::InternalError(absl::StrCat(
             "sft: update ", progress.update + 1, ": found loss ", value,
@@ -187,6 +194,7 @@ absl::StatusOr<SftProgress> TrainSft(
             ", expected finite numbers (lower the learning rate)"));
       progress.lr = SftLearningRate(o, progress.update);
       optimizer.Step(progress.lr);
+      ATOD_RETURN_IF_ERROR(model->ParametersChanged());
       meter.Add(value, tokens);
       ++progress.update;
       if (meter.seconds() >= 1 || progress.update == o.updates) {
@@ -194,7 +202,7 @@ absl::StatusOr<SftProgress> TrainSft(
         report(progress);
       }
     }
-    ATOD_RETURN_IF_ERROR(model::SaveModel(model, o.out_dir, "float32"));
+    ATOD_RETURN_IF_ERROR(model->Save(o.out_dir, "float32"));
     ATOD_RETURN_IF_ERROR(model::CopyTokenizerFiles(o.model_dir, o.out_dir));
     return progress;
   });

@@ -3,10 +3,12 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <numeric>
 #include <string>
 
 #include "common/base/file.h"
-#include "common/model/model.h"
+#include "common/model/language_model.h"
+#include "common/model/model_files.h"
 #include "common/model/weights_io.h"
 #include "common/tokenizer/tokenizer.h"
 #include "gmock/gmock.h"
@@ -78,8 +80,7 @@ class Sft : public testing::Test {
     c.max_position_embeddings = 64;
     c.rope_theta = 1e4;
     c.tie_word_embeddings = true;
-    model::Qwen3 m = model::InitModel(c, "unit", 1).value();
-    ASSERT_TRUE(model::SaveModel(m, dir_ + "/init", "float32").ok());
+    ASSERT_TRUE(model::CreateModel(c, "unit", 1, dir_ + "/init").ok());
     options_.model_dir = dir_ + "/init";
     options_.data_path = dir_ + "/demos.jsonl";
     options_.out_dir = dir_ + "/out";
@@ -110,15 +111,16 @@ TEST_F(Sft, LearnsItsDemonstrationsAndWritesACompleteFolder) {
   EXPECT_EQ(reports.back().update, 60);
   EXPECT_EQ(done->update, 60);
   const auto tokenizer = Tokenizer::Load(options_.out_dir).value();
-  auto m = model::LoadModel(options_.out_dir, "float32");
+  auto m = model::LanguageModel::Open(options_.out_dir, {});
   ASSERT_TRUE(m.ok()) << m.status();
   model::ScoredSequence s;
   s.tokens = tokenizer->Encode("leaf> green");
   s.tokens.push_back(256);
   s.spans = {{5, 7}};
-  torch::NoGradGuard no_grad;
-  EXPECT_GT(model::ScoreSpans(*m, {s}, 1, false).logprobs.mean().item<float>(),
-            -0.1);
+  const std::vector<float> scored = (*m)->Score({s}, {}).value().logprobs;
+  EXPECT_GT(std::accumulate(scored.begin(), scored.end(), 0.0f) /
+                static_cast<float>(scored.size()),
+            -0.1f);
 }
 
 // The model's files name more than one end token; what is taught is one of
@@ -157,8 +159,8 @@ TEST_F(Sft, IsDeterministicForAnyNumberOfThreads) {
   for (const uint32_t threads : {1, 2}) {
     options_.threads = threads;
     ASSERT_TRUE(TrainSft(options_, [](const SftProgress&) {}).ok());
-    auto m = model::LoadModel(options_.out_dir, "float32").value();
-    hashes.push_back(model::ExportWeights(m, "float32")->root_hash);
+    auto m = model::LanguageModel::Open(options_.out_dir, {}).value();
+    hashes.push_back(m->WeightsHash().value());
   }
   EXPECT_EQ(hashes[0], hashes[1]);
 }

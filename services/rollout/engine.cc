@@ -12,7 +12,6 @@
 #include "common/base/status_macros.h"
 #include "common/base/temperature.h"
 #include "common/model/model_folder.h"
-#include "services/rollout/engine_sampler.h"
 
 namespace atod::rollout {
 namespace {
@@ -20,15 +19,22 @@ namespace {
 // One slot of the cache holds one request from its prompt to its last token.
 class SlotEngine : public ModelEngine {
  public:
-  SlotEngine(std::unique_ptr<model::InferenceModel> model,
+  SlotEngine(std::unique_ptr<model::LanguageModel> model,
              const std::vector<int32_t>& stop_tokens,
              const EngineOptions& options)
       : model_(std::move(model)),
         max_prefill_tokens_(options.max_prefill_tokens),
         stop_tokens_(stop_tokens.begin(), stop_tokens.end()),
-        slots_(options.model.max_slots) {}
+        slots_(options.max_slots),
+        slot_rows_(RowsOf(model_->max_context())) {}
+
+  static int64_t RowsOf(int64_t tokens) {
+    return (tokens + model::kCacheUnit - 1) / model::kCacheUnit *
+           model::kCacheUnit;
+  }
 
   const model::ModelConfig& config() const override { return model_->config(); }
+  const model::BackEnd& back_end() const override { return model_->back_end(); }
   int64_t max_context() const override { return model_->max_context(); }
 
   absl::Status Enqueue(EngineRequest request) override {
@@ -40,31 +46,35 @@ class SlotEngine : public ModelEngine {
 
   absl::StatusOr<std::vector<EngineResult>> Step() override {
     std::vector<EngineResult> finished;
-    ATOD_RETURN_IF_ERROR(Admit());
-    std::vector<model::SlotTokens> inputs;
+    Admit();
+    std::vector<model::StepInput> inputs;
     std::vector<Active*> rows;
+    std::vector<size_t> slots;
     for (size_t i = 0; i < slots_.size(); ++i) {
       if (!slots_[i].has_value()) continue;
       Active& a = *slots_[i];
-      if (a.result.tokens.empty())
-        inputs.push_back({static_cast<int>(i), a.request.prompt, 0});
-      else
-        inputs.push_back({static_cast<int>(i),
-                          absl::MakeConstSpan(&a.result.tokens.back(), 1),
-                          static_cast<int64_t>(a.request.prompt.size() +
-                                               a.result.tokens.size()) -
-                              1});
+      model::StepInput& in = inputs.emplace_back();
+      in.region = {static_cast<int64_t>(i) * slot_rows_, slot_rows_};
+      if (a.result.tokens.empty()) {
+        in.tokens = a.request.prompt;
+      } else {
+        in.tokens = absl::MakeConstSpan(&a.result.tokens.back(), 1);
+        in.position = static_cast<int64_t>(a.request.prompt.size() +
+                                           a.result.tokens.size()) -
+                      1;
+      }
+      a.request.noise.position = static_cast<uint32_t>(a.result.tokens.size());
+      const SamplingParams& p = a.request.sampling;
+      in.sample = {p.temperature, p.top_p, p.top_k,
+                   NoiseUniform(a.request.noise)};
       rows.push_back(&a);
+      slots.push_back(i);
     }
     if (inputs.empty()) return finished;
-    const int64_t vocab = config().vocab_size;
-    logits_.resize(inputs.size() * vocab);
-    ATOD_RETURN_IF_ERROR(model_->Extend(inputs, logits_.data()));
+    ATOD_RETURN_IF_ERROR(model_->Step(inputs, &sampled_));
     for (size_t i = 0; i < rows.size(); ++i) {
       Active& a = *rows[i];
-      a.request.noise.position = static_cast<uint32_t>(a.result.tokens.size());
-      const SampledToken sampled = sampler_.Sample(
-          &logits_[i * vocab], vocab, a.request.sampling, a.request.noise);
+      const model::SampledToken& sampled = sampled_[i];
       a.result.tokens.push_back(sampled.token);
       a.result.logprobs.push_back(sampled.logprob);
       const bool stop = stop_tokens_.contains(sampled.token);
@@ -73,7 +83,7 @@ class SlotEngine : public ModelEngine {
       a.result.finish = stop ? FinishReason::kStop : FinishReason::kLength;
       living_.erase(a.request.id);
       finished.push_back(std::move(a.result));
-      slots_[inputs[i].slot].reset();
+      slots_[slots[i]].reset();
     }
     return finished;
   }
@@ -138,7 +148,7 @@ class SlotEngine : public ModelEngine {
   }
 
   // Queued requests, in order, into free slots.
-  absl::Status Admit() {
+  void Admit() {
     int64_t tokens = 0;
     for (size_t i = 0; i < slots_.size() && !queue_.empty(); ++i) {
       if (slots_[i].has_value()) continue;
@@ -146,7 +156,6 @@ class SlotEngine : public ModelEngine {
       if (tokens > 0 && tokens + prompt > max_prefill_tokens_) break;
       const int64_t most = std::min<int64_t>(queue_.front().sampling.max_tokens,
                                              max_context() - prompt);
-      ATOD_RETURN_IF_ERROR(model_->Reserve(static_cast<int>(i), prompt + most));
       tokens += prompt;
       Active& a = slots_[i].emplace();
       a.request = std::move(queue_.front());
@@ -154,25 +163,26 @@ class SlotEngine : public ModelEngine {
       a.most = most;
       queue_.pop_front();
     }
-    return absl::OkStatus();
   }
 
-  const std::unique_ptr<model::InferenceModel> model_;
+  const std::unique_ptr<model::LanguageModel> model_;
   const int64_t max_prefill_tokens_;
   absl::flat_hash_set<int32_t> stop_tokens_;
   std::deque<EngineRequest> queue_;
   std::vector<std::optional<Active>> slots_;
   absl::flat_hash_set<uint64_t> living_;  // ids, queued or in a slot
-  std::vector<float> logits_;
-  Sampler sampler_;
+  const int64_t slot_rows_;               // of the cache
+  std::vector<model::SampledToken> sampled_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
     const std::string& model_dir, const EngineOptions& options) {
-  ATOD_ASSIGN_OR_RETURN(std::unique_ptr<model::InferenceModel> model,
-                        model::OpenInference(model_dir, options.model));
+  ATOD_ASSIGN_OR_RETURN(std::unique_ptr<model::LanguageModel> model,
+                        model::LanguageModel::Open(model_dir, options.model));
+  ATOD_RETURN_IF_ERROR(model->AllocateCache(
+      options.max_slots * SlotEngine::RowsOf(model->max_context())));
   ATOD_ASSIGN_OR_RETURN(const std::vector<int32_t> stop_tokens,
                         model::StopTokens(model_dir));
   return std::make_unique<SlotEngine>(std::move(model), stop_tokens, options);

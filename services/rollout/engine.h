@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/rng.h"
-#include "common/model/inference.h"
+#include "common/model/language_model.h"
 #include "common/model/model_config.h"
 #include "common/weights/snapshot.h"
 
@@ -74,11 +74,13 @@ class ModelEngine : public Engine {
   virtual absl::Status InstallWeights(
       const weights::WeightSnapshot& snapshot) = 0;
   virtual const model::ModelConfig& config() const = 0;
+  virtual const model::BackEnd& back_end() const = 0;
   virtual int64_t max_context() const = 0;
 };
 
 struct EngineOptions {
-  model::InferenceOptions model;
+  model::OpenOptions model;
+  int max_slots = 64;  // requests that run at once
   // Prompt tokens admitted in one step, except that one prompt always is.
   int64_t max_prefill_tokens = 8192;
 };

@@ -6,7 +6,7 @@
 #include "ATen/Parallel.h"
 #include "benchmark/benchmark.h"
 #include "common/base/rng.h"
-#include "common/model/model.h"
+#include "common/model/model_files.h"
 #include "services/rollout/engine.h"
 
 namespace atod::rollout {
@@ -24,12 +24,11 @@ std::unique_ptr<ModelEngine> Open(int64_t hidden) {
   c.max_position_embeddings = 512;
   c.rope_theta = 1e4;
   c.tie_word_embeddings = true;
-  model::Qwen3 m = model::InitModel(c, "unit", 1).value();
   const std::string dir =
       "/tmp/atod_engine_benchmark." + std::to_string(getpid());
-  if (!model::SaveModel(m, dir, "float32").ok()) return nullptr;
+  if (!model::CreateModel(c, "unit", 1, dir).ok()) return nullptr;
   EngineOptions options;
-  options.model.max_slots = 64;
+  options.max_slots = 64;
   return MakeEngine(dir, options).value();
 }
 

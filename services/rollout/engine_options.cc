@@ -17,9 +17,9 @@ absl::StatusOr<EngineOptions> EngineOptionsOf(const v1::RunConfig& config,
   EngineOptions options;
   options.model = {.dtype = config.model().dtype(),
                    .device = config.device(),
-                   .max_slots = static_cast<int>(config.rollout().slots()),
-                   .max_context = config.model().max_context(),
-                   .deterministic = config.deterministic()};
+                   .deterministic = config.deterministic(),
+                   .max_context = config.model().max_context()};
+  options.max_slots = static_cast<int>(config.rollout().slots());
   return options;
 }
 

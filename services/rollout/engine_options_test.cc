@@ -25,7 +25,7 @@ TEST(EngineOptionsOf, EverythingIsAsTheConfigurationSays) {
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->model.dtype, "bfloat16");
   EXPECT_EQ(options->model.device, "cuda");
-  EXPECT_EQ(options->model.max_slots, 5);
+  EXPECT_EQ(options->max_slots, 5);
   EXPECT_EQ(options->model.max_context, 300);
   EXPECT_FALSE(options->model.deterministic);
 }

@@ -11,17 +11,15 @@
 #include "common/base/file.h"
 #include "common/base/rng.h"
 #include "common/base/temperature.h"
-#include "common/model/model.h"
-#include "common/model/weights_io.h"
+#include "common/model/language_model.h"
+#include "common/model/model_files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/rollout/engine_sampler.h"
 
 namespace atod::rollout {
 namespace {
 
 using model::ModelConfig;
-using model::Qwen3;
 
 constexpr int kVocab = 90;
 
@@ -38,11 +36,10 @@ std::string WriteModel(int64_t width, uint64_t seed, int64_t eos = 3) {
   c.max_position_embeddings = 128;
   c.rope_theta = 1e4;
   c.tie_word_embeddings = true;
-  Qwen3 m = model::InitModel(c, "unit", seed).value();
   const std::string dir = testing::TempDir() + "/atod_engine_test." +
                           std::to_string(getpid()) + "." +
                           std::to_string(width) + "." + std::to_string(seed);
-  EXPECT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  EXPECT_TRUE(model::CreateModel(c, "unit", seed, dir).ok());
   const std::string ids = eos < 0 ? "null" : std::to_string(eos);
   EXPECT_TRUE(WriteFileAtomic(dir + "/generation_config.json",
                               "{\"eos_token_id\": " + ids + "}")
@@ -52,7 +49,8 @@ std::string WriteModel(int64_t width, uint64_t seed, int64_t eos = 3) {
 
 std::unique_ptr<ModelEngine> Open(const std::string& dir, int slots) {
   EngineOptions options;
-  options.model.max_slots = slots;
+  options.max_slots = slots;
+  options.model.deterministic = {};  // torch where the kernels do not fit
   auto engine = MakeEngine(dir, options);
   EXPECT_TRUE(engine.ok()) << engine.status();
   return std::move(engine).value();
@@ -95,7 +93,7 @@ std::map<uint64_t, EngineResult> RunAll(Engine& engine,
 double Mismatch(const std::string& dir, const std::vector<EngineRequest>& all,
                 const std::map<uint64_t, EngineResult>& results,
                 float temperature) {
-  Qwen3 m = model::LoadModel(dir, "float32").value();
+  const auto m = model::LanguageModel::Open(dir, {.deterministic = {}}).value();
   std::vector<model::ScoredSequence> batch;
   std::vector<float> sampled;
   for (const EngineRequest& r : all) {
@@ -108,13 +106,11 @@ double Mismatch(const std::string& dir, const std::vector<EngineRequest>& all,
     sampled.insert(sampled.end(), result.logprobs.begin(),
                    result.logprobs.end());
   }
-  torch::NoGradGuard no_grad;
-  const torch::Tensor scored =
-      model::ScoreSpans(m, batch, temperature, false).logprobs;
+  const std::vector<float> scored =
+      m->Score(batch, {.temperature = temperature}).value().logprobs;
   double worst = 0;
   for (size_t i = 0; i < sampled.size(); ++i)
-    worst =
-        std::max<double>(worst, std::abs(sampled[i] - scored[i].item<float>()));
+    worst = std::max<double>(worst, std::abs(sampled[i] - scored[i]));
   return worst;
 }
 
@@ -157,7 +153,7 @@ TEST(Engine, LogProbBitsDoNotDependOnTheCompositionOfBatches) {
     SCOPED_TRACE(seed);
     Rng rng(seed);
     EngineOptions options;
-    options.model.max_slots = 1 + static_cast<int>(rng.Below(40));
+    options.max_slots = 1 + static_cast<int>(rng.Below(40));
     options.max_prefill_tokens = 1 + static_cast<int64_t>(rng.Below(400));
     at::set_num_threads(1 + static_cast<int>(rng.Below(3)));
     auto engine = MakeEngine(dir, options).value();
@@ -188,64 +184,11 @@ TEST(Engine, LogProbBitsDoNotDependOnTheCompositionOfBatches) {
   at::set_num_threads(1);
 }
 
-// A prompt may come in pieces, beside other slots that prefill or decode.
-TEST(Engine, LogitsDoNotDependOnTheChunksOfAPrompt) {
-  const std::string dir = WriteModel(32, 3);
-  constexpr int kSlots = 5;
-  const auto open = [&] {
-    model::InferenceOptions options;
-    options.max_slots = kSlots;
-    auto out = model::OpenInference(dir, options).value();
-    for (int s = 0; s < kSlots; ++s) EXPECT_TRUE(out->Reserve(s, 120).ok());
-    return out;
-  };
-  const auto prompts = Requests(kSlots, 6);
-  std::vector<std::vector<float>> whole;
-  const auto reference = open();
-  for (int s = 0; s < kSlots; ++s) {
-    whole.emplace_back(kVocab);
-    ASSERT_TRUE(
-        reference->Extend({{s, prompts[s].prompt, 0}}, &whole[s][0]).ok());
-  }
-  for (uint64_t seed = 0; seed < 50; ++seed) {
-    SCOPED_TRACE(seed);
-    Rng rng(seed);
-    at::set_num_threads(1 + static_cast<int>(rng.Below(3)));
-    const auto model = open();
-    std::vector<size_t> done(kSlots);
-    std::vector<std::vector<float>> last(kSlots);
-    for (bool open_left = true; open_left;) {
-      std::vector<model::SlotTokens> inputs;
-      for (int s = 0; s < kSlots; ++s) {
-        const std::vector<int32_t>& prompt = prompts[s].prompt;
-        if (done[s] == prompt.size() || rng.Below(3) == 0) continue;
-        const size_t n = 1 + rng.Below(prompt.size() - done[s]);
-        inputs.push_back({s, absl::MakeConstSpan(prompt).subspan(done[s], n),
-                          static_cast<int64_t>(done[s])});
-        done[s] += n;
-      }
-      rng.Shuffle(inputs);
-      std::vector<float> logits(inputs.size() * kVocab);
-      if (!inputs.empty()) {
-        ASSERT_TRUE(model->Extend(inputs, logits.data()).ok());
-      }
-      for (size_t i = 0; i < inputs.size(); ++i)
-        last[inputs[i].slot].assign(&logits[i * kVocab],
-                                    &logits[i * kVocab] + kVocab);
-      open_left = false;
-      for (int s = 0; s < kSlots; ++s)
-        open_left |= done[s] < prompts[s].prompt.size();
-    }
-    for (int s = 0; s < kSlots; ++s) ASSERT_EQ(last[s], whole[s]) << s;
-  }
-  at::set_num_threads(1);
-}
-
 TEST(Engine, FreeModeRunsOnTorch) {
   const std::string dir = WriteModel(32, 1);
   const auto requests = Requests(40, 2, 0.8f);
   EngineOptions options;
-  options.model.max_slots = 7;
+  options.max_slots = 7;
   options.model.deterministic = false;
   const auto results = RunAll(*MakeEngine(dir, options).value(), requests);
   const double mismatch = Mismatch(dir, requests, results, 0.8f);
@@ -318,8 +261,8 @@ TEST(Engine, RefusesBadRequestsByField) {
 
 TEST(Engine, WeightsAreSwappedOnlyBetweenRequests) {
   const std::string a = WriteModel(32, 3), b = WriteModel(32, 4);
-  Qwen3 other = model::LoadModel(b, "float32").value();
-  const auto snapshot = model::ExportWeights(other, "float32").value();
+  const auto snapshot =
+      model::LanguageModel::Open(b, {}).value()->Export("float32").value();
   auto engine = Open(a, 4);
   const auto requests = Requests(4, 9);
   ASSERT_TRUE(engine->Enqueue(requests[0]).ok());
@@ -330,75 +273,6 @@ TEST(Engine, WeightsAreSwappedOnlyBetweenRequests) {
   const auto expected = RunAll(*Open(b, 4), requests);
   for (const auto& [id, r] : RunAll(*engine, requests))
     EXPECT_EQ(r.tokens, expected.at(id).tokens);
-}
-
-TEST(Sampler, FrequenciesFollowTheDistribution) {
-  const std::vector<float> logits{0, 1, 2, -1};
-  SamplingParams params;
-  params.temperature = 0.5f;
-  Sampler sampler;
-  const int n = 20000;
-  std::vector<int> count(4);
-  for (int i = 0; i < n; ++i) {
-    NoiseKey key;
-    key.sample = i;
-    ++count[sampler.Sample(logits.data(), 4, params, key).token];
-  }
-  double total = 0;
-  for (const float l : logits) total += std::exp(2 * l);
-  for (int i = 0; i < 4; ++i)
-    EXPECT_NEAR(count[i] / double{n}, std::exp(2 * logits[i]) / total, 0.01);
-}
-
-TEST(Sampler, MasksKeepTheLikeliestAndLogProbsIgnoreMasks) {
-  const std::vector<float> logits{0, 1, 2, -1};
-  Sampler sampler;
-  const auto seen = [&](float top_p, uint32_t top_k) {
-    SamplingParams params;
-    params.top_p = top_p;
-    params.top_k = top_k;
-    std::vector<bool> tokens(4);
-    for (int i = 0; i < 500; ++i) {
-      NoiseKey key;
-      key.turn = i;
-      const auto s = sampler.Sample(logits.data(), 4, params, key);
-      tokens[s.token] = true;
-      EXPECT_NEAR(s.logprob, logits[s.token] - 2.4401897f, 1e-5);
-    }
-    return tokens;
-  };
-  // Probabilities 0.087, 0.237, 0.644, 0.032.
-  EXPECT_EQ(seen(1, 0), (std::vector<bool>{1, 1, 1, 1}));
-  EXPECT_EQ(seen(1, 2), (std::vector<bool>{0, 1, 1, 0}));
-  EXPECT_EQ(seen(0.5f, 0), (std::vector<bool>{0, 0, 1, 0}));
-  EXPECT_EQ(seen(0.9f, 0), (std::vector<bool>{1, 1, 1, 0}));
-  // Of the two that top-k leaves, the first alone holds 0.73.
-  EXPECT_EQ(seen(0.7f, 2), (std::vector<bool>{0, 0, 1, 0}));
-}
-
-TEST(Sampler, LogProbsOfSureTokensAreNeverAboveZero) {
-  SamplingParams params;
-  params.temperature = kMinTemperature;
-  Sampler sampler;
-  Rng rng(5);
-  for (int i = 0; i < 2000; ++i) {
-    std::vector<float> logits(50);
-    for (float& l : logits) l = static_cast<float>(rng.Uniform() * 40);
-    const auto s = sampler.Sample(logits.data(), 50, params, {});
-    ASSERT_TRUE(std::isfinite(s.logprob));
-    ASSERT_LE(s.logprob, 0);
-  }
-}
-
-TEST(Sampler, GreedyTakesTheLowestIdOfEqualLogits) {
-  const std::vector<float> logits{0, 2, 2, -1};
-  SamplingParams params;
-  params.temperature = 0;
-  Sampler sampler;
-  const auto s = sampler.Sample(logits.data(), 4, params, {});
-  EXPECT_EQ(s.token, 1);
-  EXPECT_NEAR(s.logprob, 2 - std::log(1 + 2 * std::exp(2.0) + std::exp(-1.0)),
-              1e-6);
 }
 
 }  // namespace

@@ -2,18 +2,17 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/model/language_model.h"
 #include "common/model/model_config.h"
 
 namespace atod::teacher {
 
-struct TokenSpan {
-  uint32_t begin = 0;   // first scored token, at least 1
-  uint32_t length = 0;  // at least 1
-};
+using model::TokenSpan;
 
 struct ScoreRequest {
   std::vector<int32_t> tokens;
@@ -45,9 +44,9 @@ class Scorer {
 
 struct ScorerOptions {
   std::string dtype = "float32";
-  std::string device = "cpu";  // as torch names it
-  bool deterministic = true;   // model::UseKernels
-  uint32_t max_context = 0;    // longest request; 0: the model's
+  std::string device = "cpu";                // as RunConfig.device
+  std::optional<bool> deterministic = true;  // model::OpenOptions
+  uint32_t max_context = 0;                  // longest request; 0: the model's
   // Tokens of one forward, except that one request always fits.
   int64_t max_forward_tokens = 16384;
 };
@@ -55,6 +54,7 @@ struct ScorerOptions {
 struct LoadedScorer {
   std::unique_ptr<Scorer> scorer;
   model::ModelConfig config;
+  model::BackEnd back_end;
   std::string weights_hash;  // root hash in the compute dtype
   uint32_t max_context = 0;
 };

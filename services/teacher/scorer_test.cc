@@ -5,7 +5,8 @@
 #include <string>
 
 #include "common/base/rng.h"
-#include "common/model/model.h"
+#include "common/model/language_model.h"
+#include "common/model/model_files.h"
 #include "common/model/weights_io.h"
 #include "gtest/gtest.h"
 
@@ -24,8 +25,8 @@ TEST(Scorer, AnswersDoNotDependOnHowRequestsAreSplit) {
   c.max_position_embeddings = 128;
   const std::string dir =
       testing::TempDir() + "/atod_scorer_test." + std::to_string(getpid());
-  model::Qwen3 m = model::InitModel(c, "unit", 1).value();
-  ASSERT_TRUE(model::SaveModel(m, dir, "float32").ok());
+  ASSERT_TRUE(model::CreateModel(c, "unit", 1, dir).ok());
+  const auto m = model::LanguageModel::Open(dir, {}).value();
 
   Rng rng(1);
   std::vector<ScoreRequest> requests(12);
@@ -39,8 +40,7 @@ TEST(Scorer, AnswersDoNotDependOnHowRequestsAreSplit) {
     options.max_forward_tokens = budget;
     auto loaded = MakeScorer(dir, options);
     EXPECT_TRUE(loaded.ok()) << loaded.status();
-    EXPECT_EQ(loaded->weights_hash,
-              model::ExportWeights(m, "float32")->root_hash);
+    EXPECT_EQ(loaded->weights_hash, m->Export("float32")->root_hash);
     EXPECT_EQ(loaded->max_context, 128u);
     return loaded->scorer->Score(requests, {0.5f, true}).value();
   };

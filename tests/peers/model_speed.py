@@ -127,7 +127,7 @@ def measurements(atod, directory, work):
                         score("--dtype", "fp32"),
                         lambda m: peer_score(m, scored, 100), fp32),
         "score-torch": ("the same in float32, back end torch",
-                        score("--dtype", "fp32", "--no-deterministic"),
+                        score("--dtype", "fp32", "--deterministic", "false"),
                         lambda m: peer_score(m, scored, 100), fp32),
     }
 

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "common/model/model.h"
 
 namespace atod::model {
 
@@ -24,11 +23,5 @@ std::vector<SelfTestOperation> KernelOperations();
 // FAILED_PRECONDITION names the first operation whose bits differ and this
 // machine's CPU.
 absl::Status RunSelfTest(const std::vector<SelfTestOperation>& operations);
-
-// Sets which operations `model` runs on. For `deterministic` these are the own
-// kernels, after a self-test (once a process), whose error it returns; where
-// the kernels do not fit the model, a warning says that only tolerances hold.
-// The device, dtype and grad mode are those that the model will run with.
-absl::Status UseKernels(Qwen3& model, bool deterministic);
 
 }  // namespace atod::model

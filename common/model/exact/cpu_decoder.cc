@@ -1,16 +1,19 @@
-#include "common/model/cpu_decoder.h"
+#include "common/model/exact/cpu_decoder.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "common/model/cpu_kernels.h"
+#include "ATen/Parallel.h"
+#include "common/model/exact/cpu_kernels.h"
 
 namespace atod::model {
 namespace {
 
 // Query rows that share one call of the attention kernels.
 constexpr int64_t kQueryRows = 24;
+// Multiply-adds that are worth a thread.
+constexpr int64_t kParallelWork = int64_t{1} << 23;
 
 // Hands out consecutive pieces of one buffer.
 class Arena {
@@ -90,10 +93,19 @@ FloatBuffer PackBackward(const float* w, int64_t out, int64_t in) {
   return panels;
 }
 
+// Large products share their columns among the threads, unless the caller is
+// one of several: which thread computes an output does not change it.
 void Linear(int64_t rows, int64_t in, int64_t out, const float* x,
             const FloatBuffer& panels, float* y, bool accumulate) {
-  Gemm(rows, in, out, {x, in}, {panels.data(), in * kPanel}, y, out,
-       accumulate);
+  const int64_t grain = std::max<int64_t>(
+      1, kParallelWork / std::max<int64_t>(1, rows * in * kPanel));
+  at::parallel_for(0, PadToPanel(out) / kPanel, grain,
+                   [&](int64_t begin, int64_t end) {
+                     const int64_t first = begin * kPanel;
+                     Gemm(rows, in, std::min(out, end * kPanel) - first,
+                          {x, in}, {panels.data() + first * in, in * kPanel},
+                          y + first, out, accumulate);
+                   });
 }
 
 // dW [out, in] += dy^T x; `panels` is scratch of rows * in floats.
@@ -225,6 +237,88 @@ void CpuDecoder::RotateHeads(int64_t row_count, const int32_t* positions,
   }
 }
 
+CpuDecoder::KvHead CpuDecoder::HeadOf(const CpuKv& kv, int64_t layer,
+                                      int64_t head) const {
+  float* const block =
+      kv.data + layer * kv.layer_stride + head * 2 * kv.capacity * dim_;
+  return {block + kv.begin * dim_,
+          block + kv.capacity * dim_ + kv.begin * kPanel, kv.capacity * kPanel};
+}
+
+void CpuDecoder::Store(int64_t tokens, const float* keys, const float* values,
+                       int64_t value_stride, int64_t first,
+                       const KvHead& kv) const {
+  for (int64_t i = 0; i < tokens; ++i) {
+    const int64_t j = first + i;
+    const float* k = keys + i * kv_width_;
+    const float* v = values + i * value_stride;
+    float* key = kv.keys + j / kPanel * kPanel * dim_ + j % kPanel;
+    for (int64_t d = 0; d < dim_; ++d) key[d * kPanel] = k[d];
+    for (int64_t d = 0; d < dim_; d += kPanel)
+      std::memcpy(kv.values + d / kPanel * kv.value_stride + j * kPanel, v + d,
+                  kPanel * sizeof(float));
+  }
+}
+
+void CpuDecoder::AttendBlock(int64_t rows, const float* q, int64_t stride,
+                             const int32_t* limits, const KvHead& prefix,
+                             int64_t shared, const KvHead& own, float* scores,
+                             float* out) const {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim_));
+  const int64_t seen = *std::max_element(limits, limits + rows);
+  const int64_t padded = PadToPanel(seen);
+  const GemmA queries = {q, stride};
+  // Both parts of the keys make one row of scores, and one chain of sums over
+  // the values: the same bits as if they lay together.
+  if (shared > 0)
+    Gemm(rows, dim_, shared, queries, {prefix.keys, dim_ * kPanel}, scores,
+         padded, false);
+  Gemm(rows, dim_, padded - shared, queries, {own.keys, dim_ * kPanel},
+       scores + shared, padded, false);
+  CausalSoftmax(rows, padded, limits, scale, scores);
+  if (shared > 0)
+    Gemm(rows, shared, dim_, {scores, padded},
+         {prefix.values, prefix.value_stride}, out, stride, false);
+  Gemm(rows, seen - shared, dim_, {scores + shared, padded},
+       {own.values, own.value_stride}, out, stride, shared > 0);
+}
+
+void CpuDecoder::AttendSegment(int64_t layer, const CpuSegment& segment,
+                               const CpuKv& kv, int64_t queries,
+                               const int32_t* positions, const float* q,
+                               float* scores, float* out) const {
+  const int64_t group = heads_ / kv_heads_;
+  // A block is some tokens of one head, or all heads of the group for a single
+  // token.
+  const bool one = queries == 1;
+  const int64_t longest = PadToPanel(segment.position + segment.num_tokens);
+  const auto head = [&](int64_t h) {
+    float* const own_scores =
+        scores + at::get_thread_num() * kQueryRows * longest;
+    const KvHead own = HeadOf(kv, layer, h);
+    const KvHead prefix =
+        segment.shared > 0 ? HeadOf(segment.prefix, layer, h) : own;
+    for (int64_t g = 0; g < (one ? 1 : group); ++g) {
+      for (int64_t i = 0; i < queries; i += kQueryRows) {
+        const int64_t m = one ? group : std::min(kQueryRows, queries - i);
+        int32_t limits[kQueryRows];
+        for (int64_t r = 0; r < m; ++r)
+          limits[r] = positions[one ? i : i + r] + 1;
+        const int64_t offset = i * q_width_ + (h * group + g) * dim_;
+        AttendBlock(m, q + offset, one ? dim_ : q_width_, limits, prefix,
+                    segment.shared, own, own_scores, out + offset);
+      }
+    }
+  };
+  const int64_t work = 2 * group * dim_ * queries * longest;
+  at::parallel_for(
+      0, kv_heads_,
+      std::max<int64_t>(1, kParallelWork / std::max<int64_t>(1, work)),
+      [&](int64_t begin, int64_t end) {
+        for (int64_t h = begin; h < end; ++h) head(h);
+      });
+}
+
 void CpuDecoder::Forward(const std::vector<CpuSegment>& segments,
                          FloatBuffer& workspace, CpuTape* tape,
                          float* hidden) const {
@@ -232,7 +326,6 @@ void CpuDecoder::Forward(const std::vector<CpuSegment>& segments,
   const int64_t n = rows.size(), last = rows.num_outputs();
   const int64_t num_layers = static_cast<int64_t>(layers_.size());
   const float eps = static_cast<float>(config_.rms_norm_eps);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim_));
   const int64_t full = Activations::Floats(*this, n, n);
 
   // Layer l's activations; without a tape all layers share two places (a
@@ -241,7 +334,7 @@ void CpuDecoder::Forward(const std::vector<CpuSegment>& segments,
   const int64_t activations =
       held * full + Activations::Floats(*this, n, last) + last * hidden_;
   const int64_t scratch = n * (2 * hidden_ + q_width_ + kv_width_ + ffn_) +
-                          kQueryRows * rows.longest +
+                          at::get_num_threads() * kQueryRows * rows.longest +
                           KvLayerFloats(rows.scratch_kv);
   Arena space(workspace, scratch + (tape == nullptr ? activations : 0));
   float* saved;
@@ -263,7 +356,8 @@ void CpuDecoder::Forward(const std::vector<CpuSegment>& segments,
   float* const q_rotated = space.Take(n * q_width_);
   float* const k_rotated = space.Take(n * kv_width_);
   float* const act = space.Take(n * ffn_);
-  float* const scores = space.Take(kQueryRows * rows.longest);
+  float* const scores =
+      space.Take(at::get_num_threads() * kQueryRows * rows.longest);
   float* const scratch_kv = space.Take(KvLayerFloats(rows.scratch_kv));
 
   float* x = layer_at(0).x;
@@ -300,49 +394,19 @@ void CpuDecoder::Forward(const std::vector<CpuSegment>& segments,
       const CpuSegment& segment = segments[s];
       CpuKv kv = segment.kv;
       if (kv.data == nullptr)
-        kv = {scratch_kv, PadToPanel(segment.num_tokens), 0};
-      const int64_t group = heads_ / kv_heads_;
-      const int64_t q_begin = is_last ? rows.output_begin[s] : rows.begin[s];
-      const int64_t q_end =
+        kv = {scratch_kv, PadToPanel(segment.num_tokens), 0, 0};
+      for (int64_t h = 0; h < kv_heads_; ++h)
+        Store(segment.num_tokens,
+              k_rotated + rows.begin[s] * kv_width_ + h * dim_,
+              a.kv + rows.begin[s] * 2 * kv_width_ + kv_width_ + h * dim_,
+              2 * kv_width_, segment.position - segment.shared,
+              HeadOf(kv, l, h));
+      const int64_t begin = is_last ? rows.output_begin[s] : rows.begin[s];
+      const int64_t end =
           is_last ? rows.output_begin[s + 1] : rows.begin[s + 1];
-      for (int64_t h = 0; h < kv_heads_; ++h) {
-        float* const keys =
-            kv.data + l * kv.layer_stride + h * 2 * kv.capacity * dim_;
-        float* const values = keys + kv.capacity * dim_;
-        for (int64_t i = 0; i < segment.num_tokens; ++i) {
-          const int64_t row = rows.begin[s] + i, j = segment.position + i;
-          const float* k = k_rotated + row * kv_width_ + h * dim_;
-          const float* v = a.kv + row * 2 * kv_width_ + kv_width_ + h * dim_;
-          float* key = keys + j / kPanel * kPanel * dim_ + j % kPanel;
-          for (int64_t d = 0; d < dim_; ++d) key[d * kPanel] = k[d];
-          for (int64_t d = 0; d < dim_; d += kPanel)
-            std::memcpy(values + d * kv.capacity + j * kPanel, v + d,
-                        kPanel * sizeof(float));
-        }
-        // A block is `step` tokens of one head, or all heads of the group for
-        // a single token.
-        const bool one = q_end - q_begin == 1;
-        for (int64_t g = 0; g < (one ? 1 : group); ++g) {
-          for (int64_t i = q_begin; i < q_end; i += kQueryRows) {
-            const int64_t m = one ? group : std::min(kQueryRows, q_end - i);
-            int32_t limits[kQueryRows];
-            int64_t seen = 0;
-            for (int64_t r = 0; r < m; ++r) {
-              limits[r] = query_positions[one ? i : i + r] + 1;
-              seen = std::max<int64_t>(seen, limits[r]);
-            }
-            const int64_t offset = i * q_width_ + (h * group + g) * dim_;
-            const int64_t stride = one ? dim_ : q_width_;
-            const int64_t padded = PadToPanel(seen);
-            Gemm(m, dim_, padded, {q_rotated + offset, stride},
-                 {keys, dim_ * kPanel}, scores, padded, false);
-            CausalSoftmax(m, padded, limits, scale, scores);
-            Gemm(m, seen, dim_, {scores, padded},
-                 {values, kv.capacity * kPanel}, a.attn + offset, stride,
-                 false);
-          }
-        }
-      }
+      AttendSegment(l, segment, kv, end - begin, &query_positions[begin],
+                    q_rotated + begin * q_width_, scores,
+                    a.attn + begin * q_width_);
     }
     Linear(queries, q_width_, hidden_, a.attn, w.o, a.mid, true);
     RmsNorm(queries, hidden_, a.mid, w.post_norm.data(), eps, normed);

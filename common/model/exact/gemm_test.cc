@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "common/base/rng.h"
-#include "common/model/cpu_kernels.h"
-#include "common/model/gemm_avx512.h"
+#include "common/model/exact/cpu_kernels.h"
+#include "common/model/exact/gemm_avx512.h"
 #include "gtest/gtest.h"
 
 namespace atod::model {

@@ -1,4 +1,4 @@
-#include "common/model/gemm_avx512.h"
+#include "common/model/exact/gemm_avx512.h"
 
 // Compiled for AVX-512: nothing here may be shared with other files (no
 // templates of the standard library), or it would run on machines without.
@@ -27,11 +27,20 @@ inline __mmask16 Lanes(int64_t left) {
                         : static_cast<__mmask16>((1u << left) - 1);
 }
 
+inline __m512 LoadPanel(const float* p) { return _mm512_loadu_ps(p); }
+inline __m512 LoadPanel(const uint16_t* p) {  // bfloat16
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  // With a mask of all lanes: g++ 12 warns of the plain ones.
+  constexpr __mmask16 kAll = 0xFFFF;
+  return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(
+      kAll, _mm512_maskz_cvtepu16_epi32(kAll, bits), 16));
+}
+
 // C += A B (or =, with `fresh`) for R rows and P panels, depth k. A(i, p) =
 // a[i * row_step + p * column_step]; `columns` are left in C.
-template <int R, int P, bool kUnitRows>
+template <int R, int P, bool kUnitRows, typename B>
 inline void Tile(int64_t k, const float* a, int64_t row_step,
-                 int64_t column_step, const float* b, int64_t panel_stride,
+                 int64_t column_step, const B* b, int64_t panel_stride,
                  int64_t columns, float* c, int64_t c_stride, bool fresh) {
   __m512 sum[R][P];
   for (int i = 0; i < R; ++i)
@@ -42,7 +51,7 @@ inline void Tile(int64_t k, const float* a, int64_t row_step,
   for (int64_t p = 0; p < k; ++p) {
     __m512 right[P];
     for (int j = 0; j < P; ++j)
-      right[j] = _mm512_loadu_ps(b + j * panel_stride + p * kPanel);
+      right[j] = LoadPanel(b + j * panel_stride + p * kPanel);
     const float* column = a + p * column_step;
     for (int i = 0; i < R; ++i) {
       const __m512 left =
@@ -57,19 +66,20 @@ inline void Tile(int64_t k, const float* a, int64_t row_step,
                             Lanes(columns - j * kPanel), sum[i][j]);
 }
 
+template <typename B>
 struct TileArguments {
   int64_t k;
   const float* a;
   int64_t row_step, column_step;
-  const float* b;
+  const B* b;
   int64_t panel_stride, columns;
   float* c;
   int64_t c_stride;
   bool fresh;
 };
 
-template <int R, bool kUnitRows>
-void Run(const TileArguments& t) {
+template <int R, bool kUnitRows, typename B>
+void Run(const TileArguments<B>& t) {
   if (t.columns > kPanel)
     Tile<R, kPanels, kUnitRows>(t.k, t.a, t.row_step, t.column_step, t.b,
                                 t.panel_stride, t.columns, t.c, t.c_stride,
@@ -79,35 +89,36 @@ void Run(const TileArguments& t) {
                           t.panel_stride, t.columns, t.c, t.c_stride, t.fresh);
 }
 
-template <bool kUnitRows>
-void RunRows(int64_t rows, const TileArguments& t) {
-  using Function = void (*)(const TileArguments&);
+template <bool kUnitRows, typename B>
+void RunRows(int64_t rows, const TileArguments<B>& t) {
+  using Function = void (*)(const TileArguments<B>&);
   static constexpr Function kFunctions[kRows] = {
-      Run<1, kUnitRows>,  Run<2, kUnitRows>,  Run<3, kUnitRows>,
-      Run<4, kUnitRows>,  Run<5, kUnitRows>,  Run<6, kUnitRows>,
-      Run<7, kUnitRows>,  Run<8, kUnitRows>,  Run<9, kUnitRows>,
-      Run<10, kUnitRows>, Run<11, kUnitRows>, Run<12, kUnitRows>};
+      Run<1, kUnitRows, B>,  Run<2, kUnitRows, B>,  Run<3, kUnitRows, B>,
+      Run<4, kUnitRows, B>,  Run<5, kUnitRows, B>,  Run<6, kUnitRows, B>,
+      Run<7, kUnitRows, B>,  Run<8, kUnitRows, B>,  Run<9, kUnitRows, B>,
+      Run<10, kUnitRows, B>, Run<11, kUnitRows, B>, Run<12, kUnitRows, B>};
   kFunctions[rows - 1](t);
 }
 
 // A block of rows times all of B. A is as in GemmA, or packed in tiles
 // [k][rows of the tile].
+template <typename B>
 void Block(int64_t m, int64_t k, int64_t n, const float* a, int64_t row_step,
-           int64_t column_step, bool packed, GemmB b, float* c,
-           int64_t c_stride, bool fresh) {
+           int64_t column_step, bool packed, const B* panels,
+           int64_t panel_stride, float* c, int64_t c_stride, bool fresh) {
   for (int64_t j = 0; j < n; j += kPanels * kPanel) {
     for (int64_t i = 0; i < m; i += kRows) {
       const int64_t rows = Min(kRows, m - i);
-      const TileArguments t = {k,
-                               packed ? a + i * k : a + i * row_step,
-                               row_step,
-                               packed ? rows : column_step,
-                               b.panels + j / kPanel * b.panel_stride,
-                               b.panel_stride,
-                               n - j,
-                               c + i * c_stride + j,
-                               c_stride,
-                               fresh};
+      const TileArguments<B> t = {k,
+                                  packed ? a + i * k : a + i * row_step,
+                                  row_step,
+                                  packed ? rows : column_step,
+                                  panels + j / kPanel * panel_stride,
+                                  panel_stride,
+                                  n - j,
+                                  c + i * c_stride + j,
+                                  c_stride,
+                                  fresh};
       if (packed || row_step == 1)
         RunRows<true>(rows, t);
       else
@@ -129,29 +140,33 @@ void PackRows(int64_t m, int64_t k, const float* a, int64_t row_step,
 }
 
 // One row reads B once, in order: eight panels keep the adders busy.
+template <typename B>
 void SingleRow(int64_t k, int64_t n, const float* a, int64_t column_step,
-               GemmB b, float* c, bool fresh) {
+               const B* panels, int64_t panel_stride, float* c, bool fresh) {
   int64_t j = 0;
   for (; j + kRowPanels * kPanel <= n; j += kRowPanels * kPanel)
-    Tile<1, kRowPanels, false>(
-        k, a, 0, column_step, b.panels + j / kPanel * b.panel_stride,
-        b.panel_stride, kRowPanels * kPanel, c + j, 0, fresh);
+    Tile<1, kRowPanels, false>(k, a, 0, column_step,
+                               panels + j / kPanel * panel_stride, panel_stride,
+                               kRowPanels * kPanel, c + j, 0, fresh);
   for (; j < n; j += kPanel)
-    Tile<1, 1, false>(k, a, 0, column_step,
-                      b.panels + j / kPanel * b.panel_stride, b.panel_stride,
-                      n - j, c + j, 0, fresh);
+    Tile<1, 1, false>(k, a, 0, column_step, panels + j / kPanel * panel_stride,
+                      panel_stride, n - j, c + j, 0, fresh);
 }
 
-}  // namespace
-
-void GemmAvx512(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
-                int64_t c_stride, bool accumulate) {
+template <typename B>
+void Product(int64_t m, int64_t k, int64_t n, GemmA a, const B* panels,
+             int64_t panel_stride, float* c, int64_t c_stride,
+             bool accumulate) {
   const int64_t row_step = a.transposed ? 1 : a.stride;
   const int64_t column_step = a.transposed ? a.stride : 1;
-  if (m == 1) return SingleRow(k, n, a.data, column_step, b, c, !accumulate);
+  if (m == 1)
+    return SingleRow(k, n, a.data, column_step, panels, panel_stride, c,
+                     !accumulate);
   // Rows far apart collide in the cache; packing pays when they are used often.
   const bool pack = k > kDepth / 2 && n >= 8 * kPanel;
-  alignas(64) static thread_local float packed[kBlockRows * kDepth];
+  // On the stack: thread-local memory of this size would not fit the small
+  // stacks of other libraries' threads.
+  alignas(64) float packed[kBlockRows * kDepth];
   for (int64_t i = 0; i < m; i += kBlockRows) {
     const int64_t rows = Min(kBlockRows, m - i);
     for (int64_t p = 0; p < k; p += kDepth) {
@@ -159,10 +174,29 @@ void GemmAvx512(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
       const float* left = a.data + i * row_step + p * column_step;
       if (pack) PackRows(rows, depth, left, row_step, column_step, packed);
       Block(rows, depth, n, pack ? packed : left, row_step, column_step, pack,
-            {b.panels + p * kPanel, b.panel_stride}, c + i * c_stride, c_stride,
+            panels + p * kPanel, panel_stride, c + i * c_stride, c_stride,
             !accumulate && p == 0);
     }
   }
+}
+
+}  // namespace
+
+void GemmAvx512(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
+                int64_t c_stride, bool accumulate) {
+  Product(m, k, n, a, b.panels, b.panel_stride, c, c_stride, accumulate);
+}
+
+void GemmBf16Avx512(int64_t m, int64_t k, int64_t n, const float* a,
+                    const uint16_t* panels, float* c, int64_t c_stride) {
+  Product(m, k, n, {a, k}, panels, k * kPanel, c, c_stride, false);
+}
+
+void PackBf16Panel(int64_t k, int64_t columns, const uint16_t* rows,
+                   uint16_t* panel) {
+  for (int64_t p = 0; p < k; ++p)
+    for (int64_t c = 0; c < kPanel; ++c)
+      panel[p * kPanel + c] = c < columns ? rows[c * k + p] : 0;
 }
 
 bool Avx512Supported() {
@@ -177,6 +211,9 @@ bool Avx512Supported() {
 namespace atod::model {
 void GemmAvx512(int64_t, int64_t, int64_t, GemmA, GemmB, float*, int64_t,
                 bool) {}
+void GemmBf16Avx512(int64_t, int64_t, int64_t, const float*, const uint16_t*,
+                    float*, int64_t) {}
+void PackBf16Panel(int64_t, int64_t, const uint16_t*, uint16_t*) {}
 bool Avx512Supported() { return false; }
 }  // namespace atod::model
 #endif

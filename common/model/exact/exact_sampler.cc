@@ -1,17 +1,16 @@
-#include "services/rollout/engine_sampler.h"
+#include "common/model/exact/exact_sampler.h"
 
 #include <algorithm>
 #include <numeric>
 
-#include "common/model/cpu_kernels.h"
+#include "common/model/exact/cpu_kernels.h"
 
-namespace atod::rollout {
+namespace atod::model {
 
-SampledToken Sampler::Sample(const float* logits, int64_t vocab_size,
-                             const SamplingParams& params,
-                             const NoiseKey& key) {
+SampledToken ExactSampler::Sample(const float* logits, int64_t vocab_size,
+                                  const Sampling& params) {
   const float inv = params.temperature > 0 ? 1.0f / params.temperature : 1.0f;
-  const float lse = model::LogSumExp(vocab_size, logits, inv);
+  const float lse = LogSumExp(vocab_size, logits, inv);
   const auto result = [&](int64_t token) -> SampledToken {
     // Rounding may put the log-prob of a sure token above 0.
     return {static_cast<int32_t>(token),
@@ -22,7 +21,7 @@ SampledToken Sampler::Sample(const float* logits, int64_t vocab_size,
 
   probabilities_.assign(logits, logits + vocab_size);
   float* const p = probabilities_.data();
-  model::ScaledProbabilities(vocab_size, inv, lse, 1.0f, p);
+  ScaledProbabilities(vocab_size, inv, lse, 1.0f, p);
   const bool top_k = params.top_k > 0 && params.top_k < vocab_size;
   if (top_k || params.top_p < 1) {
     order_.resize(vocab_size);
@@ -43,7 +42,7 @@ SampledToken Sampler::Sample(const float* logits, int64_t vocab_size,
   }
   double total = 0;
   for (int64_t i = 0; i < vocab_size; ++i) total += p[i];
-  const double target = NoiseUniform(key) * total;
+  const double target = params.noise * total;
   double sum = 0;
   int64_t last = 0;  // for a sum that rounds below the target
   for (int64_t i = 0; i < vocab_size; ++i) {
@@ -55,4 +54,4 @@ SampledToken Sampler::Sample(const float* logits, int64_t vocab_size,
   return result(last);
 }
 
-}  // namespace atod::rollout
+}  // namespace atod::model

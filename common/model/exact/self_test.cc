@@ -1,18 +1,19 @@
-#include "common/model/self_test.h"
+#include "common/model/exact/self_test.h"
 
 #include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <memory>
 #include <utility>
 
 #include "ATen/Parallel.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/rng.h"
-#include "common/base/warn.h"
-#include "common/model/cpu_decoder.h"
-#include "common/model/cpu_kernels.h"
-#include "common/model/packed_score.h"
+#include "common/model/exact/cpu_decoder.h"
+#include "common/model/exact/cpu_kernels.h"
+#include "common/model/exact/exact_score.h"
 #include "common/model/torch_status.h"
+#include "common/model/weights_io.h"
 
 namespace atod::model {
 namespace {
@@ -104,37 +105,52 @@ std::vector<float> RunSequence(const CpuDecoder& decoder, int way) {
   std::vector<float> out;
   for (int64_t at = 0; at < kTokens; at += chunk) {
     std::vector<CpuSegment> segments;
-    if (way == 3) segments.push_back({other.data(), 11, 0, {3, 10}, {}});
+    if (way == 3) {
+      CpuSegment& before = segments.emplace_back();
+      before.tokens = other.data();
+      before.num_tokens = 11;
+      before.outputs = {3, 10};
+    }
     CpuSegment& s = segments.emplace_back();
     s.tokens = tokens.data() + at;
     s.num_tokens = std::min(chunk, kTokens - at);
     s.position = at;
     for (int32_t i = 0; i < s.num_tokens; ++i) s.outputs.push_back(i);
     // The packed forward keeps keys for one pass only.
-    if (way != 3) s.kv = {kv.data(), capacity, layer};
-    const int64_t before = way == 3 ? 2 : 0;
-    hidden.resize((before + s.num_tokens) * width);
+    if (way != 3) s.kv = {kv.data(), capacity, layer, 0};
+    const int64_t others = way == 3 ? 2 : 0;
+    hidden.resize((others + s.num_tokens) * width);
     decoder.Forward(segments, workspace, nullptr, hidden.data());
-    out.insert(out.end(), hidden.begin() + before * width, hidden.end());
+    out.insert(out.end(), hidden.begin() + others * width, hidden.end());
   }
   return out;
 }
 
 // Gradients of all parameters with 1, 2 and 3 threads.
-std::vector<float> Gradients(Qwen3& model, int way) {
+std::vector<float> Gradients(const CpuDecoder& decoder, int way) {
   const ThreadsGuard threads(way + 1);
-  const torch::AutoGradMode with_gradients(true);
   std::vector<ScoredSequence> batch;
   for (uint64_t i = 0; i < 20; ++i)
     batch.push_back({RandomTokens(20 + i, 20 + i), {{5, 12}}});
-  model->zero_grad();
-  CpuScoreSpans(model, batch, 0.7f, false).logprobs.sum().backward();
-  std::vector<float> out;
-  for (const torch::Tensor& p : model->OrderedParameters()) {
-    const torch::Tensor g = p.grad().contiguous();
-    out.insert(out.end(), g.data_ptr<float>(), g.data_ptr<float>() + g.numel());
-  }
-  return out;
+  ScorePlan plan = MakeScorePlan(batch, [](size_t) { return CpuSegment(); });
+  ScoreOutput out;
+  out.logprobs.resize(plan.num_scored);
+  ScoreForward(decoder, plan, {.temperature = 0.7f}, true, out);
+  const std::vector<float> ones(plan.num_scored, 1.0f);
+  std::vector<float> gradients(decoder.num_parameters());
+  ScoreBackward(decoder, plan, 0.7f, ones.data(), nullptr, nullptr,
+                gradients.data());
+  return gradients;
+}
+
+// With random weights, for the backward pass too.
+std::shared_ptr<const CpuDecoder> TinyDecoder() {
+  const ModelWeights weights = InitWeights(TinyConfig(), "unit", 3).value();
+  std::vector<const float*> parameters;
+  for (size_t i = 0; i < weights.arena->specs().size(); ++i)
+    parameters.push_back(weights.arena->values.data_ptr<float>() +
+                         weights.arena->offsets()[i]);
+  return std::make_shared<const CpuDecoder>(TinyConfig(), parameters, 64, true);
 }
 
 std::string CpuName() {
@@ -181,13 +197,11 @@ std::vector<SelfTestOperation> KernelOperations() {
         for (int64_t i = 0; i < rows; ++i)
           y[i] = logits[i * kOut] - LogSumExp(kOut, &logits[i * kOut], 0.7f);
       }));
-  Qwen3 model = InitModel(TinyConfig(), "unit", 3).value();
-  const std::shared_ptr<const CpuDecoder> decoder =
-      MakeCpuDecoder(model, 64, false);
+  const std::shared_ptr<const CpuDecoder> decoder = TinyDecoder();
   out.push_back({"attention (prefill, decode, chunks, packed)", 4,
                  [decoder](int way) { return RunSequence(*decoder, way); }});
-  out.push_back({"backward", 3,
-                 [model](int way) mutable { return Gradients(model, way); }});
+  out.push_back(
+      {"backward", 3, [decoder](int way) { return Gradients(*decoder, way); }});
   return out;
 }
 
@@ -212,22 +226,6 @@ absl::Status RunSelfTest(const std::vector<SelfTestOperation>& operations) {
     }
     return absl::OkStatus();
   });
-}
-
-absl::Status UseKernels(Qwen3& model, bool deterministic) {
-  model->set_own_kernels(deterministic);
-  if (!deterministic) return absl::OkStatus();
-  const std::string obstacle = KernelObstacle(model);
-  if (!obstacle.empty()) {
-    LogWarning(absl::StrCat(
-        "deterministic: results are not equal to the bit, only within "
-        "tolerances: found ",
-        obstacle, ", expected what the float32 CPU kernels can run"));
-    return absl::OkStatus();
-  }
-  static const absl::Status& tested =
-      *new absl::Status(RunSelfTest(KernelOperations()));
-  return tested;
 }
 
 }  // namespace atod::model

@@ -4,23 +4,26 @@
 #include <memory>
 #include <vector>
 
-#include "common/model/float_buffer.h"
+#include "common/model/exact/float_buffer.h"
 #include "common/model/model_config.h"
 
 namespace atod::model {
 
-// Keys and values of one sequence, in the panel layout of cpu_kernels.h. For
-// layer l and kv head h the block at data + l * layer_stride +
-// h * 2 * capacity * head_dim holds the keys [capacity / 16][head_dim][16] (key
-// j is column j), then the values [head_dim / 16][capacity][16].
+// Keys and values of one sequence: rows from `begin` on of a pool in the panel
+// layout of cpu_kernels.h. For layer l and kv head h the block at data +
+// l * layer_stride + h * 2 * capacity * head_dim holds the pool's keys
+// [capacity / 16][head_dim][16] (key j is column j), then its values
+// [head_dim / 16][capacity][16].
 struct CpuKv {
   float* data = nullptr;
-  int64_t capacity = 0;  // tokens, a multiple of 16
+  int64_t capacity = 0;  // rows of the pool, a multiple of 16
   int64_t layer_stride = 0;
+  int64_t begin = 0;  // a multiple of 16
 };
 
-// Tokens of one sequence to run: those from `position` on; the keys of earlier
-// ones are in `kv`, where theirs are added.
+// Tokens of one sequence to run: those from `position` on. The first `shared`
+// tokens before them have their keys in `prefix`, those behind in `kv`, where
+// the new ones are added (at row position - shared).
 struct CpuSegment {
   const int32_t* tokens = nullptr;
   int64_t num_tokens = 0;
@@ -28,7 +31,9 @@ struct CpuSegment {
   // Tokens whose hidden state is wanted: indices into `tokens`. The last layer
   // runs for these only.
   std::vector<int32_t> outputs;
-  CpuKv kv;
+  CpuKv kv;            // without data: scratch memory for one pass
+  CpuKv prefix;        // read only
+  int64_t shared = 0;  // a multiple of 16, at most `position`
 };
 
 // What the backward pass of one Forward needs; reused between calls so that
@@ -51,6 +56,7 @@ class CpuDecoder {
 
   const ModelConfig& config() const { return config_; }
   int64_t max_positions() const { return max_positions_; }
+  bool has_backward() const { return !head_back_.empty(); }
   // Floats of one layer in a CpuKv of `capacity`.
   int64_t KvLayerFloats(int64_t capacity) const {
     return 2 * capacity * kv_width_;
@@ -59,7 +65,6 @@ class CpuDecoder {
   // Runs the segments (their order changes no result) and writes the final
   // normed hidden states of all their outputs to `hidden` [num_outputs,
   // hidden_size]. Without `tape`, activations live in `workspace`.
-  // Segments whose kv.data is null get scratch memory for one pass.
   void Forward(const std::vector<CpuSegment>& segments, FloatBuffer& workspace,
                CpuTape* tape, float* hidden) const;
 
@@ -90,6 +95,26 @@ class CpuDecoder {
         d_gate_up, d_down;
   };
   struct Activations;
+
+  // Where the keys and values of a layer and head begin.
+  struct KvHead {
+    float* keys;
+    float* values;
+    int64_t value_stride;  // floats between panels of values
+  };
+  KvHead HeadOf(const CpuKv& kv, int64_t layer, int64_t head) const;
+  // Adds the rotated keys and the values of one head to `kv` from row `first`.
+  void Store(int64_t tokens, const float* keys, const float* values,
+             int64_t value_stride, int64_t first, const KvHead& kv) const;
+  // One block of at most kQueryRows queries of one kv head: out = attention.
+  // limits[r] keys are seen by row r; `shared` of them lie in `prefix`.
+  void AttendBlock(int64_t rows, const float* q, int64_t stride,
+                   const int32_t* limits, const KvHead& prefix, int64_t shared,
+                   const KvHead& own, float* scores, float* out) const;
+  // All queries of a segment in one layer: q and out [queries, q_width].
+  void AttendSegment(int64_t layer, const CpuSegment& segment, const CpuKv& kv,
+                     int64_t queries, const int32_t* positions, const float* q,
+                     float* scores, float* out) const;
 
   void RotateHeads(int64_t row_count, const int32_t* positions, int64_t heads,
                    const FloatBuffer& norm, const float* x, int64_t x_stride,

@@ -1,10 +1,10 @@
-#include "common/model/cpu_kernels.h"
+#include "common/model/exact/cpu_kernels.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "common/model/gemm_avx512.h"
+#include "common/model/exact/gemm_avx512.h"
 #ifdef __FMA__
 #include <immintrin.h>
 #endif

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "common/model/cpu_kernels.h"
+#include "common/model/exact/cpu_kernels.h"
 
 namespace atod::model {
 
@@ -11,6 +11,14 @@ namespace atod::model {
 // Whether this machine can run it: Avx512Supported.
 void GemmAvx512(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
                 int64_t c_stride, bool accumulate);
+
+// C = A [m, k] B [k, n] with B in bfloat16: panels [ceil(n / 16)][k][16].
+void GemmBf16Avx512(int64_t m, int64_t k, int64_t n, const float* a,
+                    const uint16_t* panels, float* c, int64_t c_stride);
+
+// One panel of `columns` rows of W [out, k] (their transpose), zero-padded.
+void PackBf16Panel(int64_t k, int64_t columns, const uint16_t* rows,
+                   uint16_t* panel);
 
 bool Avx512Supported();
 

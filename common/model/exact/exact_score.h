@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/model/exact/cpu_decoder.h"
+#include "common/model/language_model.h"
+
+namespace atod::model {
+
+// Consecutive sequences that run through all layers together, and what the
+// backward pass needs of them.
+struct ScoreChunk {
+  std::vector<CpuSegment> segments;
+  std::vector<int32_t> targets;  // one an output
+  int64_t first = 0;             // of its outputs in the batch
+  FloatBuffer hidden;            // [outputs, hidden_size], if kept
+  FloatBuffer lse;               // [outputs]
+  CpuTape tape;
+};
+
+// A batch cut into chunks. The tokens of the batch are not copied.
+struct ScorePlan {
+  std::vector<ScoreChunk> chunks;
+  int64_t num_scored = 0;
+};
+
+// `segment_of` gives the keys of a sequence that lie somewhere already: kv,
+// position, prefix and shared of its segment.
+using SegmentOf = std::function<CpuSegment(size_t sequence)>;
+ScorePlan MakeScorePlan(absl::Span<const ScoredSequence> batch,
+                        const SegmentOf& segment_of);
+
+// Fills `out`, whose vectors have their sizes; `keep` keeps what
+// ScoreBackward needs.
+void ScoreForward(const CpuDecoder& decoder, ScorePlan& plan,
+                  const ScoreOptions& options, bool keep, ScoreOutput& out);
+
+// Adds the gradients of all parameters to `gradients`, in the order of
+// ParameterSpecs. `d_entropy` may be null; `entropy` is the forward pass's.
+void ScoreBackward(const CpuDecoder& decoder, ScorePlan& plan,
+                   float temperature, const float* d_logprobs,
+                   const float* d_entropy, const float* entropy,
+                   float* gradients);
+
+// Gives the plan's memory to the next one of this thread: fresh memory costs
+// page faults.
+void Recycle(ScorePlan& plan);
+
+}  // namespace atod::model

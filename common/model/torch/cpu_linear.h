@@ -1,0 +1,29 @@
+#pragma once
+
+#include <memory>
+
+#include "torch/types.h"
+
+namespace atod::model {
+
+// A frozen bfloat16 matrix on the CPU in panels of 16 columns (cpu_kernels.h),
+// multiplied in float32: few rows read it at the speed of memory, many run at
+// that of float32. Immutable, thread-safe.
+class CpuLinear {
+ public:
+  // `weight` [out, in], copied. Null where it is of another dtype or device, or
+  // the machine has no AVX-512: torch's own product is taken then.
+  static std::shared_ptr<const CpuLinear> Make(const torch::Tensor& weight);
+
+  // x bfloat16 [rows, in] -> x W^T [rows, out] in bfloat16, or as summed.
+  torch::Tensor Apply(const torch::Tensor& x) const;
+  torch::Tensor ApplyFloat(const torch::Tensor& x) const;
+
+ private:
+  explicit CpuLinear(const torch::Tensor& weight);
+
+  int64_t out_, in_;
+  torch::Tensor panels_;  // bfloat16 [ceil(out / 16), in, 16]
+};
+
+}  // namespace atod::model
