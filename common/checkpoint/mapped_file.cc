@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -39,6 +40,17 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(data_, size_);
+}
+
+void MappedFile::Release(std::string_view part) const {
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(part.data());
+  const uintptr_t end = begin + part.size();
+  const uintptr_t first = reinterpret_cast<uintptr_t>(data_);
+  if (begin < first || end > first + size_) return;
+  const uintptr_t aligned =
+      begin / page * page;  // other parts can be read again
+  madvise(reinterpret_cast<void*>(aligned), end - aligned, MADV_DONTNEED);
 }
 
 }  // namespace atod

@@ -23,6 +23,10 @@ class MappedFile {
     return {static_cast<const char*>(data_), size_};
   }
 
+  // Gives the memory of a part of bytes() back to the system: it is read from
+  // the file again when it is needed. Parts of other memory are left alone.
+  void Release(std::string_view part) const;
+
  private:
   MappedFile(void* data, size_t size) : data_(data), size_(size) {}
 

@@ -146,6 +146,7 @@ size_t DtypeSize(std::string_view dtype) {
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
     const std::string& path) {
   std::unique_ptr<SafetensorsFile> out(new SafetensorsFile);
+  out->path_ = path;
   ATOD_ASSIGN_OR_RETURN(out->file_, MappedFile::Open(path));
   const std::string_view bytes = out->file_->bytes();
   const auto bad = [&](const char* field, std::string found,
@@ -218,6 +219,21 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
   return out;
 }
 
+void SafetensorsFile::Release(const TensorView& tensor) const {
+  file_->Release(
+      {reinterpret_cast<const char*>(tensor.data.data()), tensor.data.size()});
+}
+
+const std::string& SafetensorsDir::PathOf(const std::string& name) const {
+  const auto it = file_of_.find(name);
+  return it == file_of_.end() ? path_ : it->second->path();
+}
+
+void SafetensorsDir::Release(const TensorView& tensor) const {
+  const auto it = file_of_.find(tensor.name);
+  if (it != file_of_.end()) it->second->Release(tensor);
+}
+
 const TensorView* SafetensorsDir::Find(std::string_view name) const {
   const auto it = std::lower_bound(
       tensors_.begin(), tensors_.end(), name,
@@ -260,6 +276,7 @@ absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
       names.insert(file.get<std::string>());
     }
   }
+  out->path_ = sharded ? index_path : (folder / "model.safetensors").string();
   if (!names.contains("model.safetensors") &&
       std::filesystem::exists(folder / "model.safetensors")) {
     return BadInput({.file = (folder / "model.safetensors").string(),
@@ -285,6 +302,7 @@ absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
         file_of.erase(it);
       }
       out->tensors_.push_back(tensor);
+      out->file_of_[tensor.name] = file.get();
     }
     out->files_.push_back(std::move(file));
   }

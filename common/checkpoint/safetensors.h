@@ -43,10 +43,14 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const {
     return metadata_;
   }
+  const std::string& path() const { return path_; }
+  // See MappedFile::Release.
+  void Release(const TensorView& tensor) const;
 
  private:
   SafetensorsFile() = default;
 
+  std::string path_;
   std::unique_ptr<MappedFile> file_;
   std::vector<TensorView> tensors_;
   std::vector<std::vector<std::byte>> aligned_;  // copies of tensors
@@ -61,12 +65,20 @@ class SafetensorsDir {
   const std::vector<TensorView>& tensors() const { return tensors_; }
   // Null when there is no such tensor.
   const TensorView* Find(std::string_view name) const;
+  // The file that holds a tensor; that which says what there is, when there is
+  // no such tensor.
+  const std::string& PathOf(const std::string& name) const;
+  // Gives back the memory of a tensor that was read: a model that is copied
+  // from its files is not in memory twice.
+  void Release(const TensorView& tensor) const;
 
  private:
   friend absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
       const std::string& dir);
 
+  std::string path_;  // model.safetensors, or the index
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, const SafetensorsFile*> file_of_;  // by tensor
   std::vector<TensorView> tensors_;
 };
 

@@ -175,6 +175,12 @@ TEST_F(SafetensorsTest, ShardsMustAgreeWithTheirIndex) {
   };
   EXPECT_EQ(with_index(R"("a":"one.safetensors","b":"two.safetensors")"),
             "both");
+  const auto shards = OpenSafetensorsDir(dir_).value();
+  EXPECT_EQ(shards->PathOf("b"), Path("two.safetensors"));
+  EXPECT_EQ(shards->PathOf("c"), Path("model.safetensors.index.json"));
+  // What was given back is read again.
+  shards->Release(*shards->Find("b"));
+  EXPECT_EQ(shards->Find("b")->data, Bytes("abcd"sv));
   EXPECT_THAT(with_index(R"("a":"two.safetensors","b":"two.safetensors")"),
               HasSubstr("weight_map.a: found no such tensor"));
   EXPECT_THAT(with_index(R"("a":"one.safetensors","c":"two.safetensors")"),

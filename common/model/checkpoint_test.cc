@@ -224,6 +224,83 @@ TEST(Checkpoint, FaultyTensorsAreNamed) {
               HasSubstr("model.norm.weight: found dtype I32"));
 }
 
+TEST(Checkpoint, AllFaultsAreNamedInOneError) {
+  const std::string error = LoadingFails([](auto& tensors) {
+    tensors[0].name = "surplus";
+    for (TensorView& t : tensors)
+      if (t.name == "model.norm.weight") t.shape = {1, 32};
+  });
+  EXPECT_THAT(error, HasSubstr("surplus: found shape"));
+  EXPECT_THAT(error, HasSubstr("found no such tensor"));
+  EXPECT_THAT(error, HasSubstr("model.norm.weight: found shape [1,32]"));
+}
+
+// The tensors of a good model in two shards, of which the second is changed.
+class ShardsTest : public testing::Test {
+ protected:
+  ShardsTest() : dir_(FreshDir("shards")) {
+    EXPECT_TRUE(CreateModel(Small(false), "unit", 3, dir_).ok());
+    whole_ = SafetensorsFile::Open(dir_ + "/model.safetensors").value();
+    for (size_t i = 0; i < whole_->tensors().size(); ++i)
+      shards_[i < 5 ? 0 : 1].push_back(whole_->tensors()[i]);
+    std::filesystem::remove(dir_ + "/model.safetensors");
+  }
+  std::string Path(int i) const {
+    return dir_ + "/model-0000" + std::to_string(i + 1) +
+           "-of-00002.safetensors";
+  }
+  void Write() {
+    nlohmann::json map;
+    for (const int i : {0, 1}) {
+      ASSERT_TRUE(WriteSafetensors(Path(i), shards_[i]).ok());
+      for (const TensorView& t : shards_[i])
+        map[t.name] = std::filesystem::path(Path(i)).filename();
+    }
+    ASSERT_TRUE(WriteFileAtomic(dir_ + "/model.safetensors.index.json",
+                                nlohmann::json{{"weight_map", map}}.dump())
+                    .ok());
+  }
+  std::string Error() {
+    return std::string(
+        LoadWeights(dir_, {.dtype = "bfloat16"}).status().message());
+  }
+
+  const std::string dir_;
+  std::unique_ptr<SafetensorsFile> whole_;
+  std::vector<TensorView> shards_[2];
+};
+
+TEST_F(ShardsTest, AreOneModel) {
+  Write();
+  const ModelWeights sharded = LoadWeights(dir_, {.dtype = "float32"}).value();
+  EXPECT_EQ(HashWeights(*sharded.arena).value(),
+            HashWeights(*InitWeights(Small(false), "unit", 3)->arena).value());
+}
+
+TEST_F(ShardsTest, AFaultNamesTheShard) {
+  TensorView& norm = shards_[1].back();
+  const TensorView good = norm;
+  const std::string at = Path(1) + ": " + norm.name + ": found ";
+  std::vector<float> values(good.data.size() / sizeof(float), NAN);
+  norm.data = absl::MakeConstSpan(
+      reinterpret_cast<const std::byte*>(values.data()), good.data.size());
+  Write();
+  EXPECT_THAT(Error(), testing::StartsWith(at));
+  EXPECT_THAT(Error(), HasSubstr("values that are NaN or infinite"));
+  std::fill(values.begin(), values.end(), 3.4e38f);  // not in bfloat16
+  Write();
+  EXPECT_THAT(Error(), testing::StartsWith(at));
+  norm = good;
+  norm.dtype = "I32";
+  Write();
+  EXPECT_EQ(Error(), at + "dtype I32, expected F32, BF16 or F16");
+  norm = good;
+  Write();
+  const std::string bytes = ReadFile(Path(1)).value();
+  ASSERT_TRUE(WriteFileAtomic(Path(1), bytes.substr(0, bytes.size() - 9)).ok());
+  EXPECT_THAT(Error(), testing::StartsWith(Path(1) + ": "));
+}
+
 TEST(Checkpoint, TruncatedFilesAreRefused) {
   const std::string dir = FreshDir("short");
   ASSERT_TRUE(CreateModel(Small(true), "hf", 1, dir).ok());

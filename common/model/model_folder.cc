@@ -20,6 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
+constexpr size_t kMostFaults = 20;  // named in one error
+
 std::string ShapeText(const std::vector<int64_t>& shape) {
   return absl::StrCat("shape [", absl::StrJoin(shape, ","), "]");
 }
@@ -188,8 +190,7 @@ absl::StatusOr<ModelFolder> CheckModelFolder(const std::string& dir,
   ATOD_ASSIGN_OR_RETURN(folder.config, ReadModelConfig(dir));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsDir> files,
                         OpenSafetensorsDir(dir));
-  const std::vector<absl::Status> faults =
-      TensorFaults(folder.config, *files, dir);
+  const std::vector<absl::Status> faults = TensorFaults(folder.config, *files);
   if (!faults.empty()) return faults[0];
   ATOD_ASSIGN_OR_RETURN(folder.tokenizer, OpenTokenizer(folder.config, dir));
   if (folder.tokenizer == nullptr)
@@ -246,14 +247,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
 }
 
 std::vector<absl::Status> TensorFaults(const ModelConfig& config,
-                                       const SafetensorsDir& files,
-                                       const std::string& dir) {
-  const std::string where = dir + "/model.safetensors";
+                                       const SafetensorsDir& files) {
   std::vector<absl::Status> faults;
-  const auto fault = [&](std::string name, std::string found,
+  const auto fault = [&](const std::string& name, std::string found,
                          std::string expected) {
     faults.push_back(BadInput(
-        {where, std::move(name), 0, std::move(found), std::move(expected)}));
+        {files.PathOf(name), name, 0, std::move(found), std::move(expected)}));
   };
   std::vector<ParameterSpec> specs = ParameterSpecs(config);
   std::set<std::string> known;
@@ -288,6 +287,19 @@ std::vector<absl::Status> TensorFaults(const ModelConfig& config,
     if (!known.contains(t.name))
       fault(t.name, ShapeText(t.shape), "no such tensor in this architecture");
   return faults;
+}
+
+absl::Status CheckTensors(const ModelConfig& config,
+                          const SafetensorsDir& files) {
+  const std::vector<absl::Status> faults = TensorFaults(config, files);
+  if (faults.empty()) return absl::OkStatus();
+  std::vector<std::string> lines;
+  for (const absl::Status& fault : faults)
+    if (lines.size() < kMostFaults) lines.emplace_back(fault.message());
+  std::string text = absl::StrJoin(lines, "; ");
+  if (faults.size() > lines.size())
+    absl::StrAppend(&text, "; and ", faults.size() - lines.size(), " more");
+  return absl::InvalidArgumentError(text);
 }
 
 absl::Status CheckFinite(const TensorView& tensor, const std::string& file) {

@@ -55,12 +55,14 @@ absl::Status CheckPositions(const ModelConfig& config, const std::string& dir,
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
     const ModelConfig& config, const std::string& dir);
 
-// What is wrong with the weights of `dir` by names, shapes and dtypes: a tensor
+// What is wrong with a model's weights by names, shapes and dtypes: a tensor
 // that is missing, surplus or of another shape; a head that differs from the
 // embedding that it is tied to.
 std::vector<absl::Status> TensorFaults(const ModelConfig& config,
-                                       const SafetensorsDir& files,
-                                       const std::string& dir);
+                                       const SafetensorsDir& files);
+// INVALID_ARGUMENT with all of them, or the first 20.
+absl::Status CheckTensors(const ModelConfig& config,
+                          const SafetensorsDir& files);
 
 // INVALID_ARGUMENT, with its name, when `to` holds something that is no part of
 // a model (and not in `from` either): writing a model there would leave two

@@ -46,7 +46,7 @@ class Verifier {
     if (!status.ok()) report_.faults.emplace_back(status.message());
   }
 
-  void AddTensor(const TensorView& tensor) {
+  void AddTensor(const SafetensorsDir& files, const TensorView& tensor) {
     const std::string_view bytes(
         reinterpret_cast<const char*>(tensor.data.data()), tensor.data.size());
     report_.tensors.push_back({.name = tensor.name,
@@ -54,13 +54,14 @@ class Verifier {
                                .shape = tensor.shape,
                                .bytes = bytes.size(),
                                .hash = HashHex(bytes)});
-    Fault(CheckFinite(tensor, dir_));
+    Fault(CheckFinite(tensor, files.PathOf(tensor.name)));
+    files.Release(tensor);
   }
 
   void CheckTensors(const ModelConfig& config) {
     const auto files = OpenSafetensorsDir(dir_);
     if (!files.ok()) return Fault(files.status());
-    for (const absl::Status& fault : TensorFaults(config, **files, dir_)) {
+    for (const absl::Status& fault : TensorFaults(config, **files)) {
       Fault(fault);
     }
     std::map<std::string, const TensorView*> left;
@@ -70,10 +71,10 @@ class Verifier {
     for (const ParameterSpec& spec : ParameterSpecs(config)) {
       const auto it = left.find(spec.name);
       if (it == left.end()) continue;
-      AddTensor(*it->second);
+      AddTensor(**files, *it->second);
       left.erase(it);
     }
-    for (const auto& [name, tensor] : left) AddTensor(*tensor);
+    for (const auto& [name, tensor] : left) AddTensor(**files, *tensor);
   }
 
   void CheckTokenizer(const ModelConfig& config) {

@@ -23,8 +23,6 @@ namespace {
 using weights::TensorEntry;
 using weights::WeightSnapshot;
 
-constexpr size_t kMostFaults = 20;  // named in one error
-
 torch::Dtype DtypeOf(std::string_view name) {
   return name == "F32"    ? torch::kFloat32
          : name == "BF16" ? torch::kBFloat16
@@ -55,18 +53,6 @@ bool IsEmbedding(const ParameterSpec& spec) {
 
 bool IsVocabulary(const ParameterSpec& spec) {
   return IsEmbedding(spec) || spec.name == "lm_head.weight";
-}
-
-absl::Status AllFaults(const std::vector<absl::Status>& faults) {
-  std::vector<std::string> lines;
-  for (const absl::Status& fault : faults) {
-    if (lines.size() == kMostFaults) break;
-    lines.emplace_back(fault.message());
-  }
-  std::string text = absl::StrJoin(lines, "; ");
-  if (faults.size() > lines.size())
-    absl::StrAppend(&text, "; and ", faults.size() - lines.size(), " more");
-  return absl::InvalidArgumentError(text);
 }
 
 // The config without the rows that have no token.
@@ -133,10 +119,7 @@ absl::StatusOr<ModelWeights> LoadWeights(const std::string& dir,
   ATOD_ASSIGN_OR_RETURN(out.config, ReadModelConfig(dir));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsDir> files,
                         OpenSafetensorsDir(dir));
-  const std::vector<absl::Status> faults =
-      TensorFaults(out.config, *files, dir);
-  if (!faults.empty()) return AllFaults(faults);
-  const std::string where = dir + "/model.safetensors";
+  ATOD_RETURN_IF_ERROR(CheckTensors(out.config, *files));
   ATOD_RETURN_IF_ERROR(SetPaddingApart(dir, out.config));
   std::string wanted = options.dtype;
   if (wanted.empty())
@@ -144,14 +127,16 @@ absl::StatusOr<ModelWeights> LoadWeights(const std::string& dir,
                  ? "bfloat16"
                  : "float32";
   ATOD_ASSIGN_OR_RETURN(const torch::Dtype type, ParseDtype(wanted));
-  return CatchTorch(where, [&]() -> absl::StatusOr<ModelWeights> {
+  return CatchTorch(dir, [&]() -> absl::StatusOr<ModelWeights> {
     torch::NoGradGuard no_grad;
     out.arena = std::make_unique<ParameterArena>(
         out.config, type, options.device, options.gradients);
     for (size_t i = 0; i < out.arena->specs().size(); ++i) {
       const TensorView& t = *files->Find(out.arena->specs()[i].name);
-      ATOD_RETURN_IF_ERROR(CheckFinite(t, where));
-      ATOD_RETURN_IF_ERROR(CopyTensor(t, i, where, out));
+      const std::string& file = files->PathOf(t.name);
+      ATOD_RETURN_IF_ERROR(CheckFinite(t, file));
+      ATOD_RETURN_IF_ERROR(CopyTensor(t, i, file, out));
+      files->Release(t);
     }
     return std::move(out);
   });
