@@ -17,6 +17,7 @@
 #include "common/base/queue.h"
 #include "common/base/rng.h"
 #include "common/checkpoint/safetensors.h"
+#include "common/engine/engine.h"
 #include "common/model/model_files.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
@@ -24,7 +25,6 @@
 #include "common/weights/weights_service.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/rollout/engine.h"
 
 namespace atod {
 namespace {
@@ -68,18 +68,18 @@ std::shared_ptr<const WeightSnapshot> ReadSnapshot(const std::string& dir) {
   return snapshot;
 }
 
-std::unique_ptr<rollout::ModelEngine> OpenEngine(const std::string& dir) {
-  rollout::EngineOptions options;
+std::unique_ptr<engine::ModelEngine> OpenEngine(const std::string& dir) {
+  engine::EngineOptions options;
   options.max_slots = 4;
-  return rollout::MakeEngine(dir, options).value();
+  return engine::MakeEngine(dir, options).value();
 }
 
 // Tokens and log-probs of a few responses, to the bit.
 std::map<uint64_t, std::pair<std::vector<int32_t>, std::vector<float>>> Sample(
-    rollout::Engine& engine) {
+    engine::Engine& engine) {
   Rng rng(5);
   for (uint64_t i = 0; i < 6; ++i) {
-    rollout::EngineRequest r;
+    engine::EngineRequest r;
     r.id = i;
     for (uint64_t j = 0; j < 3 + i; ++j)
       r.prompt.push_back(static_cast<int32_t>(rng.Below(kVocab)));
@@ -242,7 +242,7 @@ class CorruptWeights : public testing::Test {
   const std::shared_ptr<const WeightSnapshot> before_ =
       ReadSnapshot(dir_before_);
   const std::shared_ptr<const WeightSnapshot> after_ = ReadSnapshot(dir_after_);
-  const std::unique_ptr<rollout::ModelEngine> engine_ = OpenEngine(dir_before_);
+  const std::unique_ptr<engine::ModelEngine> engine_ = OpenEngine(dir_before_);
   const std::map<uint64_t, std::pair<std::vector<int32_t>, std::vector<float>>>
       sampled_before_ = Sample(*engine_),
       sampled_after_ = Sample(*OpenEngine(dir_after_));
@@ -404,7 +404,7 @@ TEST_F(CorruptWeights, TheEngineItselfRefusesADamagedSnapshot) {
 }
 
 TEST_F(CorruptWeights, WeightsAreNotSwappedWhileTheEngineDecodes) {
-  rollout::EngineRequest r;
+  engine::EngineRequest r;
   r.id = 100;
   r.prompt = {1, 2, 3};
   r.sampling.max_tokens = 12;
@@ -413,18 +413,18 @@ TEST_F(CorruptWeights, WeightsAreNotSwappedWhileTheEngineDecodes) {
     ASSERT_TRUE(engine_->Step().ok());
     EXPECT_TRUE(absl::IsFailedPrecondition(engine_->InstallWeights(*after_)));
   }
-  const auto finish = [](rollout::Engine& engine) {
-    rollout::EngineResult last;
+  const auto finish = [](engine::Engine& engine) {
+    engine::EngineResult last;
     while (engine.has_work()) {
       const auto finished = engine.Step().value();
       if (!finished.empty()) last = finished[0];
     }
     return last;
   };
-  const rollout::EngineResult disturbed = finish(*engine_);
+  const engine::EngineResult disturbed = finish(*engine_);
   const auto other = OpenEngine(dir_before_);
   ASSERT_TRUE(other->Enqueue(r).ok());
-  const rollout::EngineResult undisturbed = finish(*other);
+  const engine::EngineResult undisturbed = finish(*other);
   EXPECT_EQ(disturbed.tokens, undisturbed.tokens);
   EXPECT_EQ(disturbed.logprobs, undisturbed.logprobs);
   EXPECT_TRUE(engine_->InstallWeights(*after_).ok());

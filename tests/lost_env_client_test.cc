@@ -60,7 +60,7 @@ constexpr uint32_t kSamples = 6;
 // Plays all samples; `lose` runs once, while all still play.
 std::vector<std::string> Play(envs::EnvClient& client,
                               const std::function<void()>& lose) {
-  rollout::FakeEngine engine([](const rollout::EngineRequest& r) {
+  rollout::FakeEngine engine([](const engine::EngineRequest& r) {
     return r.noise.turn == 8
                ? std::string("<win>")
                : absl::StrCat("<", r.noise.sample, "-", r.noise.turn, ">");

@@ -31,7 +31,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
-std::string Wanderer(const rollout::EngineRequest& request) {
+std::string Wanderer(const engine::EngineRequest& request) {
   return NoiseUniform(request.noise) < 0.4 ? " wait" : " go";
 }
 

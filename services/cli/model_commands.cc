@@ -14,13 +14,13 @@
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/base/temperature.h"
+#include "common/engine/engine.h"
 #include "common/model/model_config.h"
 #include "common/model/model_files.h"
 #include "common/model/threads.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/cli/json_lines.h"
 #include "services/learner/sft_trainer.h"
-#include "services/rollout/engine.h"
 #include "services/teacher/scorer.h"
 
 namespace atod::cli {
@@ -160,7 +160,7 @@ struct GenerateFlags {
   std::string model, input, dtype = "fp32", device = "cpu", deterministic;
   uint64_t seed = 0;
   uint32_t threads = 0;
-  rollout::SamplingParams sampling;
+  engine::SamplingParams sampling;
   int slots = 64;
 };
 
@@ -170,18 +170,18 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
   ATOD_RETURN_IF_ERROR(
       CheckTemperature("generate", flags.sampling.temperature, true));
   model::SetComputeThreads(flags.threads);
-  rollout::EngineOptions options;
+  engine::EngineOptions options;
   options.model.dtype = DtypeOf(flags.dtype);
   options.model.device = flags.device;
   options.model.deterministic = Deterministic(flags.deterministic);
   options.max_slots = flags.slots;
-  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
-                        rollout::MakeEngine(flags.model, options));
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<engine::ModelEngine> engine,
+                        engine::MakeEngine(flags.model, options));
   PrintBackEnd(engine->back_end());
   std::vector<json> ids;
   ATOD_RETURN_IF_ERROR(
       ForEachLineOf(flags.input, [&](const json& row) -> absl::Status {
-        rollout::EngineRequest r;
+        engine::EngineRequest r;
         r.id = ids.size();
         ATOD_RETURN_IF_ERROR(CheckRow(row, {"id", "token_ids"}));
         ATOD_ASSIGN_OR_RETURN(r.prompt, TokensOf(row));
@@ -197,14 +197,14 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
         ids.push_back(id);
         return engine->Enqueue(std::move(r));
       }));
-  std::map<uint64_t, rollout::EngineResult> finished;
+  std::map<uint64_t, engine::EngineResult> finished;
   size_t next = 0;  // to print: results keep the order of the input
   while (engine->has_work()) {
-    ATOD_ASSIGN_OR_RETURN(std::vector<rollout::EngineResult> results,
+    ATOD_ASSIGN_OR_RETURN(std::vector<engine::EngineResult> results,
                           engine->Step());
-    for (rollout::EngineResult& r : results) finished[r.id] = std::move(r);
+    for (engine::EngineResult& r : results) finished[r.id] = std::move(r);
     for (; finished.contains(next); ++next) {
-      const rollout::EngineResult r = std::move(finished.at(next));
+      const engine::EngineResult r = std::move(finished.at(next));
       finished.erase(next);
       for (const float p : r.logprobs)
         if (!std::isfinite(p))
@@ -216,7 +216,7 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
            {"logprobs",
             std::vector<double>(r.logprobs.begin(), r.logprobs.end())},
            {"finish",
-            r.finish == rollout::FinishReason::kStop ? "stop" : "length"}});
+            r.finish == engine::FinishReason::kStop ? "stop" : "length"}});
     }
   }
   return 0;

@@ -17,6 +17,7 @@
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
+#include "common/engine/engine.h"
 #include "common/model/threads.h"
 #include "common/run/run_folder.h"
 #include "common/tokenizer/tokenizer.h"
@@ -27,7 +28,6 @@
 #include "services/learner/run_checkpoint.h"
 #include "services/learner/trajectory_store.h"
 #include "services/learner/work_id.h"
-#include "services/rollout/engine.h"
 #include "services/rollout/engine_options.h"
 #include "services/rollout/replay.h"
 #include "services/teacher/scorer.h"
@@ -237,11 +237,11 @@ absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
   envs::LocalCaller caller({{config.env().name(), std::move(env)}});
   LocalTeachers teachers;
   ATOD_RETURN_IF_ERROR(teachers.Open(config));
-  ATOD_ASSIGN_OR_RETURN(rollout::EngineOptions options,
+  ATOD_ASSIGN_OR_RETURN(engine::EngineOptions options,
                         rollout::EngineOptionsOf(config, *tokenizer));
   options.max_slots = 1;  // each is played alone
-  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rollout::ModelEngine> engine,
-                        rollout::MakeEngine(config.model().path(), options));
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<engine::ModelEngine> engine,
+                        engine::MakeEngine(config.model().path(), options));
 
   if (!config.deterministic())
     absl::PrintF(

@@ -76,13 +76,13 @@ v1::Trajectory Begin(const Assignment& a) {
   return out;
 }
 
-v1::Finish ToProto(FinishReason finish) {
+v1::Finish ToProto(engine::FinishReason finish) {
   switch (finish) {
-    case FinishReason::kStop:
+    case engine::FinishReason::kStop:
       return v1::STOP;
-    case FinishReason::kLength:
+    case engine::FinishReason::kLength:
       return v1::LENGTH;
-    case FinishReason::kCancelled:
+    case engine::FinishReason::kCancelled:
       return v1::CANCEL;
   }
   return v1::FINISH_UNSPECIFIED;
@@ -125,7 +125,7 @@ struct AgentLoop::Episode {
   size_t scores_pending = 0;
 };
 
-AgentLoop::AgentLoop(Engine& engine, envs::EnvCaller& envs,
+AgentLoop::AgentLoop(engine::Engine& engine, envs::EnvCaller& envs,
                      const Tokenizer& tokenizer,
                      teacher::TeacherCaller* teachers, Clock& clock,
                      metrics::Registry& registry, Options options)
@@ -256,9 +256,10 @@ absl::StatusOr<std::vector<v1::Trajectory>> AgentLoop::Poll(
   if (engine_.has_work()) {
     const absl::Time begin = clock_.Now();
     batch_rows_.Observe(static_cast<double>(generating_));
-    ATOD_ASSIGN_OR_RETURN(std::vector<EngineResult> results, engine_.Step());
+    ATOD_ASSIGN_OR_RETURN(std::vector<engine::EngineResult> results,
+                          engine_.Step());
     engine_seconds_.Increment(absl::ToDoubleSeconds(clock_.Now() - begin));
-    for (EngineResult& result : results) OnGenerated(std::move(result));
+    for (engine::EngineResult& result : results) OnGenerated(std::move(result));
   } else if (finished_.empty() && !ran) {
     const absl::Time begin = clock_.Now();
     if (!timers_.empty()) {
@@ -395,7 +396,7 @@ void AgentLoop::StartTurn(Episode& e) {
     if (!context.ok()) return EndWithoutPrompt(e, context.status());
     context_tokens = std::move(context->tokens);
   }
-  EngineRequest request;
+  engine::EngineRequest request;
   request.id = e.id;
   request.prompt = prompt->tokens;
   request.sampling = {.temperature = lease.sampling().temperature(),
@@ -467,13 +468,13 @@ void AgentLoop::WarnOfCut(const Episode& e, const v1::Turn& turn) {
       ". Said once: ", metrics::kRolloutCutTokens.name, " counts"));
 }
 
-void AgentLoop::OnGenerated(EngineResult result) {
+void AgentLoop::OnGenerated(engine::EngineResult result) {
   --generating_;
   sampled_tokens_.Increment(static_cast<double>(result.tokens.size()));
   Episode* e = Find(result.id);
   if (e == nullptr) return;  // cancelled meanwhile
-  if (result.finish == FinishReason::kCancelled || result.tokens.empty() ||
-      result.logprobs.size() != result.tokens.size()) {
+  if (result.finish == engine::FinishReason::kCancelled ||
+      result.tokens.empty() || result.logprobs.size() != result.tokens.size()) {
     return Fail(*e, "engine",
                 absl::AbortedError("the engine gave up the request"));
   }
@@ -489,7 +490,7 @@ void AgentLoop::OnGenerated(EngineResult result) {
   *run.mutable_version() = e->play.weights;
   run.set_count(span.length());
   span.set_finish(ToProto(result.finish));
-  if (result.finish == FinishReason::kStop) result.tokens.pop_back();
+  if (result.finish == engine::FinishReason::kStop) result.tokens.pop_back();
   e->model_text = tokenizer_.Decode(result.tokens);
   v1::Turn& turn = *e->out.mutable_turns(e->out.turns_size() - 1);
   turn.set_action_text(e->model_text);

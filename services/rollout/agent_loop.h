@@ -16,11 +16,11 @@
 #include "atod/v1/trajectory.pb.h"
 #include "common/base/clock.h"
 #include "common/base/queue.h"
+#include "common/engine/engine.h"
 #include "common/metrics/metrics.h"
 #include "common/prompt/render.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/env_caller.h"
-#include "services/rollout/engine.h"
 #include "services/teacher/teacher_caller.h"
 
 namespace atod::rollout {
@@ -63,9 +63,9 @@ class AgentLoop {
   };
 
   // Nothing is owned. `teachers` may be null when no lease names one.
-  AgentLoop(Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
-            teacher::TeacherCaller* teachers, Clock& clock,
-            metrics::Registry& registry, Options options);
+  AgentLoop(engine::Engine& engine, envs::EnvCaller& envs,
+            const Tokenizer& tokenizer, teacher::TeacherCaller* teachers,
+            Clock& clock, metrics::Registry& registry, Options options);
   ~AgentLoop();
   AgentLoop(const AgentLoop&) = delete;
   AgentLoop& operator=(const AgentLoop&) = delete;
@@ -137,7 +137,7 @@ class AgentLoop {
   void EndWithoutPrompt(Episode& episode, const absl::Status& status);
   // Tells a person, once.
   void WarnOfCut(const Episode& episode, const v1::Turn& turn);
-  void OnGenerated(EngineResult result);
+  void OnGenerated(engine::EngineResult result);
   void SendScore(Episode& episode, int sequence, int teacher);
   void OnScore(uint64_t id, int sequence, int teacher, absl::Time sent,
                absl::StatusOr<teacher::TeacherReply> reply);
@@ -153,7 +153,7 @@ class AgentLoop {
   void MaybeComplete(Episode& episode);
   void Complete(Episode& episode);
 
-  Engine& engine_;
+  engine::Engine& engine_;
   envs::EnvCaller& envs_;
   const Tokenizer& tokenizer_;
   teacher::TeacherCaller* const teachers_;

@@ -30,7 +30,7 @@ std::string Text(const Tokens& tokens) {
 
 // Acts by the noise key, so that equal keys give equal episodes: mostly steps,
 // sometimes "wait", sometimes an invalid text.
-std::string Wanderer(const EngineRequest& request) {
+std::string Wanderer(const engine::EngineRequest& request) {
   const double u = NoiseUniform(request.noise);
   if (u < 0.2) return " wait";
   if (u < 0.4) return "oops";
@@ -106,7 +106,7 @@ class AgentLoopTest : public ::testing::Test {
 class GoLoopTest : public AgentLoopTest {
  protected:
   GoLoopTest() {
-    go_.emplace([](const EngineRequest&) { return " go"; });
+    go_.emplace([](const engine::EngineRequest&) { return " go"; });
     Restart();
   }
   void Restart() {

@@ -11,10 +11,10 @@ absl::Status CheckPrompts(const v1::EnvConfig& env,
   return tokenizer.template_status();
 }
 
-absl::StatusOr<EngineOptions> EngineOptionsOf(const v1::RunConfig& config,
-                                              const Tokenizer& tokenizer) {
+absl::StatusOr<engine::EngineOptions> EngineOptionsOf(
+    const v1::RunConfig& config, const Tokenizer& tokenizer) {
   ATOD_RETURN_IF_ERROR(CheckPrompts(config.env(), tokenizer));
-  EngineOptions options;
+  engine::EngineOptions options;
   options.model = {.dtype = config.model().dtype(),
                    .device = config.device(),
                    .deterministic = config.deterministic(),

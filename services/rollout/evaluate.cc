@@ -29,7 +29,7 @@ EvalResult ResultOf(const v1::Trajectory& played) {
 }
 
 absl::StatusOr<std::vector<v1::Trajectory>> PlayTasks(
-    Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
+    engine::Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options) {
   RealClock clock;
   metrics::Registry registry;
@@ -72,7 +72,7 @@ absl::StatusOr<std::vector<v1::Trajectory>> PlayTasks(
 }
 
 absl::StatusOr<std::vector<EvalResult>> EvaluateModel(
-    Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
+    engine::Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options) {
   ATOD_ASSIGN_OR_RETURN(const std::vector<v1::Trajectory> played,
                         PlayTasks(engine, envs, tokenizer, tasks, options));

@@ -7,10 +7,10 @@
 
 #include "absl/status/statusor.h"
 #include "atod/v1/trajectory.pb.h"
+#include "common/engine/engine.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/env_caller.h"
 #include "services/envs/environment.h"
-#include "services/rollout/engine.h"
 
 namespace atod::rollout {
 
@@ -24,7 +24,7 @@ struct EvalOptions {
   std::string split;
   uint32_t max_turns = 0;  // 0: the environment's default
   // Of the model; a policy needs none of these.
-  SamplingParams sampling;
+  engine::SamplingParams sampling;
   uint64_t run_seed = 0;  // with `step`, keys the noise; group = task's index
   uint32_t step = 0;
   size_t slots = 64;
@@ -49,7 +49,7 @@ struct EvalResult {
 // alone. An episode that fails is one with an error; an error returned is of
 // the engine, or of options that nothing can be played with.
 absl::StatusOr<std::vector<v1::Trajectory>> PlayTasks(
-    Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
+    engine::Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options);
 
 // What became of an episode.
@@ -57,7 +57,7 @@ EvalResult ResultOf(const v1::Trajectory& played);
 
 // PlayTasks for those who want the results alone.
 absl::StatusOr<std::vector<EvalResult>> EvaluateModel(
-    Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
+    engine::Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
     const std::vector<EvalTask>& tasks, const EvalOptions& options);
 
 // One player of one episode: what it sees to what it does.

@@ -34,7 +34,7 @@ EvalOptions Options(size_t slots) {
 
 TEST(EvaluateModel, ResultsComeInTheOrderOfTheTasks) {
   const auto tokenizer = ByteTokenizer();
-  FakeEngine engine([](const EngineRequest&) { return " go"; });
+  FakeEngine engine([](const engine::EngineRequest&) { return " go"; });
   FakeEnvs envs;
   const auto results =
       EvaluateModel(engine, envs, *tokenizer, Tasks(30), Options(4));
@@ -56,7 +56,7 @@ TEST(EvaluateModel, ResultsComeInTheOrderOfTheTasks) {
 TEST(EvaluateModel, NumberOfSlotsChangesNothing) {
   const auto tokenizer = ByteTokenizer();
   const auto play = [&](size_t slots, uint64_t seed) {
-    FakeEngine engine([](const EngineRequest& request) {
+    FakeEngine engine([](const engine::EngineRequest& request) {
       return NoiseUniform(request.noise) < 0.5 ? " wait" : "go";
     });
     FakeEnvs envs;
@@ -77,7 +77,7 @@ TEST(EvaluateModel, NumberOfSlotsChangesNothing) {
 
 TEST(EvaluateModel, EpisodeThatCannotBeginIsAnErrorAndNoLoss) {
   const auto tokenizer = ByteTokenizer();
-  FakeEngine engine([](const EngineRequest&) { return " go"; });
+  FakeEngine engine([](const engine::EngineRequest&) { return " go"; });
   FakeEnvs envs;
   EvalOptions options = Options(4);
   options.max_context = 22;  // "at >" does not fit beside 20 tokens
@@ -103,7 +103,7 @@ TEST(SuccessRate, LeavesErrorsOut) {
 
 TEST(EvaluateModel, SplitThatIsNotThereIsAnErrorOfTheCall) {
   const auto tokenizer = ByteTokenizer();
-  FakeEngine engine([](const EngineRequest&) { return " go"; });
+  FakeEngine engine([](const engine::EngineRequest&) { return " go"; });
   FakeEnvs envs;
   EvalOptions options = Options(4);
   options.split = "nowhere";

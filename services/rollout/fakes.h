@@ -17,12 +17,12 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/file.h"
 #include "common/base/rng.h"
+#include "common/engine/engine.h"
 #include "common/tokenizer/tokenizer.h"
 #include "common/tokenizer/unicode.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "services/envs/env_caller.h"
-#include "services/rollout/engine.h"
 #include "services/teacher/teacher_caller.h"
 
 namespace atod::rollout {
@@ -69,13 +69,13 @@ inline std::unique_ptr<Tokenizer> ByteTokenizer() {
 
 // Answers each request with the text of a script and finishes requests in an
 // order of its own. Owned by one thread, like any engine.
-class FakeEngine final : public Engine {
+class FakeEngine final : public engine::Engine {
  public:
-  using Script = std::function<std::string(const EngineRequest&)>;
+  using Script = std::function<std::string(const engine::EngineRequest&)>;
   explicit FakeEngine(Script script) : script_(std::move(script)) {}
 
-  absl::Status Enqueue(EngineRequest request) override {
-    for (const EngineRequest& living : living_) {
+  absl::Status Enqueue(engine::EngineRequest request) override {
+    for (const engine::EngineRequest& living : living_) {
       if (living.id == request.id) {
         return absl::InvalidArgumentError("id lives already");
       }
@@ -84,9 +84,9 @@ class FakeEngine final : public Engine {
     living_.push_back(std::move(request));
     return absl::OkStatus();
   }
-  absl::StatusOr<std::vector<EngineResult>> Step() override {
+  absl::StatusOr<std::vector<engine::EngineResult>> Step() override {
     if (broken) return absl::InternalError("engine broke");
-    std::vector<EngineResult> results;
+    std::vector<engine::EngineResult> results;
     if (paused) return results;
     // Some requests take longer than others.
     for (size_t i = living_.size(); i-- > 0;) {
@@ -105,14 +105,14 @@ class FakeEngine final : public Engine {
     return -static_cast<float>(token) / 512 - static_cast<float>(i);
   }
 
-  std::vector<EngineRequest> seen;
+  std::vector<engine::EngineRequest> seen;
   std::vector<uint64_t> ended;  // sessions
   bool broken = false;
   bool paused = false;
 
  private:
-  EngineResult Answer(const EngineRequest& request) {
-    EngineResult result;
+  engine::EngineResult Answer(const engine::EngineRequest& request) {
+    engine::EngineResult result;
     result.id = request.id;
     for (const char c : script_(request)) {
       if (result.tokens.size() == request.sampling.max_tokens) break;
@@ -120,9 +120,9 @@ class FakeEngine final : public Engine {
     }
     if (result.tokens.size() < request.sampling.max_tokens) {
       result.tokens.push_back(kEndToken);
-      result.finish = FinishReason::kStop;
+      result.finish = engine::FinishReason::kStop;
     } else {
-      result.finish = FinishReason::kLength;
+      result.finish = engine::FinishReason::kLength;
     }
     for (size_t i = 0; i < result.tokens.size(); ++i) {
       result.logprobs.push_back(LogProb(result.tokens[i], i));
@@ -131,7 +131,7 @@ class FakeEngine final : public Engine {
   }
 
   const Script script_;
-  std::vector<EngineRequest> living_;
+  std::vector<engine::EngineRequest> living_;
   Rng order_{7};
 };
 

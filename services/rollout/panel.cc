@@ -67,9 +67,9 @@ absl::StatusOr<PanelPlayer> LoadPlayer(const Panel& panel) {
       model::ModelFolder opened,
       model::CheckModelFolder(folder, panel.config.model().max_context()));
   player.tokenizer = std::move(opened.tokenizer);
-  ATOD_ASSIGN_OR_RETURN(const EngineOptions options,
+  ATOD_ASSIGN_OR_RETURN(const engine::EngineOptions options,
                         EngineOptionsOf(panel.config, *player.tokenizer));
-  ATOD_ASSIGN_OR_RETURN(player.engine, MakeEngine(folder, options));
+  ATOD_ASSIGN_OR_RETURN(player.engine, engine::MakeEngine(folder, options));
   player.envs = std::make_unique<envs::LocalCaller>(
       envs::EnvironmentMap{{panel.options.env, panel.env}});
   return player;

@@ -7,10 +7,10 @@
 
 #include "absl/status/statusor.h"
 #include "atod/v1/config.pb.h"
+#include "common/engine/engine.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/env_caller.h"
 #include "services/envs/environment.h"
-#include "services/rollout/engine.h"
 #include "services/rollout/evaluate.h"
 
 namespace atod::rollout {
@@ -43,7 +43,7 @@ uint64_t TaskSeed(uint64_t seed, size_t i);
 // What a model plays a panel with.
 struct PanelPlayer {
   std::unique_ptr<Tokenizer> tokenizer;
-  std::unique_ptr<ModelEngine> engine;
+  std::unique_ptr<engine::ModelEngine> engine;
   std::unique_ptr<envs::EnvCaller> envs;
 };
 

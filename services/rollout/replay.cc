@@ -151,7 +151,7 @@ Assignment AssignmentOf(const v1::Trajectory& t) {
 
 }  // namespace
 
-Replayer::Replayer(Engine& engine, envs::EnvCaller& envs,
+Replayer::Replayer(engine::Engine& engine, envs::EnvCaller& envs,
                    const Tokenizer& tokenizer, teacher::TeacherCaller* teachers,
                    uint32_t max_context)
     : scores_(teachers != nullptr),

@@ -5,11 +5,11 @@
 #include "absl/status/statusor.h"
 #include "atod/v1/trajectory.pb.h"
 #include "common/base/clock.h"
+#include "common/engine/engine.h"
 #include "common/metrics/metrics.h"
 #include "common/tokenizer/tokenizer.h"
 #include "services/envs/env_caller.h"
 #include "services/rollout/agent_loop.h"
-#include "services/rollout/engine.h"
 #include "services/teacher/teacher_caller.h"
 
 namespace atod::rollout {
@@ -19,8 +19,9 @@ namespace atod::rollout {
 class Replayer {
  public:
   // Nothing is owned. `teachers` may be null: no scores then.
-  Replayer(Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
-           teacher::TeacherCaller* teachers, uint32_t max_context);
+  Replayer(engine::Engine& engine, envs::EnvCaller& envs,
+           const Tokenizer& tokenizer, teacher::TeacherCaller* teachers,
+           uint32_t max_context);
 
   // The engine must have the weights that `stored` was played with.
   absl::StatusOr<v1::Trajectory> Play(const v1::Trajectory& stored);

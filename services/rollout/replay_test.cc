@@ -13,7 +13,7 @@ namespace {
 using testing::HasSubstr;
 
 // Acts by the noise key.
-std::string Wanderer(const EngineRequest& request) {
+std::string Wanderer(const engine::EngineRequest& request) {
   const double u = NoiseUniform(request.noise);
   if (u < 0.2) return " wait";
   if (u < 0.4) return "oops";

@@ -16,6 +16,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/program_args.h"
 #include "common/config/values.h"
+#include "common/engine/engine.h"
 #include "common/metrics/metrics.h"
 #include "common/model/model_config.h"
 #include "common/model/threads.h"
@@ -25,7 +26,6 @@
 #include "common/tokenizer/tokenizer.h"
 #include "common/weights/weights_client.h"
 #include "services/envs/env_client.h"
-#include "services/rollout/engine.h"
 #include "services/rollout/engine_options.h"
 #include "services/rollout/worker.h"
 #include "services/rollout/worker_client.h"
@@ -81,7 +81,7 @@ absl::StatusOr<std::unique_ptr<envs::EnvClient>> ConnectEnvs(
 }
 
 v1::Hello MakeHello(const v1::RunConfig& config, const std::string& name,
-                    const std::string& life, const ModelEngine& engine,
+                    const std::string& life, const engine::ModelEngine& engine,
                     const Tokenizer& tokenizer) {
   v1::Hello hello;
   hello.set_worker(name);
@@ -117,10 +117,11 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(config.model().path()));
   model::SetComputeThreads(config.threads().rollout());
-  ATOD_ASSIGN_OR_RETURN(const EngineOptions engine_options,
+  ATOD_ASSIGN_OR_RETURN(const engine::EngineOptions engine_options,
                         EngineOptionsOf(config, *tokenizer));
-  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<ModelEngine> engine,
-                        MakeEngine(config.model().path(), engine_options));
+  ATOD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<engine::ModelEngine> engine,
+      engine::MakeEngine(config.model().path(), engine_options));
 
   const v1::RpcConfig& rpc = config.rpc();
   ATOD_ASSIGN_OR_RETURN(

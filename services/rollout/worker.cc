@@ -32,7 +32,7 @@ const char* PurposeName(v1::Purpose purpose) {
 
 }  // namespace
 
-Worker::Worker(Engine& engine, envs::EnvCaller& envs,
+Worker::Worker(engine::Engine& engine, envs::EnvCaller& envs,
                const Tokenizer& tokenizer, teacher::TeacherCaller* teachers,
                Clock& clock, metrics::Registry& registry, Options options)
     : engine_(engine),

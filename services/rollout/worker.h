@@ -13,10 +13,10 @@
 #include "atod/v1/learner.pb.h"
 #include "common/base/clock.h"
 #include "common/base/queue.h"
+#include "common/engine/engine.h"
 #include "common/metrics/metrics.h"
 #include "common/weights/version_store.h"
 #include "services/rollout/agent_loop.h"
-#include "services/rollout/engine.h"
 #include "services/rollout/worker_client.h"
 
 namespace atod::rollout {
@@ -40,9 +40,9 @@ class Worker {
   };
 
   // Nothing is owned.
-  Worker(Engine& engine, envs::EnvCaller& envs, const Tokenizer& tokenizer,
-         teacher::TeacherCaller* teachers, Clock& clock,
-         metrics::Registry& registry, Options options);
+  Worker(engine::Engine& engine, envs::EnvCaller& envs,
+         const Tokenizer& tokenizer, teacher::TeacherCaller* teachers,
+         Clock& clock, metrics::Registry& registry, Options options);
 
   // For WorkerClient and WeightsClient.
   void OnMessage(v1::CoordinatorMessage message);
@@ -84,7 +84,7 @@ class Worker {
   void GiveBackAll(const std::string& reason);
   void PublishState();
 
-  Engine& engine_;
+  engine::Engine& engine_;
   const Options options_;
   Clock& clock_;
   metrics::Registry& registry_;

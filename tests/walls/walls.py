@@ -2,7 +2,7 @@
 """Checks the three walls of the layout by reading includes.
 
   torch     only in common/{model,device,collective} and in services' files
-            named *engine.cc, *trainer.cc, *scorer.cc, and the optimiser that
+            named *trainer.cc, *scorer.cc, and the optimiser that
             the trainers share (adamw)
   grpc      only in common/rpc and in files named *_service, *_client, *_main
   protobuf  (generated) not in models, engines, kernels, collectives or the
@@ -38,13 +38,12 @@ def allowed(wall, path):
         if path.startswith(("common/model/", "common/device/", "common/collective/",
                             "services/learner/adamw")):
             return True
-        return path.endswith(".cc") and name.endswith(("engine", "trainer", "scorer"))
+        return path.endswith(".cc") and name.endswith(("trainer", "scorer"))
     if wall == "grpc":
         return path.startswith("common/rpc/") or name.endswith(("_service", "_client", "_main"))
     return not (
         path.startswith(("common/model/", "common/device/", "common/collective/",
-                         "services/learner/algorithm/"))
-        or (path.startswith("services/") and name.endswith("engine")))
+                         "common/engine/", "services/learner/algorithm/")))
 
 
 def includes(files):
@@ -96,8 +95,8 @@ def read_tree(root):
 def self_test():
     clean = {
         "common/model/model.h": '#include "torch/nn/module.h"\n',
-        "services/rollout/token_engine.cc": '#include "common/model/model.h"\n',
-        "services/rollout/token_engine_test.cc": '#include <ATen/ATen.h>\n',
+        "services/learner/token_trainer.cc": '#include "common/model/model.h"\n',
+        "services/learner/token_trainer_test.cc": '#include <ATen/ATen.h>\n',
         "services/teacher/teacher_client.h": '#include <grpcpp/grpcpp.h>\n',
         "services/learner/intake.h": '#include "atod/v1/x.pb.h"\n',
         "services/cli/calls.cc": '#include "services/teacher/teacher_client.h"\n',
@@ -105,11 +104,11 @@ def self_test():
     assert breaches(clean) == [], breaches(clean)
     for path, text in {
         "services/learner/ledger.cc": '#include "torch/torch.h"\n',
-        "services/rollout/token_engine.h": '#include "common/model/model.h"\n',
+        "services/learner/token_trainer.h": '#include "common/model/model.h"\n',
         "services/cli/x.cc": '#include "grpcpp/channel.h"\n',
         "services/learner/algorithm/advantages.cc": '#include "services/learner/intake.h"\n',
         "common/device/device.h": "#  include <atod/v1/config.pb.h>\n",
-        "services/rollout/engine.h": '#include "services/learner/intake.h"\n',
+        "common/engine/engine.h": '#include "services/learner/intake.h"\n',
     }.items():
         found = breaches({**clean, path: text})
         assert len(found) == 1 and found[0].startswith(path), (path, found)

@@ -1,4 +1,4 @@
-#include "services/rollout/engine.h"
+#include "common/engine/engine.h"
 
 #include <unistd.h>
 
@@ -7,16 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "ATen/Parallel.h"
 #include "common/base/file.h"
 #include "common/base/rng.h"
 #include "common/base/temperature.h"
 #include "common/model/language_model.h"
 #include "common/model/model_files.h"
+#include "common/model/threads.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-namespace atod::rollout {
+namespace atod::engine {
 namespace {
 
 using model::ModelConfig;
@@ -133,9 +133,9 @@ TEST(Engine, ResponsesDoNotDependOnSlotsOrderOrThreads) {
   auto requests = Requests(30, 4);
   const auto base = RunAll(*Open(dir, 30), requests);
   std::reverse(requests.begin(), requests.end());
-  at::set_num_threads(2);
+  model::SetComputeThreads(2);
   const auto other = RunAll(*Open(dir, 3), requests);
-  at::set_num_threads(1);
+  model::SetComputeThreads(1);
   for (const auto& [id, result] : base) {
     EXPECT_EQ(result.tokens, other.at(id).tokens);
     EXPECT_EQ(result.logprobs, other.at(id).logprobs);
@@ -155,7 +155,7 @@ TEST(Engine, LogProbBitsDoNotDependOnTheCompositionOfBatches) {
     EngineOptions options;
     options.max_slots = 1 + static_cast<int>(rng.Below(40));
     options.max_prefill_tokens = 1 + static_cast<int64_t>(rng.Below(400));
-    at::set_num_threads(1 + static_cast<int>(rng.Below(3)));
+    model::SetComputeThreads(1 + static_cast<uint32_t>(rng.Below(3)));
     auto engine = MakeEngine(dir, options).value();
     auto order = requests;
     rng.Shuffle(order);
@@ -181,7 +181,7 @@ TEST(Engine, LogProbBitsDoNotDependOnTheCompositionOfBatches) {
       ASSERT_EQ(result.logprobs, results.at(id).logprobs) << "request " << id;
     }
   }
-  at::set_num_threads(1);
+  model::SetComputeThreads(1);
 }
 
 TEST(Engine, FreeModeRunsOnTorch) {
@@ -276,4 +276,4 @@ TEST(Engine, WeightsAreSwappedOnlyBetweenRequests) {
 }
 
 }  // namespace
-}  // namespace atod::rollout
+}  // namespace atod::engine

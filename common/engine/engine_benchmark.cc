@@ -3,13 +3,13 @@
 // the CPU kernels do not have, takes the general path on torch operations.
 #include <unistd.h>
 
-#include "ATen/Parallel.h"
 #include "benchmark/benchmark.h"
 #include "common/base/rng.h"
+#include "common/engine/engine.h"
 #include "common/model/model_files.h"
-#include "services/rollout/engine.h"
+#include "common/model/threads.h"
 
-namespace atod::rollout {
+namespace atod::engine {
 namespace {
 
 std::unique_ptr<ModelEngine> Open(int64_t hidden) {
@@ -34,7 +34,7 @@ std::unique_ptr<ModelEngine> Open(int64_t hidden) {
 
 // Items are tokens, of prompts and responses.
 void Rollout(benchmark::State& state) {
-  at::set_num_threads(1);
+  model::SetComputeThreads(1);
   auto engine = Open(state.range(0));
   Rng rng(3);
   const int new_tokens = static_cast<int>(state.range(1));
@@ -66,4 +66,4 @@ BENCHMARK(Rollout)
     ->Unit(benchmark::kMillisecond);
 
 }  // namespace
-}  // namespace atod::rollout
+}  // namespace atod::engine

@@ -12,7 +12,7 @@
 #include "common/model/model_config.h"
 #include "common/weights/snapshot.h"
 
-namespace atod::rollout {
+namespace atod::engine {
 
 struct SamplingParams {
   float temperature = 1;  // divides the logits; 0 is greedy
@@ -90,4 +90,4 @@ struct EngineOptions {
 absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
     const std::string& model_dir, const EngineOptions& options);
 
-}  // namespace atod::rollout
+}  // namespace atod::engine

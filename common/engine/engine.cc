@@ -1,4 +1,4 @@
-#include "services/rollout/engine.h"
+#include "common/engine/engine.h"
 
 #include <algorithm>
 #include <cmath>
@@ -13,7 +13,7 @@
 #include "common/base/temperature.h"
 #include "common/model/model_folder.h"
 
-namespace atod::rollout {
+namespace atod::engine {
 namespace {
 
 // One slot of the cache holds one request from its prompt to its last token.
@@ -188,4 +188,4 @@ absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
   return std::make_unique<SlotEngine>(std::move(model), stop_tokens, options);
 }
 
-}  // namespace atod::rollout
+}  // namespace atod::engine
