@@ -82,6 +82,9 @@ class CpuDecoder {
                       float* grads) const;
 
   int64_t num_parameters() const { return num_parameters_; }
+  // So many that a gradient buffer a thread costs much, and that products are
+  // worth all threads.
+  bool is_large() const { return num_parameters_ > 16'000'000; }
 
  private:
   struct Layer {

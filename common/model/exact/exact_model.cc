@@ -153,18 +153,13 @@ class ExactModel final : public ArenaModel {
     for (const StepInput& in : inputs)
       outputs.push_back(outputs.back() + (in.sample.has_value() ? 1 : 0));
     sampled->resize(outputs.back());
-    const std::vector<size_t> chunks = CutIntoChunks(inputs);
+    const std::vector<size_t> chunks = CutIntoChunks(decoder, inputs);
     const auto run = [&](int64_t first, int64_t last) {
       for (int64_t c = first; c < last; ++c)
         RunChunk(decoder, inputs, chunks[c], chunks[c + 1],
                  sampled->data() + outputs[chunks[c]]);
     };
-    const int64_t count = static_cast<int64_t>(chunks.size()) - 1;
-    // A single chunk leaves the threads to the products inside.
-    if (count == 1)
-      run(0, 1);
-    else
-      at::parallel_for(0, count, 1, run);
+    ForEachPass(decoder, static_cast<int64_t>(chunks.size()) - 1, run);
     for (const SampledToken& t : *sampled) {
       if (std::isfinite(t.logprob)) continue;
       sampled->clear();
@@ -221,29 +216,39 @@ class ExactModel final : public ArenaModel {
     for (const SharedPrefix& prefix : shared) rows += prefix.tokens;
     ATOD_RETURN_IF_ERROR(
         pool.Allocate(rows, config().num_hidden_layers, LayerFloats(rows)));
-    FloatBuffer workspace;
+    std::vector<CpuSegment> segments;
     int64_t begin = 0;
     for (const SharedPrefix& prefix : shared) {
-      CpuSegment segment;
+      CpuSegment& segment = segments.emplace_back();
       segment.tokens = batch[prefix.members[0]].tokens.data();
       segment.num_tokens = prefix.tokens;
       segment.kv = pool.At(begin);
-      decoder.Forward({segment}, workspace, nullptr, nullptr);
       for (const int32_t m : prefix.members) {
         known[m].position = known[m].shared = prefix.tokens;
         known[m].prefix = pool.At(begin);
       }
       begin += prefix.tokens;
     }
+    const auto run = [&](int64_t first, int64_t last) {
+      FloatBuffer workspace;
+      for (int64_t i = first; i < last; ++i)
+        decoder.Forward({segments[i]}, workspace, nullptr, nullptr);
+    };
+    ForEachPass(decoder, static_cast<int64_t>(segments.size()), run);
     return absl::OkStatus();
   }
 
   // First inputs of the chunks, and the end.
-  static std::vector<size_t> CutIntoChunks(absl::Span<const StepInput> inputs) {
+  static std::vector<size_t> CutIntoChunks(const CpuDecoder& decoder,
+                                           absl::Span<const StepInput> inputs) {
     int64_t total = 0;
     for (const StepInput& in : inputs) total += in.tokens.size();
-    const int64_t most = std::clamp(at::divup(total, at::get_num_threads()),
-                                    kLeastChunkTokens, kMostChunkTokens);
+    // A large model's weights are read as seldom as can be.
+    const int64_t wanted = decoder.is_large()
+                               ? kMostChunkTokens
+                               : at::divup(total, at::get_num_threads());
+    const int64_t most =
+        std::clamp(wanted, kLeastChunkTokens, kMostChunkTokens);
     std::vector<size_t> begin;
     int64_t in_chunk = 0;
     for (size_t i = 0; i < inputs.size(); ++i) {

@@ -17,8 +17,6 @@ constexpr int64_t kChunkTokens = 160;
 // Parts of a batch with a gradient buffer each. A fixed number, so that sums
 // do not depend on the number of threads.
 constexpr int64_t kParts = 8;
-// Models of more parameters than this have fewer parts: a gradient buffer each.
-constexpr int64_t kManyParameters = 16'000'000;
 constexpr int64_t kPartsOfLarge = 2;
 constexpr size_t kMostSpareTapes = 1024;
 // Rows of logits that exist at a time.
@@ -67,10 +65,6 @@ void ForEachPart(const ScorePlan& plan, int64_t parts, F f) {
     for (int64_t part = begin; part < end; ++part)
       f(part, n * part / parts, n * (part + 1) / parts);
   });
-}
-
-int64_t PartsOf(const CpuDecoder& decoder) {
-  return decoder.num_parameters() > kManyParameters ? kPartsOfLarge : kParts;
 }
 
 // The most likely tokens of a row of logits, the lower id of equal ones first.
@@ -162,7 +156,7 @@ void ScoreForward(const CpuDecoder& decoder, ScorePlan& plan,
       spare.pop_back();
     }
   }
-  ForEachPart(plan, PartsOf(decoder), [&](int64_t, int64_t begin, int64_t end) {
+  const auto run = [&](int64_t begin, int64_t end) {
     FloatBuffer scratch, logits(kLogitRows * decoder.config().vocab_size);
     for (int64_t c = begin; c < end; ++c) {
       ScoreChunk& chunk = plan.chunks[c];
@@ -173,7 +167,8 @@ void ScoreForward(const CpuDecoder& decoder, ScorePlan& plan,
                       hidden.data());
       ScoreHead(decoder, chunk, hidden.data(), options, keep, logits, out);
     }
-  });
+  };
+  ForEachPass(decoder, static_cast<int64_t>(plan.chunks.size()), run);
 }
 
 void ScoreBackward(const CpuDecoder& decoder, ScorePlan& plan,
@@ -183,42 +178,42 @@ void ScoreBackward(const CpuDecoder& decoder, ScorePlan& plan,
   const int64_t vocab = decoder.config().vocab_size;
   const int64_t width = decoder.config().hidden_size;
   const float inv = 1.0f / temperature;
-  std::vector<FloatBuffer> grads(PartsOf(decoder));
-  ForEachPart(
-      plan, PartsOf(decoder), [&](int64_t part, int64_t begin, int64_t end) {
-        if (begin == end) return;
-        grads[part].assign(decoder.num_parameters(), 0.0f);
-        FloatBuffer d_hidden, logits(kLogitRows * vocab);
-        for (int64_t c = begin; c < end; ++c) {
-          const ScoreChunk& chunk = plan.chunks[c];
-          const int64_t outputs = static_cast<int64_t>(chunk.targets.size());
-          if (outputs == 0) continue;
-          d_hidden.resize(outputs * width);
-          for (int64_t i = 0; i < outputs; i += kLogitRows) {
-            const int64_t rows = std::min(kLogitRows, outputs - i);
-            decoder.Logits(rows, &chunk.hidden[i * width], logits.data());
-            for (int64_t r = 0; r < rows; ++r) {
-              // d log p(target) / d logits = (onehot - p) / temperature.
-              const float g = d_logprobs[chunk.first + i + r] * inv;
-              float* row = &logits[r * vocab];
-              if (d_entropy == nullptr) {
-                ScaledProbabilities(vocab, inv, chunk.lse[i + r], -g, row);
-              } else {
-                // d entropy / d logits = -p (log p + entropy) / temperature.
-                const int64_t at = chunk.first + i + r;
-                RowGradient(vocab, inv, chunk.lse[i + r], g,
-                            d_entropy[at] * inv, entropy[at], row);
-              }
-              row[chunk.targets[i + r]] += g;
-            }
-            decoder.LogitsBackward(rows, &chunk.hidden[i * width],
-                                   logits.data(), &d_hidden[i * width],
-                                   Workspace(), grads[part].data());
+  const int64_t parts = decoder.is_large() ? kPartsOfLarge : kParts;
+  std::vector<FloatBuffer> grads(parts);
+  ForEachPart(plan, parts, [&](int64_t part, int64_t begin, int64_t end) {
+    if (begin == end) return;
+    grads[part].assign(decoder.num_parameters(), 0.0f);
+    FloatBuffer d_hidden, logits(kLogitRows * vocab);
+    for (int64_t c = begin; c < end; ++c) {
+      const ScoreChunk& chunk = plan.chunks[c];
+      const int64_t outputs = static_cast<int64_t>(chunk.targets.size());
+      if (outputs == 0) continue;
+      d_hidden.resize(outputs * width);
+      for (int64_t i = 0; i < outputs; i += kLogitRows) {
+        const int64_t rows = std::min(kLogitRows, outputs - i);
+        decoder.Logits(rows, &chunk.hidden[i * width], logits.data());
+        for (int64_t r = 0; r < rows; ++r) {
+          // d log p(target) / d logits = (onehot - p) / temperature.
+          const float g = d_logprobs[chunk.first + i + r] * inv;
+          float* row = &logits[r * vocab];
+          if (d_entropy == nullptr) {
+            ScaledProbabilities(vocab, inv, chunk.lse[i + r], -g, row);
+          } else {
+            // d entropy / d logits = -p (log p + entropy) / temperature.
+            const int64_t at = chunk.first + i + r;
+            RowGradient(vocab, inv, chunk.lse[i + r], g, d_entropy[at] * inv,
+                        entropy[at], row);
           }
-          decoder.Backward(chunk.segments, chunk.tape, d_hidden.data(),
-                           Workspace(), grads[part].data());
+          row[chunk.targets[i + r]] += g;
         }
-      });
+        decoder.LogitsBackward(rows, &chunk.hidden[i * width], logits.data(),
+                               &d_hidden[i * width], Workspace(),
+                               grads[part].data());
+      }
+      decoder.Backward(chunk.segments, chunk.tape, d_hidden.data(), Workspace(),
+                       grads[part].data());
+    }
+  });
   FloatBuffer sum;
   for (FloatBuffer& g : grads) {
     if (g.empty()) continue;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "ATen/Parallel.h"
 #include "absl/types/span.h"
 #include "common/model/exact/cpu_decoder.h"
 #include "common/model/language_model.h"
@@ -32,6 +33,18 @@ struct ScorePlan {
 using SegmentOf = std::function<CpuSegment(size_t sequence)>;
 ScorePlan MakeScorePlan(absl::Span<const ScoredSequence> batch,
                         const SegmentOf& segment_of);
+
+// Calls f(begin, end) for ranges of `count` passes of the decoder, in parallel;
+// a few passes of a large model come one after the other, each with all threads
+// in its products.
+template <typename F>
+void ForEachPass(const CpuDecoder& decoder, int64_t count, F f) {
+  const bool few = decoder.is_large() && count < at::get_num_threads();
+  if (count == 1 || few)
+    f(0, count);
+  else
+    at::parallel_for(0, count, 1, f);
+}
 
 // Fills `out`, whose vectors have their sizes; `keep` keeps what
 // ScoreBackward needs.
