@@ -39,6 +39,7 @@ struct CpuSegment {
 // What the backward pass of one Forward needs; reused between calls so that
 // memory is not given back and forth.
 struct CpuTape;
+struct RowSet;  // cpu_pass.h
 
 // Float32 Qwen3 on the CPU with its own kernels: the weights are copied into
 // panels once. Const functions may run in several threads, each with its own
@@ -97,7 +98,12 @@ class CpuDecoder {
     int64_t d_input_norm, d_q, d_kv, d_q_norm, d_k_norm, d_o, d_post_norm,
         d_gate_up, d_down;
   };
+  // Of one pass: cpu_pass.h, cpu_decoder.cc, cpu_backward.cc.
+  struct Rows;
   struct Activations;
+  struct Stack;
+  struct ForwardSpace;
+  struct BackwardSpace;
 
   // Where the keys and values of a layer and head begin.
   struct KvHead {
@@ -119,12 +125,45 @@ class CpuDecoder {
                      int64_t queries, const int32_t* positions, const float* q,
                      float* scores, float* out) const;
 
+  // The forward pass of one layer: queries, keys and values; attention; the
+  // rest, up to the residual stream `out` [queries, hidden].
+  void Embed(const std::vector<CpuSegment>& segments, float* x) const;
+  void Project(const Layer& w, const Rows& rows, bool last_layer,
+               const Activations& a, const ForwardSpace& space) const;
+  void Attend(int64_t layer, const std::vector<CpuSegment>& segments,
+              const Rows& rows, const Activations& a,
+              const ForwardSpace& space) const;
+  void FeedForward(const Layer& w, int64_t queries, const Activations& a,
+                   const ForwardSpace& space, float* out) const;
+
+  // The way back, from s.dx to s.dx of the layer below: each is named for what
+  // it undoes.
+  void FeedForwardBackward(const Layer& w, int64_t queries,
+                           const Activations& a, const BackwardSpace& s,
+                           float* grads) const;
+  void AttentionBackward(const Layer& w, const Rows& rows, bool last_layer,
+                         const Activations& a, const BackwardSpace& s,
+                         float* grads) const;
+  void AttendBackward(const RowSet& all, const RowSet& queries,
+                      const Activations& a, const BackwardSpace& s) const;
+  // At most kQueryRows queries of one head, which lie at `offset` of q_rotated.
+  void AttendBlockBackward(int64_t rows, const int32_t* positions, int64_t keys,
+                           int64_t offset, float* dk,
+                           const BackwardSpace& s) const;
+  void RotateBack(const RowSet& rows, int64_t heads, const FloatBuffer& norm,
+                  const float* x, float* d, int64_t stride,
+                  float* d_norm) const;
+  void ProjectBackward(const Layer& w, const Rows& rows, bool last_layer,
+                       const Activations& a, const BackwardSpace& s,
+                       float* grads) const;
+
   void RotateHeads(int64_t row_count, const int32_t* positions, int64_t heads,
                    const FloatBuffer& norm, const float* x, int64_t x_stride,
                    float* y) const;
 
   ModelConfig config_;
   int64_t hidden_, ffn_, heads_, kv_heads_, dim_, q_width_, kv_width_;
+  float eps_;
   int64_t max_positions_;
   int64_t num_parameters_ = 0;
   FloatBuffer embed_, norm_, head_, head_back_;
