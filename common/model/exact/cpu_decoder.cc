@@ -193,9 +193,10 @@ void CpuDecoder::AttendSegment(int64_t layer, const CpuSegment& segment,
                                const int32_t* positions, const float* q,
                                float* scores, float* out) const {
   const int64_t group = heads_ / kv_heads_;
-  // A block is some tokens of one head, or all heads of the group for a single
+  // A block is some tokens of one head, or some heads of the group for a single
   // token.
   const bool one = queries == 1;
+  const int64_t rows = one ? group : queries;
   const int64_t longest = PadToPanel(segment.position + segment.num_tokens);
   const auto head = [&](int64_t h) {
     float* const own_scores =
@@ -204,12 +205,13 @@ void CpuDecoder::AttendSegment(int64_t layer, const CpuSegment& segment,
     const KvHead prefix =
         segment.shared > 0 ? HeadOf(segment.prefix, layer, h) : own;
     for (int64_t g = 0; g < (one ? 1 : group); ++g) {
-      for (int64_t i = 0; i < queries; i += kQueryRows) {
-        const int64_t m = one ? group : std::min(kQueryRows, queries - i);
+      for (int64_t i = 0; i < rows; i += kQueryRows) {
+        const int64_t m = std::min(kQueryRows, rows - i);
         int32_t limits[kQueryRows];
         for (int64_t r = 0; r < m; ++r)
-          limits[r] = positions[one ? i : i + r] + 1;
-        const int64_t offset = i * q_width_ + (h * group + g) * dim_;
+          limits[r] = positions[one ? 0 : i + r] + 1;
+        const int64_t offset =
+            (h * group + g) * dim_ + i * (one ? dim_ : q_width_);
         AttendBlock(m, q + offset, one ? dim_ : q_width_, limits, prefix,
                     segment.shared, own, own_scores, out + offset);
       }

@@ -60,11 +60,14 @@ std::vector<ScoredSequence> RandomBatch(int count, int64_t longest,
 
 class ExactModelTest : public testing::Test {
  protected:
+  void SetUp() override { Use(Small()); }
+  ~ExactModelTest() override { at::set_num_threads(1); }
+
   // With norms other than 1, so that theirs are seen too.
-  void SetUp() override {
+  void Use(const ModelConfig& config) {
     const std::string dir = testing::TempDir() + "/exact_model";
     std::filesystem::remove_all(dir);
-    ASSERT_TRUE(CreateModel(Small(), "unit", 9, dir).ok());
+    ASSERT_TRUE(CreateModel(config, "unit", 9, dir).ok());
     auto model = LanguageModel::Open(dir, {.gradients = true});
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
@@ -79,7 +82,6 @@ class ExactModelTest : public testing::Test {
     ASSERT_TRUE(model_->ParametersChanged().ok());
     std::filesystem::remove_all(dir);
   }
-  ~ExactModelTest() override { at::set_num_threads(1); }
 
   std::vector<float> Score(const std::vector<ScoredSequence>& batch) {
     const auto out = model_->Score(batch, {});
@@ -216,6 +218,25 @@ TEST_F(ExactModelTest, APromptInChunksIsThePromptAsAWhole) {
         {.temperature = 0.8f});
     EXPECT_EQ(out.value().logprobs[0], whole[0].logprob);
   }
+}
+
+TEST_F(ExactModelTest, ManyQueriesMayShareAKey) {
+  ModelConfig config = Small();
+  config.num_attention_heads = 56;
+  config.num_key_value_heads = 1;
+  Use(config);
+  ASSERT_TRUE(model_->AllocateCache(64).ok());
+  Rng rng(7);
+  const std::vector<int32_t> prompt = RandomTokens(30, rng);
+  Step({{prompt, 0, {0, 64}, std::nullopt}});
+  const std::vector<int32_t> next = {5};
+  const auto sampled = Step({{next, 30, {0, 64}, Sampling{.noise = 0.5}}});
+  ASSERT_EQ(sampled.size(), 1u);
+  std::vector<int32_t> all = prompt;
+  all.push_back(5);
+  all.push_back(sampled[0].token);
+  EXPECT_EQ(Score({{.tokens = all, .spans = {{30, 2}}}})[1],
+            sampled[0].logprob);
 }
 
 TEST_F(ExactModelTest, ACopiedRegionGoesOnAsItsOriginal) {
