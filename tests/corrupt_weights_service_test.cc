@@ -71,7 +71,7 @@ std::shared_ptr<const WeightSnapshot> ReadSnapshot(const std::string& dir) {
 std::unique_ptr<engine::ModelEngine> OpenEngine(const std::string& dir) {
   engine::EngineOptions options;
   options.max_slots = 4;
-  return engine::MakeEngine(dir, options).value();
+  return engine::OpenEngine(dir, options).value();
 }
 
 // Tokens and log-probs of a few responses, to the bit.

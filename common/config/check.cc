@@ -44,10 +44,30 @@ absl::Status CheckTemperature(const LoadedConfig& loaded,
                 absl::StrCat("0 (greedy), or at least ", kMinTemperature));
 }
 
+// The longest request fits, and a token of each response under way.
+absl::Status CheckRollout(const LoadedConfig& loaded) {
+  const v1::RolloutConfig& rollout = loaded.config.rollout();
+  const uint32_t context = loaded.config.model().max_context();
+  if (rollout.kv_tokens() > 0 && rollout.kv_tokens() < context)
+    return Refuse(loaded, "rollout.kv_tokens",
+                  absl::StrCat(rollout.kv_tokens()),
+                  absl::StrCat("0, or at least model.max_context, ", context));
+  if (rollout.batch_tokens() >= rollout.slots()) return absl::OkStatus();
+  // Named is what the user wrote.
+  if (loaded.sources.at("rollout.batch_tokens") != "default")
+    return Refuse(loaded, "rollout.batch_tokens",
+                  absl::StrCat(rollout.batch_tokens()),
+                  absl::StrCat("at least rollout.slots, ", rollout.slots()));
+  return Refuse(
+      loaded, "rollout.slots", absl::StrCat(rollout.slots()),
+      absl::StrCat("at most rollout.batch_tokens, ", rollout.batch_tokens()));
+}
+
 }  // namespace
 
 absl::Status CheckTogether(const LoadedConfig& loaded) {
   ATOD_RETURN_IF_ERROR(CheckName(loaded));
+  ATOD_RETURN_IF_ERROR(CheckRollout(loaded));
   const v1::SamplingSection& sampling = loaded.config.sampling();
   ATOD_RETURN_IF_ERROR(CheckTemperature(loaded, "sampling.train.temperature",
                                         sampling.train().temperature()));

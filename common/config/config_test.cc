@@ -320,6 +320,18 @@ TEST(RunConfig, AResponseMustLeaveRoomForThePrompt) {
   EXPECT_TRUE(LoadRunConfig({}, {"model.max_context=513"}).ok());
 }
 
+TEST(RunConfig, TheEngineHasRoomForTheLongestRequestAndATokenOfEachSlot) {
+  EXPECT_EQ(Refusal("rollout: {kv_tokens: 2559}\n"),
+            "run.yaml:1: rollout.kv_tokens: found 2559, expected 0, or at "
+            "least model.max_context, 2560");
+  EXPECT_EQ(Refusal("rollout: {slots: 9, batch_tokens: 8}\n"),
+            "run.yaml:1: rollout.batch_tokens: found 8, expected at least "
+            "rollout.slots, 9");
+  EXPECT_EQ(Refusal("rollout: {slots: 9000}\n"),
+            "run.yaml:1: rollout.slots: found 9000, expected at most "
+            "rollout.batch_tokens, 8192");
+}
+
 TEST(RunConfig, ATemperatureIsZeroOrLargeEnoughForFloat32) {
   for (const char* bad : {"0.005", "1e-9", "1e-40"}) {
     for (const char* key :

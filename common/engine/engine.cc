@@ -2,36 +2,41 @@
 
 #include <algorithm>
 #include <cmath>
-#include <deque>
+#include <map>
 #include <optional>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
 #include "common/base/temperature.h"
-#include "common/model/model_folder.h"
+#include "common/engine/scheduler.h"
 
 namespace atod::engine {
 namespace {
 
-// One slot of the cache holds one request from its prompt to its last token.
-class SlotEngine : public ModelEngine {
- public:
-  SlotEngine(std::unique_ptr<model::LanguageModel> model,
-             const std::vector<int32_t>& stop_tokens,
-             const EngineOptions& options)
-      : model_(std::move(model)),
-        max_prefill_tokens_(options.max_prefill_tokens),
-        stop_tokens_(stop_tokens.begin(), stop_tokens.end()),
-        slots_(options.max_slots),
-        slot_rows_(RowsOf(model_->max_context())) {}
+SchedulerOptions SchedulerOptionsOf(const EngineOptions& options,
+                                    int64_t max_context) {
+  const int64_t all = options.max_slots * RegionPool::RoundUp(max_context);
+  return {.rows = options.kv_tokens == 0
+                      ? all
+                      : std::min(RegionPool::RoundUp(options.kv_tokens), all),
+          .batch_tokens = options.batch_tokens,
+          .max_running = options.max_slots,
+          .max_queue = options.max_queue};
+}
 
-  static int64_t RowsOf(int64_t tokens) {
-    return (tokens + model::kCacheUnit - 1) / model::kCacheUnit *
-           model::kCacheUnit;
-  }
+// Runs what the scheduler plans on a model.
+class Runner : public ModelEngine {
+ public:
+  Runner(std::unique_ptr<model::LanguageModel> model,
+         absl::Span<const int32_t> stop_tokens, const SchedulerOptions& options)
+      : model_(std::move(model)),
+        stop_tokens_(stop_tokens.begin(), stop_tokens.end()),
+        options_(options),
+        scheduler_(options) {}
 
   const model::ModelConfig& config() const override { return model_->config(); }
   const model::BackEnd& back_end() const override { return model_->back_end(); }
@@ -39,63 +44,56 @@ class SlotEngine : public ModelEngine {
 
   absl::Status Enqueue(EngineRequest request) override {
     ATOD_RETURN_IF_ERROR(Validate(request));
-    living_.insert(request.id);
-    queue_.push_back(std::move(request));
+    const int64_t prompt = static_cast<int64_t>(request.prompt.size());
+    Living living;
+    living.sampling = request.sampling;
+    living.noise = request.noise;
+    living.most =
+        std::min<int64_t>(request.sampling.max_tokens, max_context() - prompt);
+    ATOD_RETURN_IF_ERROR(
+        scheduler_.Enqueue({.id = request.id,
+                            .prompt = std::move(request.prompt),
+                            .max_tokens = living.most,
+                            .session = request.session,
+                            .group = request.group}));
+    living_.emplace(request.id, std::move(living));
     return absl::OkStatus();
   }
 
   absl::StatusOr<std::vector<EngineResult>> Step() override {
     std::vector<EngineResult> finished;
-    Admit();
-    std::vector<model::StepInput> inputs;
-    std::vector<Active*> rows;
-    std::vector<size_t> slots;
-    for (size_t i = 0; i < slots_.size(); ++i) {
-      if (!slots_[i].has_value()) continue;
-      Active& a = *slots_[i];
-      model::StepInput& in = inputs.emplace_back();
-      in.region = {static_cast<int64_t>(i) * slot_rows_, slot_rows_};
-      if (a.result.tokens.empty()) {
-        in.tokens = a.request.prompt;
-      } else {
-        in.tokens = absl::MakeConstSpan(&a.result.tokens.back(), 1);
-        in.position = static_cast<int64_t>(a.request.prompt.size() +
-                                           a.result.tokens.size()) -
-                      1;
-      }
-      a.request.noise.position = static_cast<uint32_t>(a.result.tokens.size());
-      const SamplingParams& p = a.request.sampling;
-      in.sample = {p.temperature, p.top_p, p.top_k,
-                   NoiseUniform(a.request.noise)};
-      rows.push_back(&a);
-      slots.push_back(i);
+    if (!has_work()) return finished;
+    const StepPlan plan = scheduler_.Next();
+    if (const absl::Status s = Run(plan); !s.ok()) {
+      CancelAll();
+      return s;
     }
-    if (inputs.empty()) return finished;
-    ATOD_RETURN_IF_ERROR(model_->Step(inputs, &sampled_));
-    for (size_t i = 0; i < rows.size(); ++i) {
-      Active& a = *rows[i];
-      const model::SampledToken& sampled = sampled_[i];
-      a.result.tokens.push_back(sampled.token);
-      a.result.logprobs.push_back(sampled.logprob);
-      const bool stop = stop_tokens_.contains(sampled.token);
-      if (!stop && static_cast<int64_t>(a.result.tokens.size()) < a.most)
-        continue;
-      a.result.finish = stop ? FinishReason::kStop : FinishReason::kLength;
-      living_.erase(a.request.id);
-      finished.push_back(std::move(a.result));
-      slots_[slots[i]].reset();
-    }
+    std::vector<Scheduler::Drawn> drawn;
+    for (const StepWork& work : plan.work)
+      if (work.sample)
+        drawn.push_back(Keep(work.id, sampled_[drawn.size()], finished));
+    scheduler_.Done(plan, drawn);
     return finished;
   }
 
-  bool has_work() const override { return !living_.empty(); }
+  bool has_work() const override { return scheduler_.has_work(); }
 
-  void EndSession(uint64_t /*session*/) override {}
+  void EndSession(uint64_t session) override { scheduler_.EndSession(session); }
 
   void CancelAll() override {
-    queue_.clear();
+    scheduler_.Clear();
     living_.clear();
-    for (auto& slot : slots_) slot.reset();
+  }
+
+  bool Cancel(uint64_t id) override {
+    living_.erase(id);
+    return scheduler_.Cancel(id);
+  }
+
+  absl::Span<const int32_t> Sampled(uint64_t id) const override {
+    const auto it = living_.find(id);
+    if (it == living_.end()) return {};
+    return it->second.tokens;
   }
 
   absl::Status InstallWeights(
@@ -104,14 +102,42 @@ class SlotEngine : public ModelEngine {
       return absl::FailedPreconditionError(
           absl::StrCat("weights: found ", living_.size(),
                        " living requests, expected none during a swap"));
-    return model_->Install(snapshot);
+    ATOD_RETURN_IF_ERROR(model_->Install(snapshot));
+    scheduler_.NewWeights();
+    return absl::OkStatus();
+  }
+
+  EngineStats stats() const override {
+    const SequenceCache& cache = scheduler_.cache();
+    return {.cache_rows = cache.rows(),
+            .cache_rows_used = cache.pool().used(),
+            .queued = scheduler_.queued(),
+            .running = scheduler_.running(),
+            .idle_sessions = cache.idle_sessions(),
+            .prompt_tokens_computed = scheduler_.prompt_tokens_computed(),
+            .prompt_tokens_reused = cache.reused_tokens(),
+            .sessions_evicted = cache.evicted_sessions()};
+  }
+
+  std::string Description() const override {
+    const model::BackEnd& b = back_end();
+    return absl::StrFormat(
+        "back end %s, device %s, dtype %s; keys and values of %d tokens "
+        "(%.2f GiB), at most %d requests and %d tokens a step",
+        b.name, b.device, b.dtype, options_.rows,
+        static_cast<double>(options_.rows * model_->CacheRowBytes()) /
+            (1 << 30),
+        options_.max_running, options_.batch_tokens);
   }
 
  private:
-  struct Active {
-    EngineRequest request;
-    EngineResult result;
+  // A request, queued or running.
+  struct Living {
+    SamplingParams sampling;
+    NoiseKey noise;
     int64_t most = 0;  // tokens to sample
+    std::vector<int32_t> tokens;
+    std::vector<float> logprobs;
   };
 
   absl::Status Validate(const EngineRequest& r) const {
@@ -136,56 +162,69 @@ class SlotEngine : public ModelEngine {
     if (!(s.top_p > 0 && s.top_p <= 1))
       return bad("top_p", absl::StrCat(s.top_p), "above 0, at most 1");
     if (s.max_tokens == 0) return bad("max_tokens", "0", "at least 1");
-    if (living_.contains(r.id))
-      return bad("id", absl::StrCat(r.id, ", which is living"), "a new id");
-    if (r.session != 0)
-      return bad("session", absl::StrCat(r.session),
-                 "0: this engine keeps no sessions");
-    if (r.group != 0)
-      return bad("group", absl::StrCat(r.group),
-                 "0: this engine shares no prompts");
     return absl::OkStatus();
   }
 
-  // Queued requests, in order, into free slots.
-  void Admit() {
-    int64_t tokens = 0;
-    for (size_t i = 0; i < slots_.size() && !queue_.empty(); ++i) {
-      if (slots_[i].has_value()) continue;
-      const int64_t prompt = static_cast<int64_t>(queue_.front().prompt.size());
-      if (tokens > 0 && tokens + prompt > max_prefill_tokens_) break;
-      const int64_t most = std::min<int64_t>(queue_.front().sampling.max_tokens,
-                                             max_context() - prompt);
-      tokens += prompt;
-      Active& a = slots_[i].emplace();
-      a.request = std::move(queue_.front());
-      a.result.id = a.request.id;
-      a.most = most;
-      queue_.pop_front();
+  absl::Status Run(const StepPlan& plan) {
+    for (const CacheCopy& copy : plan.copies)
+      ATOD_RETURN_IF_ERROR(model_->CopyCache(copy.from, copy.to, copy.rows));
+    std::vector<model::StepInput> inputs;
+    inputs.reserve(plan.work.size());
+    for (const StepWork& work : plan.work) {
+      model::StepInput& in = inputs.emplace_back();
+      in.tokens = work.tokens;
+      in.position = work.position;
+      in.region = work.region;
+      if (!work.sample) continue;
+      Living& living = living_.at(work.id);
+      living.noise.position = static_cast<uint32_t>(living.tokens.size());
+      const SamplingParams& p = living.sampling;
+      in.sample = {p.temperature, p.top_p, p.top_k, NoiseUniform(living.noise)};
     }
+    return model_->Step(inputs, &sampled_);
+  }
+
+  // Adds a token to its request, which may finish by it.
+  Scheduler::Drawn Keep(uint64_t id, const model::SampledToken& sampled,
+                        std::vector<EngineResult>& finished) {
+    const auto it = living_.find(id);
+    Living& living = it->second;
+    living.tokens.push_back(sampled.token);
+    living.logprobs.push_back(sampled.logprob);
+    const bool stop = stop_tokens_.contains(sampled.token);
+    const bool last =
+        stop || static_cast<int64_t>(living.tokens.size()) == living.most;
+    if (last) {
+      finished.push_back({id, std::move(living.tokens),
+                          std::move(living.logprobs),
+                          stop ? FinishReason::kStop : FinishReason::kLength});
+      living_.erase(it);
+    }
+    return {sampled.token, last};
   }
 
   const std::unique_ptr<model::LanguageModel> model_;
-  const int64_t max_prefill_tokens_;
-  absl::flat_hash_set<int32_t> stop_tokens_;
-  std::deque<EngineRequest> queue_;
-  std::vector<std::optional<Active>> slots_;
-  absl::flat_hash_set<uint64_t> living_;  // ids, queued or in a slot
-  const int64_t slot_rows_;               // of the cache
+  const absl::flat_hash_set<int32_t> stop_tokens_;
+  const SchedulerOptions options_;
+  Scheduler scheduler_;
+  std::map<uint64_t, Living> living_;  // by id
   std::vector<model::SampledToken> sampled_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
-    const std::string& model_dir, const EngineOptions& options) {
-  ATOD_ASSIGN_OR_RETURN(std::unique_ptr<model::LanguageModel> model,
-                        model::LanguageModel::Open(model_dir, options.model));
-  ATOD_RETURN_IF_ERROR(model->AllocateCache(
-      options.max_slots * SlotEngine::RowsOf(model->max_context())));
-  ATOD_ASSIGN_OR_RETURN(const std::vector<int32_t> stop_tokens,
-                        model::StopTokens(model_dir));
-  return std::make_unique<SlotEngine>(std::move(model), stop_tokens, options);
+    std::unique_ptr<model::LanguageModel> model,
+    absl::Span<const int32_t> stop_tokens, const EngineOptions& options) {
+  if (options.max_slots < 1 || options.batch_tokens < options.max_slots)
+    return BadInput({.field = "batch_tokens",
+                     .found = absl::StrCat(options.batch_tokens),
+                     .expected = absl::StrCat("at least one for each of ",
+                                              options.max_slots, " slots")});
+  const SchedulerOptions scheduler =
+      SchedulerOptionsOf(options, model->max_context());
+  ATOD_RETURN_IF_ERROR(model->AllocateCache(scheduler.rows));
+  return std::make_unique<Runner>(std::move(model), stop_tokens, scheduler);
 }
 
 }  // namespace atod::engine

@@ -29,7 +29,7 @@ std::unique_ptr<ModelEngine> Open(int64_t hidden) {
   if (!model::CreateModel(c, "unit", 1, dir).ok()) return nullptr;
   EngineOptions options;
   options.max_slots = 64;
-  return MakeEngine(dir, options).value();
+  return OpenEngine(dir, options).value();
 }
 
 // Items are tokens, of prompts and responses.

@@ -1,82 +1,42 @@
 #include "common/engine/engine.h"
 
-#include <unistd.h>
-
 #include <cmath>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "common/base/file.h"
 #include "common/base/rng.h"
-#include "common/base/temperature.h"
-#include "common/model/language_model.h"
-#include "common/model/model_files.h"
-#include "common/model/threads.h"
+#include "common/engine/fake_model.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace atod::engine {
 namespace {
 
-using model::ModelConfig;
+using testing::HasSubstr;
 
-constexpr int kVocab = 90;
+constexpr int64_t kVocab = 90;
 
-// `width` 32 runs on the CPU kernels, 24 on torch's operations.
-std::string WriteModel(int64_t width, uint64_t seed, int64_t eos = 3) {
-  ModelConfig c;
-  c.vocab_size = kVocab;
-  c.hidden_size = width;
-  c.intermediate_size = 48;
-  c.num_hidden_layers = 2;
-  c.num_attention_heads = 4;
-  c.num_key_value_heads = 2;
-  c.head_dim = 16;
-  c.max_position_embeddings = 128;
-  c.rope_theta = 1e4;
-  c.tie_word_embeddings = true;
-  const std::string dir = testing::TempDir() + "/atod_engine_test." +
-                          std::to_string(getpid()) + "." +
-                          std::to_string(width) + "." + std::to_string(seed);
-  EXPECT_TRUE(model::CreateModel(c, "unit", seed, dir).ok());
-  const std::string ids = eos < 0 ? "null" : std::to_string(eos);
-  EXPECT_TRUE(WriteFileAtomic(dir + "/generation_config.json",
-                              "{\"eos_token_id\": " + ids + "}")
-                  .ok());
-  return dir;
-}
-
-std::unique_ptr<ModelEngine> Open(const std::string& dir, int slots) {
-  EngineOptions options;
-  options.max_slots = slots;
-  options.model.deterministic = {};  // torch where the kernels do not fit
-  auto engine = MakeEngine(dir, options);
-  EXPECT_TRUE(engine.ok()) << engine.status();
-  return std::move(engine).value();
-}
-
-std::vector<EngineRequest> Requests(int count, uint64_t seed,
-                                    float temperature = 1) {
-  Rng rng(seed);
-  std::vector<EngineRequest> requests;
-  for (int i = 0; i < count; ++i) {
-    EngineRequest r;
-    r.id = i;
-    const uint64_t length = 1 + rng.Below(60);
-    for (uint64_t j = 0; j < length; ++j)
-      r.prompt.push_back(static_cast<int32_t>(rng.Below(kVocab)));
-    r.sampling.temperature = temperature;
-    r.sampling.max_tokens = 1 + static_cast<uint32_t>(rng.Below(40));
-    r.noise.sample = i;
-    requests.push_back(r);
+class EngineTest : public testing::Test {
+ protected:
+  std::unique_ptr<ModelEngine> Make(const EngineOptions& options,
+                                    std::vector<int32_t> stop_tokens = {}) {
+    auto model = std::make_unique<FakeModel>(kVocab, 128);
+    model_ = model.get();
+    return MakeEngine(std::move(model), stop_tokens, options).value();
   }
-  return requests;
+  FakeModel* model_ = nullptr;  // of the last engine
+};
+
+EngineRequest Request(uint64_t id, int prompt, uint32_t max_tokens) {
+  EngineRequest r{.id = id, .prompt = std::vector<int32_t>(prompt, 5)};
+  r.prompt.back() = static_cast<int32_t>(id) % kVocab;
+  r.sampling.max_tokens = max_tokens;
+  return r;
 }
 
-std::map<uint64_t, EngineResult> RunAll(Engine& engine,
-                                        const std::vector<EngineRequest>& all) {
-  for (const EngineRequest& r : all) EXPECT_TRUE(engine.Enqueue(r).ok());
+std::map<uint64_t, EngineResult> RunAll(ModelEngine& engine) {
   std::map<uint64_t, EngineResult> results;
   while (engine.has_work()) {
     auto finished = engine.Step();
@@ -84,149 +44,44 @@ std::map<uint64_t, EngineResult> RunAll(Engine& engine,
     if (!finished.ok()) break;
     for (EngineResult& r : *finished) results[r.id] = std::move(r);
   }
-  EXPECT_EQ(results.size(), all.size());
   return results;
 }
 
-// Largest difference between the log-probs of the engine and of one packed
-// forward over prompt and response.
-double Mismatch(const std::string& dir, const std::vector<EngineRequest>& all,
-                const std::map<uint64_t, EngineResult>& results,
-                float temperature) {
-  const auto m = model::LanguageModel::Open(dir, {.deterministic = {}}).value();
-  std::vector<model::ScoredSequence> batch;
-  std::vector<float> sampled;
-  for (const EngineRequest& r : all) {
-    const EngineResult& result = results.at(r.id);
-    model::ScoredSequence s{r.prompt, {}};
-    s.tokens.insert(s.tokens.end(), result.tokens.begin(), result.tokens.end());
-    s.spans = {{static_cast<uint32_t>(r.prompt.size()),
-                static_cast<uint32_t>(result.tokens.size())}};
-    batch.push_back(s);
-    sampled.insert(sampled.end(), result.logprobs.begin(),
-                   result.logprobs.end());
+TEST_F(EngineTest, EachTokenHasTheNoiseOfItsPosition) {
+  const auto engine = Make({.max_slots = 3});
+  std::vector<EngineRequest> requests;
+  for (uint64_t id = 0; id < 10; ++id) {
+    requests.push_back(Request(id, 20, 12));
+    requests.back().noise = {.run_seed = 7, .sample = 3};
+    requests.back().noise.turn = static_cast<uint32_t>(id);
+    ASSERT_TRUE(engine->Enqueue(requests.back()).ok());
   }
-  const std::vector<float> scored =
-      m->Score(batch, {.temperature = temperature}).value().logprobs;
-  double worst = 0;
-  for (size_t i = 0; i < sampled.size(); ++i)
-    worst = std::max<double>(worst, std::abs(sampled[i] - scored[i]));
-  return worst;
-}
-
-TEST(Engine, SampledLogProbsEqualPackedScoringToTheBit) {
-  const std::string dir = WriteModel(32, 1);
-  const auto requests = Requests(40, 2, 0.8f);
-  const auto results = RunAll(*Open(dir, 7), requests);
-  EXPECT_EQ(Mismatch(dir, requests, results, 0.8f), 0);
-}
-
-TEST(Engine, TorchPathAgreesWithPackedScoring) {
-  const std::string dir = WriteModel(24, 1);
-  const auto requests = Requests(40, 2, 0.8f);
-  const auto results = RunAll(*Open(dir, 7), requests);
-  EXPECT_LT(Mismatch(dir, requests, results, 0.8f), 2e-5);
-}
-
-TEST(Engine, ResponsesDoNotDependOnSlotsOrderOrThreads) {
-  const std::string dir = WriteModel(32, 3);
-  auto requests = Requests(30, 4);
-  const auto base = RunAll(*Open(dir, 30), requests);
-  std::reverse(requests.begin(), requests.end());
-  model::SetComputeThreads(2);
-  const auto other = RunAll(*Open(dir, 3), requests);
-  model::SetComputeThreads(1);
-  for (const auto& [id, result] : base) {
-    EXPECT_EQ(result.tokens, other.at(id).tokens);
-    EXPECT_EQ(result.logprobs, other.at(id).logprobs);
-    EXPECT_EQ(result.finish, other.at(id).finish);
+  const auto results = RunAll(*engine);
+  ASSERT_EQ(results.size(), 10u);
+  for (const EngineRequest& r : requests) {
+    std::vector<int32_t> tokens = r.prompt;
+    NoiseKey key = r.noise;
+    for (key.position = 0; key.position < 12; ++key.position)
+      tokens.push_back(FakeModel::Next(tokens, 1, NoiseUniform(key), kVocab));
+    tokens.erase(tokens.begin(), tokens.begin() + r.prompt.size());
+    EXPECT_EQ(results.at(r.id).tokens, tokens);
+    EXPECT_EQ(results.at(r.id).finish, FinishReason::kLength);
+    EXPECT_EQ(results.at(r.id).logprobs.size(), 12u);
   }
 }
 
-// What a batch is made of must not show: random slots, order and time of
-// admission, prefill budgets, threads and living neighbours.
-TEST(Engine, LogProbBitsDoNotDependOnTheCompositionOfBatches) {
-  const std::string dir = WriteModel(32, 3);
-  const auto requests = Requests(40, 4, 0.9f);
-  const auto alone = RunAll(*Open(dir, 1), requests);
-  for (uint64_t seed = 0; seed < 30; ++seed) {
-    SCOPED_TRACE(seed);
-    Rng rng(seed);
-    EngineOptions options;
-    options.max_slots = 1 + static_cast<int>(rng.Below(40));
-    options.max_prefill_tokens = 1 + static_cast<int64_t>(rng.Below(400));
-    model::SetComputeThreads(1 + static_cast<uint32_t>(rng.Below(3)));
-    auto engine = MakeEngine(dir, options).value();
-    auto order = requests;
-    rng.Shuffle(order);
-    // Strangers that share batches and leave their keys behind in the slots.
-    auto strangers = Requests(10, 100 + seed);
-    std::map<uint64_t, EngineResult> results;
-    while (engine->has_work() || !order.empty()) {
-      // Some are there from the start, others come while these decode.
-      for (uint64_t n = rng.Below(6); n > 0 && !order.empty(); --n) {
-        ASSERT_TRUE(engine->Enqueue(order.back()).ok());
-        order.pop_back();
-        if (rng.Below(4) > 0 || strangers.empty()) continue;
-        strangers.back().id += 1000;
-        ASSERT_TRUE(engine->Enqueue(strangers.back()).ok());
-        strangers.pop_back();
-      }
-      auto finished = engine->Step();
-      ASSERT_TRUE(finished.ok()) << finished.status();
-      for (EngineResult& r : *finished) results[r.id] = std::move(r);
-    }
-    for (const auto& [id, result] : alone) {
-      ASSERT_EQ(result.tokens, results.at(id).tokens) << "request " << id;
-      ASSERT_EQ(result.logprobs, results.at(id).logprobs) << "request " << id;
-    }
-  }
-  model::SetComputeThreads(1);
+TEST_F(EngineTest, AStopTokenEndsAResponse) {
+  std::vector<int32_t> all(kVocab);
+  for (int32_t t = 0; t < kVocab; ++t) all[t] = t;
+  const auto engine = Make({}, all);
+  ASSERT_TRUE(engine->Enqueue(Request(1, 20, 12)).ok());
+  const auto results = RunAll(*engine);
+  EXPECT_EQ(results.at(1).tokens.size(), 1u);
+  EXPECT_EQ(results.at(1).finish, FinishReason::kStop);
 }
 
-TEST(Engine, FreeModeRunsOnTorch) {
-  const std::string dir = WriteModel(32, 1);
-  const auto requests = Requests(40, 2, 0.8f);
-  EngineOptions options;
-  options.max_slots = 7;
-  options.model.deterministic = false;
-  const auto results = RunAll(*MakeEngine(dir, options).value(), requests);
-  const double mismatch = Mismatch(dir, requests, results, 0.8f);
-  EXPECT_GT(mismatch, 0) << "the kernels give the very same bits";
-  EXPECT_LT(mismatch, 2e-5);
-}
-
-TEST(Engine, StopsAtEachDeclaredEndTokenAndAtTheLimits) {
-  const std::string dir = WriteModel(32, 3);
-  ASSERT_TRUE(WriteFileAtomic(dir + "/generation_config.json",
-                              R"({"eos_token_id": [3, 4]})")
-                  .ok());
-  const auto requests = Requests(200, 4);
-  std::map<int32_t, int> stopped;
-  for (const auto& [id, r] : RunAll(*Open(dir, 16), requests)) {
-    ASSERT_FALSE(r.tokens.empty());
-    ASSERT_EQ(r.tokens.size(), r.logprobs.size());
-    for (size_t i = 0; i + 1 < r.tokens.size(); ++i)
-      ASSERT_TRUE(r.tokens[i] != 3 && r.tokens[i] != 4) << "went on after it";
-    if (r.finish == FinishReason::kStop) {
-      ++stopped[r.tokens.back()];
-    } else {
-      EXPECT_EQ(r.tokens.size(), requests[id].sampling.max_tokens);
-    }
-  }
-  EXPECT_EQ(stopped.size(), 2u);
-  EXPECT_GT(stopped[3], 5);
-  EXPECT_GT(stopped[4], 5);
-  EngineRequest full;
-  full.prompt.assign(120, 5);
-  full.sampling.max_tokens = 1000;
-  const auto result = RunAll(*Open(WriteModel(32, 5, /*eos=*/-1), 1), {full});
-  EXPECT_EQ(result.at(0).tokens.size(), 8u) << "128 is the model's context";
-  EXPECT_EQ(result.at(0).finish, FinishReason::kLength);
-}
-
-TEST(Engine, RefusesBadRequestsByField) {
-  auto engine = Open(WriteModel(32, 3), 2);
+TEST_F(EngineTest, RefusesBadRequestsByField) {
+  const auto engine = Make({.max_slots = 2});
   const auto refused = [&](auto change) {
     EngineRequest r;
     r.prompt = {1, 2};
@@ -235,7 +90,6 @@ TEST(Engine, RefusesBadRequestsByField) {
     EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << s;
     return std::string(s.message());
   };
-  using testing::HasSubstr;
   EXPECT_THAT(refused([](auto& r) { r.prompt.clear(); }), HasSubstr("prompt"));
   EXPECT_THAT(refused([](auto& r) { r.prompt.assign(128, 1); }),
               HasSubstr("127"));
@@ -250,8 +104,6 @@ TEST(Engine, RefusesBadRequestsByField) {
               HasSubstr("top_p"));
   EXPECT_THAT(refused([](auto& r) { r.sampling.max_tokens = 0; }),
               HasSubstr("max_tokens"));
-  EXPECT_THAT(refused([](auto& r) { r.session = 1; }), HasSubstr("session"));
-  EXPECT_THAT(refused([](auto& r) { r.group = 1; }), HasSubstr("group"));
   EXPECT_FALSE(engine->has_work());
   ASSERT_TRUE(engine->Enqueue({.id = 7, .prompt = {1}}).ok());
   EXPECT_THAT(refused([](auto& r) { r.id = 7; }), HasSubstr("living"));
@@ -259,20 +111,84 @@ TEST(Engine, RefusesBadRequestsByField) {
   EXPECT_FALSE(engine->has_work());
 }
 
-TEST(Engine, WeightsAreSwappedOnlyBetweenRequests) {
-  const std::string a = WriteModel(32, 3), b = WriteModel(32, 4);
-  const auto snapshot =
-      model::LanguageModel::Open(b, {}).value()->Export("float32").value();
-  auto engine = Open(a, 4);
-  const auto requests = Requests(4, 9);
-  ASSERT_TRUE(engine->Enqueue(requests[0]).ok());
-  EXPECT_EQ(engine->InstallWeights(snapshot).code(),
-            absl::StatusCode::kFailedPrecondition);
-  engine->CancelAll();
-  ASSERT_TRUE(engine->InstallWeights(snapshot).ok());
-  const auto expected = RunAll(*Open(b, 4), requests);
-  for (const auto& [id, r] : RunAll(*engine, requests))
-    EXPECT_EQ(r.tokens, expected.at(id).tokens);
+TEST_F(EngineTest, AFullQueueIsAnErrorThatPassesByItself) {
+  const auto engine = Make({.max_slots = 1, .max_queue = 2});
+  ASSERT_TRUE(engine->Enqueue(Request(1, 10, 3)).ok());
+  ASSERT_TRUE(engine->Enqueue(Request(2, 10, 3)).ok());
+  EXPECT_EQ(engine->Enqueue(Request(3, 10, 3)).code(),
+            absl::StatusCode::kResourceExhausted);
+  ASSERT_TRUE(engine->Step().ok());
+  ASSERT_TRUE(engine->Enqueue(Request(3, 10, 3)).ok());
+  EXPECT_EQ(RunAll(*engine).size(), 3u);
+}
+
+TEST_F(EngineTest, ARequestThatTheCacheCanNeverHoldIsRefused) {
+  const auto engine = Make({.max_slots = 4, .kv_tokens = 64});
+  const absl::Status refused = engine->Enqueue(Request(1, 60, 5));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(refused.message(), HasSubstr("65 tokens, expected at most 64"));
+  ASSERT_TRUE(engine->Enqueue(Request(1, 60, 4)).ok());
+  EXPECT_EQ(RunAll(*engine).size(), 1u);
+}
+
+TEST_F(EngineTest, ACancelledRequestGivesItsRegionBackAndNoResult) {
+  const auto engine = Make({});
+  ASSERT_TRUE(engine->Enqueue(Request(1, 20, 50)).ok());
+  ASSERT_TRUE(engine->Enqueue(Request(2, 20, 5)).ok());
+  ASSERT_TRUE(engine->Step().ok());
+  EXPECT_EQ(engine->Sampled(1).size(), 1u);
+  EXPECT_TRUE(engine->Cancel(1));
+  EXPECT_FALSE(engine->Cancel(1));
+  EXPECT_TRUE(engine->Sampled(1).empty());
+  const auto results = RunAll(*engine);
+  EXPECT_EQ(results.size(), 1u);
+  EXPECT_TRUE(results.contains(2));
+  EXPECT_EQ(engine->stats().cache_rows_used, 0);
+}
+
+TEST_F(EngineTest, AFailedStepDropsEverythingAndTheEngineLivesOn) {
+  const auto engine = Make({.max_slots = 2});
+  auto kept = Request(9, 20, 4);
+  kept.session = 1;
+  ASSERT_TRUE(engine->Enqueue(kept).ok());
+  RunAll(*engine);
+  for (uint64_t id = 0; id < 4; ++id)
+    ASSERT_TRUE(engine->Enqueue(Request(id, 20, 5)).ok());
+  ASSERT_TRUE(engine->Step().ok());
+  model_->step_error = absl::FailedPreconditionError("logits: found nan");
+  EXPECT_EQ(engine->Step().status(), model_->step_error);
+  EXPECT_FALSE(engine->has_work());
+  EXPECT_EQ(engine->stats().cache_rows_used, 0);
+  model_->step_error = absl::OkStatus();
+  ASSERT_TRUE(engine->Enqueue(Request(1, 20, 5)).ok());
+  EXPECT_EQ(RunAll(*engine).size(), 1u);
+}
+
+TEST_F(EngineTest, WeightsThatAreRefusedLeaveSessionsAsTheyWere) {
+  const auto engine = Make({});
+  auto r = Request(1, 20, 4);
+  r.session = 1;
+  ASSERT_TRUE(engine->Enqueue(r).ok());
+  RunAll(*engine);
+  model_->install_error = absl::DataLossError("checksum");
+  EXPECT_EQ(engine->InstallWeights({}), model_->install_error);
+  EXPECT_EQ(engine->stats().idle_sessions, 1);
+  model_->install_error = absl::OkStatus();
+  EXPECT_TRUE(engine->InstallWeights({}).ok());
+  EXPECT_EQ(engine->stats().idle_sessions, 0);
+  ASSERT_TRUE(engine->Enqueue(r).ok());
+  RunAll(*engine);
+  EXPECT_EQ(engine->stats().prompt_tokens_computed, 40);
+  EXPECT_EQ(engine->stats().prompt_tokens_reused, 0);
+}
+
+TEST_F(EngineTest, AStepHasRoomForATokenOfEachSlot) {
+  EngineOptions options{.max_slots = 9, .batch_tokens = 8};
+  const auto engine =
+      MakeEngine(std::make_unique<FakeModel>(kVocab, 128), {}, options);
+  EXPECT_THAT(engine.status().message(),
+              HasSubstr("batch_tokens: found 8, expected at least one for "
+                        "each of 9 slots"));
 }
 
 }  // namespace

@@ -133,6 +133,11 @@ struct ServiceMetric {
   const char* labels = "";  // names by comma
 };
 
+// Every process that runs a model.
+inline constexpr ServiceMetric kModelInfo{"atod_model_info", Kind::kGauge,
+                                          "1: what the model is computed with",
+                                          "model,back_end,device,dtype"};
+
 // Rollout workers.
 inline constexpr ServiceMetric kRolloutTokens{"atod_rollout_tokens_total",
                                               Kind::kCounter, "Tokens sampled"};
@@ -165,6 +170,18 @@ inline constexpr ServiceMetric kRolloutEnvSeconds{
 inline constexpr ServiceMetric kRolloutTeacherSeconds{
     "atod_rollout_teacher_seconds", Kind::kHistogram,
     "Waiting for the teacher, a call"};
+inline constexpr ServiceMetric kRolloutComputedTokens{
+    "atod_rollout_computed_prompt_tokens_total", Kind::kCounter,
+    "Prompt tokens that the engine computed"};
+inline constexpr ServiceMetric kRolloutReusedTokens{
+    "atod_rollout_reused_prompt_tokens_total", Kind::kCounter,
+    "Prompt tokens whose keys a session or group had"};
+inline constexpr ServiceMetric kRolloutCacheTokens{
+    "atod_rollout_cache_tokens", Kind::kGauge,
+    "Tokens whose keys and values there is room for"};
+inline constexpr ServiceMetric kRolloutCacheTokensUsed{
+    "atod_rollout_cache_tokens_used", Kind::kGauge,
+    "Of these, taken by requests and idle sessions"};
 inline constexpr ServiceMetric kRolloutWeightSyncSeconds{
     "atod_rollout_weight_sync_seconds", Kind::kHistogram,
     "Fetching and installing a weight version"};
@@ -225,6 +242,7 @@ inline constexpr ServiceMetric kLearnerIncarnation{
     "atod_learner_incarnation", Kind::kGauge, "Life of the run, from 1"};
 
 inline constexpr const ServiceMetric* kServiceMetrics[] = {
+    &kModelInfo,
     &kRolloutTokens,
     &kRolloutPromptTokens,
     &kRolloutCutTokens,
@@ -237,6 +255,10 @@ inline constexpr const ServiceMetric* kServiceMetrics[] = {
     &kRolloutIdleSeconds,
     &kRolloutEnvSeconds,
     &kRolloutTeacherSeconds,
+    &kRolloutComputedTokens,
+    &kRolloutReusedTokens,
+    &kRolloutCacheTokens,
+    &kRolloutCacheTokensUsed,
     &kRolloutWeightSyncSeconds,
     &kRolloutWeightVersion,
     &kTeacherTokens,

@@ -176,7 +176,7 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
   options.model.deterministic = Deterministic(flags.deterministic);
   options.max_slots = flags.slots;
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<engine::ModelEngine> engine,
-                        engine::MakeEngine(flags.model, options));
+                        engine::OpenEngine(flags.model, options));
   PrintBackEnd(engine->back_end());
   std::vector<json> ids;
   ATOD_RETURN_IF_ERROR(

@@ -241,7 +241,7 @@ absl::StatusOr<int> RunReplay(const ReplayFlags& flags) {
                         rollout::EngineOptionsOf(config, *tokenizer));
   options.max_slots = 1;  // each is played alone
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<engine::ModelEngine> engine,
-                        engine::MakeEngine(config.model().path(), options));
+                        engine::OpenEngine(config.model().path(), options));
 
   if (!config.deterministic())
     absl::PrintF(

@@ -20,6 +20,9 @@ absl::StatusOr<engine::EngineOptions> EngineOptionsOf(
                    .deterministic = config.deterministic(),
                    .max_context = config.model().max_context()};
   options.max_slots = static_cast<int>(config.rollout().slots());
+  options.kv_tokens = static_cast<int64_t>(config.rollout().kv_tokens());
+  options.batch_tokens = config.rollout().batch_tokens();
+  options.max_queue = config.rollout().slots();
   return options;
 }
 

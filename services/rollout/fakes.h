@@ -99,6 +99,7 @@ class FakeEngine final : public engine::Engine {
   bool has_work() const override { return !living_.empty(); }
   void EndSession(uint64_t session) override { ended.push_back(session); }
   void CancelAll() override { living_.clear(); }
+  engine::EngineStats stats() const override { return counted; }
 
   // The log-prob of the i-th token of a response.
   static float LogProb(int32_t token, size_t i) {
@@ -107,6 +108,7 @@ class FakeEngine final : public engine::Engine {
 
   std::vector<engine::EngineRequest> seen;
   std::vector<uint64_t> ended;  // sessions
+  engine::EngineStats counted;
   bool broken = false;
   bool paused = false;
 

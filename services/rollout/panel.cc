@@ -69,7 +69,7 @@ absl::StatusOr<PanelPlayer> LoadPlayer(const Panel& panel) {
   player.tokenizer = std::move(opened.tokenizer);
   ATOD_ASSIGN_OR_RETURN(const engine::EngineOptions options,
                         EngineOptionsOf(panel.config, *player.tokenizer));
-  ATOD_ASSIGN_OR_RETURN(player.engine, engine::MakeEngine(folder, options));
+  ATOD_ASSIGN_OR_RETURN(player.engine, engine::OpenEngine(folder, options));
   player.envs = std::make_unique<envs::LocalCaller>(
       envs::EnvironmentMap{{panel.options.env, panel.env}});
   return player;

@@ -121,7 +121,8 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
                         EngineOptionsOf(config, *tokenizer));
   ATOD_ASSIGN_OR_RETURN(
       const std::unique_ptr<engine::ModelEngine> engine,
-      engine::MakeEngine(config.model().path(), engine_options));
+      engine::OpenEngine(config.model().path(), engine_options));
+  spdlog::info("student: {}", engine->Description());
 
   const v1::RpcConfig& rpc = config.rpc();
   ATOD_ASSIGN_OR_RETURN(
@@ -139,6 +140,12 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
           rpc.bind(), static_cast<uint16_t>(port == 0 ? 0 : port + args.index),
           registry));
 
+  registry
+      .Gauge(metrics::kModelInfo, {{"model", "student"},
+                                   {"back_end", engine->back_end().name},
+                                   {"device", engine->back_end().device},
+                                   {"dtype", engine->back_end().dtype}})
+      .Set(1);
   const auto refused = [&](const absl::Status& why) { stop.Stop(why); };
   std::unique_ptr<teacher::TeacherClient> teachers;
   if (!config.teachers().empty()) {

@@ -331,6 +331,17 @@ void Worker::PublishState() {
   client_->SetState(std::move(state));
   registry_.Gauge(metrics::kRolloutSlotsBusy)
       .Set(static_cast<double>(loop_.playing()));
+  const engine::EngineStats stats = engine_.stats();
+  const auto count = [&](const metrics::ServiceMetric& metric, int64_t total) {
+    auto& counter = registry_.Counter(metric);
+    counter.Increment(static_cast<double>(total) - counter.Value());
+  };
+  count(metrics::kRolloutComputedTokens, stats.prompt_tokens_computed);
+  count(metrics::kRolloutReusedTokens, stats.prompt_tokens_reused);
+  registry_.Gauge(metrics::kRolloutCacheTokens)
+      .Set(static_cast<double>(stats.cache_rows));
+  registry_.Gauge(metrics::kRolloutCacheTokensUsed)
+      .Set(static_cast<double>(stats.cache_rows_used));
 }
 
 }  // namespace atod::rollout
