@@ -1,6 +1,6 @@
 #include "services/cli/model_commands.h"
 
-#include <cmath>
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -19,6 +19,7 @@
 #include "common/model/model_files.h"
 #include "common/model/threads.h"
 #include "common/tokenizer/tokenizer.h"
+#include "services/cli/back_end_flags.h"
 #include "services/cli/json_lines.h"
 #include "services/learner/sft_trainer.h"
 #include "services/teacher/scorer.h"
@@ -86,40 +87,20 @@ absl::Status CheckTemperature(const char* command, float t, bool or_greedy) {
                     kMinTemperature, " to ", kMaxTemperature)});
 }
 
-void AddBackEnd(Command command, std::string& dtype, std::string& device,
-                std::string& deterministic) {
-  command.Arg("--dtype", dtype, "compute dtype (fp32)").OneOf({"fp32", "bf16"});
-  command.Arg("--device", device, "where it runs (cpu)").OneOf({"cpu", "cuda"});
-  command
-      .Arg("--deterministic", deterministic,
-           "true: back end cpu-exact or an error; false: torch (cpu-exact "
-           "where it can run the model, else torch)")
-      .OneOf({"true", "false"});
-}
-
-std::optional<bool> Deterministic(const std::string& flag) {
-  if (flag.empty()) return std::nullopt;
-  return flag == "true";
-}
-
-void PrintBackEnd(const model::BackEnd& b) {
-  std::fprintf(stderr, "back end %s, %s, %s\n", b.name.c_str(),
-               b.device.c_str(), b.dtype.c_str());
-}
-
 struct ScoreFlags {
-  std::string model, input, dtype = "fp32", device = "cpu", deterministic;
-  uint32_t threads = 0;
+  std::string model, input;
+  BackEndFlags back_end;
   float temperature = 1;
 };
 
 absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
   ATOD_RETURN_IF_ERROR(CheckTemperature("score", flags.temperature, false));
-  model::SetComputeThreads(flags.threads);
+  model::SetComputeThreads(flags.back_end.threads);
   teacher::ScorerOptions options;
-  options.dtype = DtypeOf(flags.dtype);
-  options.device = flags.device;
-  options.deterministic = Deterministic(flags.deterministic);
+  const model::OpenOptions open = OpenOptionsOf(flags.back_end);
+  options.dtype = open.dtype;
+  options.device = open.device;
+  options.deterministic = open.deterministic;
   ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer loaded,
                         teacher::MakeScorer(flags.model, options));
   PrintBackEnd(loaded.back_end);
@@ -157,32 +138,27 @@ absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
 }
 
 struct GenerateFlags {
-  std::string model, input, dtype = "fp32", device = "cpu", deterministic;
+  std::string model, input;
+  BackEndFlags back_end;
   uint64_t seed = 0;
-  uint32_t threads = 0;
   engine::SamplingParams sampling;
   int slots = 64;
 };
 
+struct Prompts {
+  std::vector<json> ids;
+  std::vector<engine::EngineRequest> requests;
+  int64_t longest = 0;  // prompt and response
+};
+
 // Request number i draws the noise of sample i: a line's answer depends on
 // the seed and its place in the file alone.
-absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
-  ATOD_RETURN_IF_ERROR(
-      CheckTemperature("generate", flags.sampling.temperature, true));
-  model::SetComputeThreads(flags.threads);
-  engine::EngineOptions options;
-  options.model.dtype = DtypeOf(flags.dtype);
-  options.model.device = flags.device;
-  options.model.deterministic = Deterministic(flags.deterministic);
-  options.max_slots = flags.slots;
-  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<engine::ModelEngine> engine,
-                        engine::OpenEngine(flags.model, options));
-  PrintBackEnd(engine->back_end());
-  std::vector<json> ids;
+absl::StatusOr<Prompts> ReadPrompts(const GenerateFlags& flags) {
+  Prompts out;
   ATOD_RETURN_IF_ERROR(
       ForEachLineOf(flags.input, [&](const json& row) -> absl::Status {
         engine::EngineRequest r;
-        r.id = ids.size();
+        r.id = out.ids.size();
         ATOD_RETURN_IF_ERROR(CheckRow(row, {"id", "token_ids"}));
         ATOD_ASSIGN_OR_RETURN(r.prompt, TokensOf(row));
         const json id = row.value("id", json());
@@ -193,25 +169,46 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
         }
         r.sampling = flags.sampling;
         r.noise.run_seed = flags.seed;
-        r.noise.sample = static_cast<uint32_t>(ids.size());
-        ids.push_back(id);
-        return engine->Enqueue(std::move(r));
+        r.noise.sample = static_cast<uint32_t>(out.ids.size());
+        out.longest =
+            std::max(out.longest, static_cast<int64_t>(r.prompt.size()) +
+                                      flags.sampling.max_tokens);
+        out.ids.push_back(id);
+        out.requests.push_back(std::move(r));
+        return absl::OkStatus();
       }));
+  return out;
+}
+
+absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
+  ATOD_RETURN_IF_ERROR(
+      CheckTemperature("generate", flags.sampling.temperature, true));
+  ATOD_ASSIGN_OR_RETURN(Prompts prompts, ReadPrompts(flags));
+  model::SetComputeThreads(flags.back_end.threads);
+  engine::EngineOptions options;
+  options.model = OpenOptionsOf(flags.back_end);
+  options.max_slots = flags.slots;
+  options.batch_tokens = std::max<int64_t>(options.batch_tokens, flags.slots);
+  options.max_queue = static_cast<int64_t>(prompts.requests.size());
+  options.kv_tokens = flags.slots * prompts.longest;
+  ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<engine::ModelEngine> engine,
+                        engine::OpenEngine(flags.model, options));
+  PrintBackEnd(engine->back_end());
+  for (size_t i = 0; i < prompts.requests.size(); ++i) {
+    const absl::Status queued = engine->Enqueue(std::move(prompts.requests[i]));
+    if (!queued.ok()) return WithFile(queued, flags.input);
+  }
   std::map<uint64_t, engine::EngineResult> finished;
   size_t next = 0;  // to print: results keep the order of the input
   while (engine->has_work()) {
-    ATOD_ASSIGN_OR_RETURN(std::vector<engine::EngineResult> results,
-                          engine->Step());
-    for (engine::EngineResult& r : results) finished[r.id] = std::move(r);
+    auto results = engine->Step();
+    if (!results.ok()) return WithFile(results.status(), flags.model);
+    for (engine::EngineResult& r : *results) finished[r.id] = std::move(r);
     for (; finished.contains(next); ++next) {
       const engine::EngineResult r = std::move(finished.at(next));
       finished.erase(next);
-      for (const float p : r.logprobs)
-        if (!std::isfinite(p))
-          return BadInput({flags.model, "logprobs", 0, absl::StrCat(p),
-                           "finite numbers: weights this large overflow"});
       PrintLine(
-          {{"id", ids[next]},
+          {{"id", prompts.ids[next]},
            {"token_ids", r.tokens},
            {"logprobs",
             std::vector<double>(r.logprobs.begin(), r.logprobs.end())},
@@ -321,10 +318,7 @@ void AddModelCommands(Command app) {
            "lines {\"token_ids\", \"spans\": [[begin, length]]}")
       .Required();
   command.Arg("--temperature", score->temperature, "divides the logits (1)");
-  AddBackEnd(command, score->dtype, score->device, score->deterministic);
-  command.Arg("--threads", score->threads, "compute threads, 0: all (0)")
-      .Threads();
-
+  AddBackEndFlags(command, score->back_end);
   auto generate = std::make_shared<GenerateFlags>();
   command = app.Add("generate", "Continue token ids, by the rollout engine",
                     [generate] { return RunGenerate(*generate); });
@@ -341,10 +335,7 @@ void AddModelCommands(Command app) {
               "longest continuation (512)");
   command.Arg("--slots", generate->slots, "requests that run at once (64)")
       .Range(1, 4096);
-  AddBackEnd(command, generate->dtype, generate->device,
-             generate->deterministic);
-  command.Arg("--threads", generate->threads, "compute threads, 0: all (0)")
-      .Threads();
+  AddBackEndFlags(command, generate->back_end);
 
   auto exported = std::make_shared<ExportFlags>();
   command = app.Add("export", "Write a model as a Hugging Face folder",
