@@ -1,5 +1,6 @@
 #include "common/base/log.h"
 #include "services/cli/advantages_command.h"
+#include "services/cli/bench_command.h"
 #include "services/cli/chat_command.h"
 #include "services/cli/collect_command.h"
 #include "services/cli/command.h"
@@ -28,6 +29,7 @@ void AddCommands(atod::cli::Command app) {
   atod::cli::AddGamesCommands(app);
   atod::cli::AddModelCommands(app);
   atod::cli::AddChatCommand(app);
+  atod::cli::AddBenchCommands(app);
   atod::cli::AddEnvCommands(app);
   atod::cli::AddTextCommands(app);
   atod::cli::AddVerifyModelCommand(app);

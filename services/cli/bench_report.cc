@@ -1,0 +1,26 @@
+#include "services/cli/bench_report.h"
+
+#include <sys/resource.h>
+
+namespace atod::cli {
+
+nlohmann::json BenchReport(int64_t tokens, double seconds,
+                           const model::BackEnd& back_end) {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return {{"tokens_per_second", static_cast<double>(tokens) / seconds},
+          {"seconds", seconds},
+          {"peak_bytes", int64_t{usage.ru_maxrss} * 1024},
+          {"backend", back_end.name},
+          {"device", back_end.device},
+          {"dtype", back_end.dtype}};
+}
+
+std::vector<int32_t> RandomTokens(Rng& rng, int64_t count, int64_t vocab_size) {
+  std::vector<int32_t> tokens(count);
+  for (int32_t& t : tokens)
+    t = static_cast<int32_t>(rng.Below(static_cast<uint64_t>(vocab_size)));
+  return tokens;
+}
+
+}  // namespace atod::cli
