@@ -90,8 +90,7 @@ CpuDecoder::CpuDecoder(const ModelConfig& config,
     if (backward) panels_back = PackBackward(both.data(), 2 * out, in);
   };
   const int64_t vocab = config.vocab_size;
-  const float* embed = take(vocab * hidden_, d_embed_);
-  embed_.assign(embed, embed + vocab * hidden_);
+  embed_ = take(vocab * hidden_, d_embed_);
   layers_.resize(config.num_hidden_layers);
   for (Layer& l : layers_) {
     l.input_norm = norm(hidden_, l.d_input_norm);
@@ -105,7 +104,7 @@ CpuDecoder::CpuDecoder(const ModelConfig& config,
     matrix(hidden_, ffn_, l.d_down, l.down, l.down_back);
   }
   norm_ = norm(hidden_, d_norm_);
-  const float* head = embed;
+  const float* head = embed_;
   d_head_ = d_embed_;
   if (!config.tie_word_embeddings) head = take(vocab * hidden_, d_head_);
   head_ = PackForward(head, vocab, hidden_);
@@ -230,7 +229,7 @@ void CpuDecoder::Embed(const std::vector<CpuSegment>& segments,
                        float* x) const {
   for (const CpuSegment& segment : segments)
     for (int64_t i = 0; i < segment.num_tokens; ++i, x += hidden_)
-      std::memcpy(x, &embed_[segment.tokens[i] * hidden_],
+      std::memcpy(x, embed_ + segment.tokens[i] * hidden_,
                   hidden_ * sizeof(float));
 }
 

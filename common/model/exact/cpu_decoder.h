@@ -41,7 +41,7 @@ struct CpuSegment {
 struct CpuTape;
 struct RowSet;  // cpu_pass.h
 
-// Float32 Qwen3 on the CPU with its own kernels: the weights are copied into
+// Float32 Qwen3 on the CPU with its own kernels: the matrices are copied into
 // panels once. Const functions may run in several threads, each with its own
 // segments, tape and workspace.
 class CpuDecoder {
@@ -49,8 +49,8 @@ class CpuDecoder {
   // Whether kernels for this shape and machine exist.
   static bool Supports(const ModelConfig& config);
 
-  // `parameters` in the order of ParameterSpecs, contiguous. `backward` also
-  // lays out what Backward needs.
+  // `parameters` in the order of ParameterSpecs, contiguous; they stay where
+  // they are, unchanged. `backward` also lays out what Backward needs.
   CpuDecoder(const ModelConfig& config,
              const std::vector<const float*>& parameters, int64_t max_positions,
              bool backward);
@@ -166,7 +166,8 @@ class CpuDecoder {
   float eps_;
   int64_t max_positions_;
   int64_t num_parameters_ = 0;
-  FloatBuffer embed_, norm_, head_, head_back_;
+  const float* embed_ = nullptr;  // not owned
+  FloatBuffer norm_, head_, head_back_;
   int64_t d_embed_ = 0, d_norm_ = 0, d_head_ = 0;
   FloatBuffer cos_, sin_;  // [max_positions, head_dim / 2]
   std::vector<Layer> layers_;

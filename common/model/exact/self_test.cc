@@ -143,14 +143,21 @@ std::vector<float> Gradients(const CpuDecoder& decoder, int way) {
   return gradients;
 }
 
-// With random weights, for the backward pass too.
+// With random weights, which it keeps, for the backward pass too.
 std::shared_ptr<const CpuDecoder> TinyDecoder() {
-  const ModelWeights weights = InitWeights(TinyConfig(), "unit", 3).value();
+  struct Tiny {
+    ModelWeights weights;
+    std::unique_ptr<const CpuDecoder> decoder;
+  };
+  const auto tiny = std::make_shared<Tiny>();
+  tiny->weights = InitWeights(TinyConfig(), "unit", 3).value();
+  const ParameterArena& arena = *tiny->weights.arena;
   std::vector<const float*> parameters;
-  for (size_t i = 0; i < weights.arena->specs().size(); ++i)
-    parameters.push_back(weights.arena->values.data_ptr<float>() +
-                         weights.arena->offsets()[i]);
-  return std::make_shared<const CpuDecoder>(TinyConfig(), parameters, 64, true);
+  for (size_t i = 0; i < arena.specs().size(); ++i)
+    parameters.push_back(arena.values.data_ptr<float>() + arena.offsets()[i]);
+  tiny->decoder =
+      std::make_unique<const CpuDecoder>(TinyConfig(), parameters, 64, true);
+  return {tiny, tiny->decoder.get()};
 }
 
 std::string CpuName() {
