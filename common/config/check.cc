@@ -65,9 +65,20 @@ absl::Status CheckRollout(const LoadedConfig& loaded) {
 
 }  // namespace
 
+bool ExactCanRun(const v1::RunConfig& config) {
+  return config.device() == "cpu" && config.model().dtype() == "float32";
+}
+
 absl::Status CheckTogether(const LoadedConfig& loaded) {
   ATOD_RETURN_IF_ERROR(CheckName(loaded));
   ATOD_RETURN_IF_ERROR(CheckRollout(loaded));
+  if (loaded.config.deterministic() && !ExactCanRun(loaded.config))
+    return Refuse(
+        loaded, "deterministic",
+        absl::StrCat("true with device ", loaded.config.device(),
+                     " and model.dtype ", loaded.config.model().dtype()),
+        "device cpu and model.dtype float32, or deterministic: "
+        "false (results within tolerances)");
   const v1::SamplingSection& sampling = loaded.config.sampling();
   ATOD_RETURN_IF_ERROR(CheckTemperature(loaded, "sampling.train.temperature",
                                         sampling.train().temperature()));

@@ -33,6 +33,10 @@ absl::StatusOr<LoadedConfig> ParseRunConfig(
     const std::string& yaml, const std::string& file,
     const std::vector<std::string>& sets = {});
 
+// Whether the back end cpu-exact has this device and dtype: the default of
+// `deterministic`.
+bool ExactCanRun(const v1::RunConfig& config);
+
 // Refuses values that are good alone but not together, and what bounds cannot
 // say. Every way of loading a configuration ends with it.
 absl::Status CheckTogether(const LoadedConfig& loaded);

@@ -425,6 +425,10 @@ absl::StatusOr<LoadedConfig> Finish(LoadedConfig out,
     ATOD_RETURN_IF_ERROR(ApplySet(set, out));
   }
   ATOD_RETURN_IF_ERROR(FillDefaults(out.config, "", out));
+  if (!out.config.has_deterministic()) {
+    out.config.set_deterministic(ExactCanRun(out.config));
+    out.sources["deterministic"] = "default";
+  }
   ATOD_RETURN_IF_ERROR(CheckTogether(out));
   return out;
 }

@@ -53,6 +53,18 @@ absl::StatusOr<std::unique_ptr<prometheus::Exposer>> Listen(
 
 }  // namespace
 
+void SetModelInfo(Registry& registry, const std::string& role,
+                  const std::string& model, const std::string& back_end,
+                  const std::string& device, const std::string& dtype) {
+  registry
+      .Gauge(kModelInfo, {{"role", role},
+                          {"model", model},
+                          {"back_end", back_end},
+                          {"device", device},
+                          {"dtype", dtype}})
+      .Set(1);
+}
+
 absl::Status CheckHost(const std::string& host) {
   if (TryToListen(HostAndPort(host, 0)) != nullptr) return absl::OkStatus();
   return BadInput(

@@ -48,6 +48,11 @@ class Registry {
   std::shared_ptr<prometheus::Registry> registry_;
 };
 
+// kModelInfo of a model that this process has open.
+void SetModelInfo(Registry& registry, const std::string& role,
+                  const std::string& model, const std::string& back_end,
+                  const std::string& device, const std::string& dtype);
+
 // Refuses an interface that /metrics cannot be served on at any port. The HTTP
 // library may have been built without IPv6.
 absl::Status CheckHost(const std::string& host);

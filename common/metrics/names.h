@@ -133,10 +133,11 @@ struct ServiceMetric {
   const char* labels = "";  // names by comma
 };
 
-// Every process that runs a model.
-inline constexpr ServiceMetric kModelInfo{"atod_model_info", Kind::kGauge,
-                                          "1: what the model is computed with",
-                                          "model,back_end,device,dtype"};
+// Every process with a model.
+inline constexpr ServiceMetric kModelInfo{
+    "atod_model_info", Kind::kGauge,
+    "1; a model that the process has open, and what computes it",
+    "role,model,back_end,device,dtype"};
 
 // Rollout workers.
 inline constexpr ServiceMetric kRolloutTokens{"atod_rollout_tokens_total",

@@ -12,6 +12,7 @@
 #include "common/engine/engine.h"
 #include "common/model/threads.h"
 #include "services/cli/back_end_flags.h"
+#include "services/cli/bench_model.h"
 #include "services/cli/bench_report.h"
 #include "services/cli/json_lines.h"
 
@@ -111,6 +112,7 @@ void AddBenchCommands(Command app) {
   command.Arg("--new", decode->new_tokens, "tokens of each response (64)")
       .WholeNumber(2, 1 << 20);
   AddBackEndFlags(command, decode->back_end);
+  AddBenchModelCommands(bench);
 }
 
 }  // namespace atod::cli

@@ -1,16 +1,14 @@
 #include "services/cli/bench_report.h"
 
-#include <sys/resource.h>
+#include "common/model/peak_memory.h"
 
 namespace atod::cli {
 
 nlohmann::json BenchReport(int64_t tokens, double seconds,
                            const model::BackEnd& back_end) {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
   return {{"tokens_per_second", static_cast<double>(tokens) / seconds},
           {"seconds", seconds},
-          {"peak_bytes", int64_t{usage.ru_maxrss} * 1024},
+          {"peak_bytes", model::PeakBytes(back_end.device)},
           {"backend", back_end.name},
           {"device", back_end.device},
           {"dtype", back_end.dtype}};

@@ -9,8 +9,8 @@
 
 namespace atod::cli {
 
-// The line of `atod bench`: tokens_per_second, seconds, peak_bytes (of this
-// process's memory on the host so far), backend, device, dtype.
+// The line of `atod bench`: tokens_per_second, seconds, peak_bytes
+// (model::PeakBytes), backend, device, dtype.
 nlohmann::json BenchReport(int64_t tokens, double seconds,
                            const model::BackEnd& back_end);
 

@@ -103,6 +103,12 @@ absl::StatusOr<int> TellStopped(const RunFolder& run,
   return 1;
 }
 
+// "cpu-exact on cpu, float32".
+std::string Computing(const v1::ModelInfo& model) {
+  return absl::StrCat(model.back_end(), " on ", model.device(), ", ",
+                      model.dtype());
+}
+
 absl::StatusOr<int> RunStatus(const StatusFlags& flags) {
   ATOD_ASSIGN_OR_RETURN(const v1::RunConfig config, LearnerOf(flags));
   const v1::RpcConfig& rpc = config.rpc();
@@ -126,11 +132,15 @@ absl::StatusOr<int> RunStatus(const StatusFlags& flags) {
   absl::PrintF(
       "trajectories issued %d, consumed %d, dropped %d, in flight %d\n",
       s.issued(), s.consumed(), s.dropped(), s.in_flight());
+  absl::PrintF("learner: %s\n", Computing(s.student()));
+  for (const v1::ModelInfo& teacher : s.teachers())
+    absl::PrintF("teacher %s: %s\n", teacher.name(), Computing(teacher));
   for (const v1::WorkerStatus& w : s.workers())
     absl::PrintF(
-        "worker %s: %d leases, %d free slots, weights %d, heard %.1f s ago\n",
+        "worker %s: %d leases, %d free slots, weights %d, heard %.1f s ago, "
+        "%s\n",
         w.worker(), w.leases(), w.free_slots(), w.held().number(),
-        w.silent_seconds());
+        w.silent_seconds(), Computing(w.model()));
   if (s.workers().empty()) absl::PrintF("no workers\n");
   return 0;
 }

@@ -466,6 +466,7 @@ std::vector<v1::WorkerStatus> Coordinator::Workers() const {
         [id = id](const auto& l) { return l.second.session == id; }));
     w.set_free_slots(session.free_slots);
     *w.mutable_held() = session.held;
+    *w.mutable_model() = session.hello.model();
     w.set_silent_seconds(
         absl::ToDoubleSeconds(clock_->Now() - session.last_heard));
   }

@@ -76,6 +76,7 @@ PolicyTrainerOptions TrainerOptions(const v1::RunConfig& c,
                               ? c.model().path()
                               : c.algorithm().reference();
   options.dtype = c.model().dtype();
+  options.model_device = c.device();
   options.deterministic = c.deterministic();
   return options;
 }
@@ -106,6 +107,22 @@ absl::StatusOr<Training> OpenTraining(const v1::RunConfig& config,
   return out;
 }
 
+v1::ModelInfo StudentInfo(const v1::RunConfig& config,
+                          const PolicyTrainer& trainer,
+                          const Tokenizer& tokenizer) {
+  v1::ModelInfo info;
+  info.set_name(config.model().path());
+  info.set_arch_hash(trainer.arch_hash());
+  info.set_tokenizer_hash(tokenizer.hash());
+  info.set_template_hash(tokenizer.template_hash());
+  info.set_vocab_size(trainer.vocab_size());
+  info.set_dtype(trainer.back_end().dtype);
+  info.set_max_context(config.model().max_context());
+  info.set_device(trainer.back_end().device);
+  info.set_back_end(trainer.back_end().name);
+  return info;
+}
+
 // Waits for the peers, then runs. `parts` lacks what comes from them.
 absl::Status RunWithPeers(RunParts parts, RunCheckpoint start,
                           StopSwitch& stop) {
@@ -118,8 +135,11 @@ absl::Status RunWithPeers(RunParts parts, RunCheckpoint start,
   parts.tasks = envs.get();
   if (parts.recipe->needs_teacher) {
     ATOD_ASSIGN_OR_RETURN(
-        parts.teacher_hashes,
-        CheckTeacher(config, parts.tokenizer_hash, keep_trying));
+        const std::vector<v1::ModelInfo> teachers,
+        CheckTeachers(config, parts.tokenizer_hash, keep_trying));
+    for (const v1::ModelInfo& teacher : teachers)
+      parts.teacher_hashes[teacher.name()] = teacher.weights_hash();
+    stop.state.SetTeachers(teachers);
   }
   return LearnerRun(std::move(parts), std::move(start)).Run();
 }
@@ -153,11 +173,18 @@ absl::Status Serve(const config::ProgramArgs& args, StopSwitch& stop) {
   ATOD_RETURN_IF_ERROR(TellChanges(start.from, config));
   ATOD_ASSIGN_OR_RETURN(const Training training,
                         OpenTraining(config, recipe, start.from.dir));
+  const v1::ModelInfo student =
+      StudentInfo(config, *training.trainer, *tokenizer);
+  spdlog::info("model {}: back end {}, device {}, dtype {}", student.name(),
+               student.back_end(), student.device(), student.dtype());
   if (args.dry_run) return absl::OkStatus();
 
   // A port that is taken is found before anything is changed.
   RealClock clock;
   metrics::Registry registry;
+  metrics::SetModelInfo(registry, "learner", student.name(), student.back_end(),
+                        student.device(), student.dtype());
+  stop.state.SetStudent(student);
   ATOD_ASSIGN_OR_RETURN(
       std::unique_ptr<metrics::MetricsServer> metrics_server,
       metrics::MetricsServer::Start(

@@ -153,10 +153,10 @@ absl::StatusOr<v1::Task> EnvPeers::GetTask(const std::string& split,
   return tasks_[{split, index}] = task;
 }
 
-absl::StatusOr<std::map<std::string, std::string>> CheckTeacher(
+absl::StatusOr<std::vector<v1::ModelInfo>> CheckTeachers(
     const v1::RunConfig& config, const std::string& tokenizer_hash,
     const KeepTrying& keep_trying) {
-  std::map<std::string, std::string> hashes;
+  std::vector<v1::ModelInfo> models;
   const std::string& address = config.rpc().teacher();
   ATOD_ASSIGN_OR_RETURN(
       const std::shared_ptr<grpc::Channel> channel,
@@ -181,9 +181,9 @@ absl::StatusOr<std::map<std::string, std::string>> CheckTeacher(
           HashDifference(model->tokenizer_hash(), tokenizer_hash),
           ", the student's"));
     }
-    hashes[teacher.name()] = model->weights_hash();
+    models.push_back(*model);
   }
-  return hashes;
+  return models;
 }
 
 }  // namespace atod::learner

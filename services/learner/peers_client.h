@@ -42,8 +42,8 @@ class EnvPeers final : public TaskDirectory {
 };
 
 // Waits for the teacher of rpc.teacher and checks that it has every configured
-// teacher, with the student's tokenizer. Returns their weights_hash by name.
-absl::StatusOr<std::map<std::string, std::string>> CheckTeacher(
+// teacher, with the student's tokenizer. Returns what the teacher says of them.
+absl::StatusOr<std::vector<v1::ModelInfo>> CheckTeachers(
     const v1::RunConfig& config, const std::string& tokenizer_hash,
     const KeepTrying& keep_trying);
 

@@ -120,15 +120,15 @@ TEST(EnvPeersTest, AServerThatIsAwayIsWaitedForUntilToldToGiveUp) {
   EXPECT_EQ(tries, 3);
 }
 
-TEST(CheckTeacherTest, NamesAndTokenizersMustFit) {
+TEST(CheckTeachersTest, NamesAndTokenizersMustFit) {
   FakeTeacherService service;
   const auto server = Start(service);
   v1::RunConfig config = Config("127.0.0.1:1", server->address());
-  EXPECT_TRUE(CheckTeacher(config, "t", Never).ok());
-  EXPECT_THAT(CheckTeacher(config, "other", Never).status().message(),
+  EXPECT_TRUE(CheckTeachers(config, "t", Never).ok());
+  EXPECT_THAT(CheckTeachers(config, "other", Never).status().message(),
               HasSubstr("tokenizer_hash: hash: found t, expected other"));
   config.add_teachers()->set_name("second");
-  EXPECT_THAT(CheckTeacher(config, "t", Never).status().message(),
+  EXPECT_THAT(CheckTeachers(config, "t", Never).status().message(),
               HasSubstr("no model 'second'"));
 }
 

@@ -420,6 +420,10 @@ absl::Status PolicyTrainer::LoadOptimizer(const std::string& path) {
   });
 }
 
+const model::BackEnd& PolicyTrainer::back_end() const {
+  return impl_->student->back_end();
+}
+
 uint32_t PolicyTrainer::vocab_size() const {
   return static_cast<uint32_t>(impl_->student->config().vocab_size);
 }

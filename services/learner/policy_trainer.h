@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "common/collective/communicator.h"
 #include "common/device/device.h"
+#include "common/model/language_model.h"
 #include "common/weights/snapshot.h"
 #include "services/learner/algorithm/advantages.h"
 #include "services/learner/algorithm/recipe.h"
@@ -78,6 +79,7 @@ class PolicyTrainer {
   absl::Status SaveOptimizer(const std::string& path);
   absl::Status LoadOptimizer(const std::string& path);
 
+  const model::BackEnd& back_end() const;
   uint32_t vocab_size() const;
   std::string arch_hash() const;
 

@@ -54,6 +54,16 @@ void RunState::SetPaused(bool paused) {
   paused_ = paused;
 }
 
+void RunState::SetStudent(const v1::ModelInfo& student) {
+  absl::MutexLock lock(&mutex_);
+  student_ = student;
+}
+
+void RunState::SetTeachers(const std::vector<v1::ModelInfo>& teachers) {
+  absl::MutexLock lock(&mutex_);
+  teachers_ = teachers;
+}
+
 void RunState::RequestCheckpoint() {
   absl::MutexLock lock(&mutex_);
   checkpoint_ = true;
@@ -71,6 +81,9 @@ v1::StatusReply RunState::Status() const {
   reply.set_steps(steps_);
   reply.set_phase(phase_);
   *reply.mutable_version() = version_;
+  *reply.mutable_student() = student_;
+  for (const v1::ModelInfo& teacher : teachers_)
+    *reply.add_teachers() = teacher;
   return reply;
 }
 

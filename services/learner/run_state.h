@@ -19,6 +19,8 @@ class RunState {
   void SetStep(uint32_t step, uint32_t steps);
   void SetPhase(const std::string& phase);
   void SetVersion(const v1::WeightVersion& version);
+  void SetStudent(const v1::ModelInfo& student);
+  void SetTeachers(const std::vector<v1::ModelInfo>& teachers);
   void AddRecord(const v1::StepRecord& record);
   // Blocks while paused and not told to stop.
   void WaitWhilePaused();
@@ -31,7 +33,7 @@ class RunState {
   void SetPaused(bool paused);
   void RequestCheckpoint();
   void RequestStop();
-  // step, steps, phase, version.
+  // step, steps, phase, version, models.
   v1::StatusReply Status() const;
   uint32_t step() const;
   // Records number `first` and later, in order.
@@ -46,6 +48,8 @@ class RunState {
   uint32_t steps_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string phase_ ABSL_GUARDED_BY(mutex_) = "starting";
   v1::WeightVersion version_ ABSL_GUARDED_BY(mutex_);
+  v1::ModelInfo student_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::ModelInfo> teachers_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::StepRecord> records_ ABSL_GUARDED_BY(mutex_);
   bool paused_ ABSL_GUARDED_BY(mutex_) = false;
   bool checkpoint_ ABSL_GUARDED_BY(mutex_) = false;

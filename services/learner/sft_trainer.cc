@@ -162,7 +162,8 @@ absl::StatusOr<SftProgress> TrainSft(
                      "none", "the token that ends a response"});
   ATOD_ASSIGN_OR_RETURN(
       const std::unique_ptr<model::LanguageModel> model,
-      model::LanguageModel::Open(o.model_dir, {.gradients = true}));
+      model::LanguageModel::Open(
+          o.model_dir, {.deterministic = std::nullopt, .gradients = true}));
   ATOD_ASSIGN_OR_RETURN(
       const std::vector<ScoredSequence> rows,
       ReadRows(o.data_path, *tokenizer, stop, model->config()));

@@ -97,7 +97,9 @@ v1::Hello MakeHello(const v1::RunConfig& config, const std::string& name,
   model.set_tokenizer_hash(tokenizer.hash());
   model.set_template_hash(tokenizer.template_hash());
   model.set_vocab_size(static_cast<uint32_t>(engine.config().vocab_size));
-  model.set_dtype(config.model().dtype());
+  model.set_dtype(engine.back_end().dtype);
+  model.set_device(engine.back_end().device);
+  model.set_back_end(engine.back_end().name);
   model.set_max_context(static_cast<uint32_t>(engine.max_context()));
   return hello;
 }
@@ -140,12 +142,9 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
           rpc.bind(), static_cast<uint16_t>(port == 0 ? 0 : port + args.index),
           registry));
 
-  registry
-      .Gauge(metrics::kModelInfo, {{"model", "student"},
-                                   {"back_end", engine->back_end().name},
-                                   {"device", engine->back_end().device},
-                                   {"dtype", engine->back_end().dtype}})
-      .Set(1);
+  const model::BackEnd& back_end = engine->back_end();
+  metrics::SetModelInfo(registry, "rollout", config.model().path(),
+                        back_end.name, back_end.device, back_end.dtype);
   const auto refused = [&](const absl::Status& why) { stop.Stop(why); };
   std::unique_ptr<teacher::TeacherClient> teachers;
   if (!config.teachers().empty()) {

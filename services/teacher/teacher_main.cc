@@ -57,11 +57,17 @@ absl::Status Serve(const config::ProgramArgs& args,
   info.set_template_hash(tokenizer->template_hash());
   info.set_weights_hash(loaded.weights_hash);
   info.set_vocab_size(static_cast<uint32_t>(loaded.config.vocab_size));
-  info.set_dtype(config.model().dtype());
+  info.set_dtype(loaded.back_end.dtype);
   info.set_max_context(loaded.max_context);
+  info.set_device(loaded.back_end.device);
+  info.set_back_end(loaded.back_end.name);
+  spdlog::info("model {}: back end {}, device {}, dtype {}", info.name(),
+               info.back_end(), info.device(), info.dtype());
   if (args.dry_run) return absl::OkStatus();
 
   metrics::Registry registry;
+  metrics::SetModelInfo(registry, "teacher", info.name(), info.back_end(),
+                        info.device(), info.dtype());
   Batcher batcher(std::move(loaded.scorer), {}, registry);
   TeacherServiceImpl service(info, batcher, {}, registry);
   ATOD_ASSIGN_OR_RETURN(

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace atod::model {
+
+// Most memory that was in use at a time, in bytes: of this process's resident
+// memory for "cpu", of torch's allocator for a device as BackEnd names it.
+int64_t PeakBytes(const std::string& device);
+
+}  // namespace atod::model
