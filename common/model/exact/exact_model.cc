@@ -267,7 +267,6 @@ class ExactModel final : public ArenaModel {
   void RunChunk(const CpuDecoder& decoder, absl::Span<const StepInput> inputs,
                 size_t begin, size_t end, SampledToken* sampled) const {
     thread_local FloatBuffer workspace, hidden, logits;
-    thread_local ExactSampler sampler;
     std::vector<CpuSegment> segments;
     std::vector<const Sampling*> samplings;
     for (size_t i = begin; i < end; ++i) {
@@ -288,8 +287,10 @@ class ExactModel final : public ArenaModel {
     decoder.Forward(segments, workspace, nullptr, hidden.data());
     logits.resize(rows * vocab);
     decoder.Logits(rows, hidden.data(), logits.data());
-    for (int64_t r = 0; r < rows; ++r)
-      sampled[r] = sampler.Sample(&logits[r * vocab], vocab, *samplings[r]);
+    ForEachRow(rows, vocab, [&, first = logits.data()](int64_t r) {
+      thread_local ExactSampler sampler;
+      sampled[r] = sampler.Sample(first + r * vocab, vocab, *samplings[r]);
+    });
   }
 
   std::unique_ptr<CpuDecoder> decoder_;  // null after a change

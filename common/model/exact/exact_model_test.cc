@@ -220,6 +220,32 @@ TEST_F(ExactModelTest, APromptInChunksIsThePromptAsAWhole) {
   }
 }
 
+TEST_F(ExactModelTest, ThreadsShareTheRowsOfALargeVocabulary) {
+  ModelConfig config = Small();
+  config.vocab_size = 40000;
+  Use(config);
+  ASSERT_TRUE(model_->AllocateCache(8 * 16).ok());
+  Rng rng(8);
+  const std::vector<int32_t> prompt = RandomTokens(9, rng);
+  std::vector<StepInput> inputs;
+  for (int i = 0; i < 8; ++i)
+    inputs.push_back({absl::MakeConstSpan(prompt).first(2 + i),
+                      0,
+                      {16 * i, 16},
+                      Sampling{.top_k = 100, .noise = rng.Uniform()}});
+  const ScoredSequence scored = Scored(RandomTokens(60, rng));
+  std::vector<std::vector<SampledToken>> sampled;
+  std::vector<std::vector<int32_t>> likeliest;
+  for (const int threads : {1, 3}) {
+    at::set_num_threads(threads);
+    sampled.push_back(Step(inputs));
+    likeliest.push_back(model_->Score({{scored}}, {.top_k = 3})->top_ids);
+  }
+  ASSERT_EQ(sampled[0].size(), 8u);
+  for (int i = 0; i < 8; ++i) EXPECT_TRUE(sampled[0][i] == sampled[1][i]) << i;
+  EXPECT_EQ(likeliest[0], likeliest[1]);
+}
+
 TEST_F(ExactModelTest, ManyQueriesMayShareAKey) {
   ModelConfig config = Small();
   config.num_attention_heads = 56;

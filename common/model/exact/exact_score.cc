@@ -69,8 +69,8 @@ void ForEachPart(const ScorePlan& plan, int64_t parts, F f) {
 
 // The most likely tokens of a row of logits, the lower id of equal ones first.
 void TopTokens(int64_t vocab, const float* row, float inv, float lse, int32_t k,
-               std::vector<int32_t>& order, int32_t* ids, float* logprobs) {
-  order.resize(vocab);
+               int32_t* ids, float* logprobs) {
+  std::vector<int32_t> order(vocab);
   std::iota(order.begin(), order.end(), 0);
   std::partial_sort(order.begin(), order.begin() + k, order.end(),
                     [row](int32_t a, int32_t b) {
@@ -90,12 +90,11 @@ void ScoreHead(const CpuDecoder& decoder, ScoreChunk& chunk,
   const int64_t width = decoder.config().hidden_size;
   const float inv = 1.0f / options.temperature;
   const int64_t outputs = static_cast<int64_t>(chunk.targets.size());
-  std::vector<int32_t> order;
   if (keep) chunk.lse.resize(outputs);
   for (int64_t i = 0; i < outputs; i += kLogitRows) {
     const int64_t rows = std::min(kLogitRows, outputs - i);
     decoder.Logits(rows, &hidden[i * width], logits.data());
-    for (int64_t r = 0; r < rows; ++r) {
+    ForEachRow(rows, vocab, [&](int64_t r) {
       const float* row = &logits[r * vocab];
       const float lse = LogSumExp(vocab, row, inv);
       const int64_t at = chunk.first + i + r;
@@ -104,10 +103,10 @@ void ScoreHead(const CpuDecoder& decoder, ScoreChunk& chunk,
       if (keep) chunk.lse[i + r] = lse;
       if (options.want_entropy) out.entropy[at] = Entropy(vocab, row, inv, lse);
       if (options.top_k > 0)
-        TopTokens(vocab, row, inv, lse, options.top_k, order,
+        TopTokens(vocab, row, inv, lse, options.top_k,
                   &out.top_ids[at * options.top_k],
                   &out.top_logprobs[at * options.top_k]);
-    }
+    });
   }
 }
 

@@ -46,6 +46,17 @@ void ForEachPass(const CpuDecoder& decoder, int64_t count, F f) {
     at::parallel_for(0, count, 1, f);
 }
 
+// Calls f(row) for rows of `vocab` logits, in parallel where they are worth it
+// and the caller is not one of several threads.
+template <typename F>
+void ForEachRow(int64_t rows, int64_t vocab, F f) {
+  constexpr int64_t kLogitsOfThread = 1 << 16;
+  at::parallel_for(0, rows, (kLogitsOfThread + vocab - 1) / vocab,
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t r = begin; r < end; ++r) f(r);
+                   });
+}
+
 // Fills `out`, whose vectors have their sizes; `keep` keeps what
 // ScoreBackward needs.
 void ScoreForward(const CpuDecoder& decoder, ScorePlan& plan,
