@@ -196,7 +196,13 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
   PrintBackEnd(engine->back_end());
   for (size_t i = 0; i < prompts.requests.size(); ++i) {
     const absl::Status queued = engine->Enqueue(std::move(prompts.requests[i]));
-    if (!queued.ok()) return WithFile(queued, flags.input);
+    if (!queued.ok()) {
+      Problem problem = ProblemOf(queued);
+      problem.file = flags.input;
+      problem.field =
+          absl::StrCat("id ", prompts.ids[i].dump(), ": ", problem.field);
+      return BadInput(problem);
+    }
   }
   std::map<uint64_t, engine::EngineResult> finished;
   size_t next = 0;  // to print: results keep the order of the input
