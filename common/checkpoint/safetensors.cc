@@ -130,6 +130,54 @@ absl::StatusOr<json> ParseHeader(std::string_view text,
   return header;
 }
 
+// The file of each tensor that an index names.
+absl::StatusOr<std::map<std::string, std::string>> ReadIndex(
+    const std::string& index_path) {
+  std::map<std::string, std::string> file_of;
+  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path));
+  ATOD_ASSIGN_OR_RETURN(const json index, ParseJson(text, index_path));
+  const json map =
+      index.is_object() ? index.value("weight_map", json()) : json();
+  if (!map.is_object()) {
+    return BadInput({.file = index_path,
+                     .field = "weight_map",
+                     .found = JsonPreview(map),
+                     .expected = "an object of tensor: file"});
+  }
+  for (const auto& [tensor, file] : map.items()) {
+    if (!file.is_string() ||
+        file != std::filesystem::path(file.get<std::string>())
+                    .filename()
+                    .string()) {
+      return BadInput({.file = index_path,
+                       .field = absl::StrCat("weight_map.", tensor),
+                       .found = JsonPreview(file),
+                       .expected = "the name of a file of this folder"});
+    }
+    file_of[tensor] = file.get<std::string>();
+  }
+  return file_of;
+}
+
+// Bytes of the header of a file.
+absl::StatusOr<uint64_t> ReadHeaderSize(std::string_view bytes,
+                                        const std::string& path) {
+  const auto bad = [&](std::string found, std::string expected) {
+    return BadInput({.file = path,
+                     .field = "header size",
+                     .found = std::move(found),
+                     .expected = std::move(expected)});
+  };
+  if (bytes.size() < 8) return bad(absl::StrCat(bytes.size(), " bytes"), "8");
+  uint64_t size = 0;
+  for (int i = 7; i >= 0; --i)
+    size = size << 8 | static_cast<unsigned char>(bytes[i]);
+  const uint64_t most = std::min<uint64_t>(kMaxHeader, bytes.size() - 8);
+  if (size > most)
+    return bad(absl::StrCat(size), absl::StrCat("at most ", most));
+  return size;
+}
+
 }  // namespace
 
 size_t DtypeSize(std::string_view dtype) {
@@ -156,18 +204,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
                      .found = std::move(found),
                      .expected = std::move(expected)});
   };
-  if (bytes.size() < 8) {
-    return bad("header size", absl::StrCat(bytes.size(), " bytes"), "8");
-  }
-  uint64_t header_size = 0;
-  for (int i = 7; i >= 0; --i) {
-    header_size = header_size << 8 | static_cast<unsigned char>(bytes[i]);
-  }
-  if (header_size > kMaxHeader || header_size > bytes.size() - 8) {
-    return bad("header size", absl::StrCat(header_size),
-               absl::StrCat("at most ",
-                            std::min<uint64_t>(kMaxHeader, bytes.size() - 8)));
-  }
+  ATOD_ASSIGN_OR_RETURN(const uint64_t header_size,
+                        ReadHeaderSize(bytes, path));
   ATOD_ASSIGN_OR_RETURN(const json header,
                         ParseHeader(bytes.substr(8, header_size), path));
   const std::string_view data = bytes.substr(8 + header_size);
@@ -252,29 +290,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
   const bool sharded = std::filesystem::exists(index_path);
   if (sharded) {
     names.clear();
-    ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path));
-    ATOD_ASSIGN_OR_RETURN(const json index, ParseJson(text, index_path));
-    const json map =
-        index.is_object() ? index.value("weight_map", json()) : json();
-    if (!map.is_object()) {
-      return BadInput({.file = index_path,
-                       .field = "weight_map",
-                       .found = JsonPreview(map),
-                       .expected = "an object of tensor: file"});
-    }
-    for (const auto& [tensor, file] : map.items()) {
-      if (!file.is_string() ||
-          file != std::filesystem::path(file.get<std::string>())
-                      .filename()
-                      .string()) {
-        return BadInput({.file = index_path,
-                         .field = absl::StrCat("weight_map.", tensor),
-                         .found = JsonPreview(file),
-                         .expected = "the name of a file of this folder"});
-      }
-      file_of[tensor] = file.get<std::string>();
-      names.insert(file.get<std::string>());
-    }
+    ATOD_ASSIGN_OR_RETURN(file_of, ReadIndex(index_path));
+    for (const auto& [tensor, file] : file_of) names.insert(file);
   }
   out->path_ = sharded ? index_path : (folder / "model.safetensors").string();
   if (!names.contains("model.safetensors") &&

@@ -120,6 +120,27 @@ class Reader {
   absl::Status status_;
 };
 
+// Refuses all but plain RoPE and attention to everything before.
+void ReadAttention(Reader& r, ModelConfig& c) {
+  for (const char* key : {"rope_scaling", "rope_parameters"})
+    if (const Json* rope = r.Find(key)) r.Rope(key, *rope, c.rope_theta);
+  if (const Json* types = r.Find("layer_types")) {
+    for (const Json& type : *types)
+      if (type != "full_attention")
+        r.Fail("layer_types", JsonPreview(type),
+               "\"full_attention\": others are not supported");
+  }
+}
+
+void CheckHeads(const ModelConfig& c, Reader& r) {
+  if (c.num_attention_heads % c.num_key_value_heads != 0)
+    r.Fail("num_key_value_heads", absl::StrCat(c.num_key_value_heads),
+           absl::StrCat("a divisor of num_attention_heads, ",
+                        c.num_attention_heads));
+  if (c.head_dim % 2 != 0 || c.head_dim == 0)
+    r.Fail("head_dim", absl::StrCat(c.head_dim), "an even number from 2 on");
+}
+
 // Refuses all but experts in every layer.
 void ReadExperts(Reader& r, ModelConfig& c) {
   r.Only("decoder_sparse_step", 1);
@@ -180,21 +201,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& text,
   r.Positive("rope_theta", c.rope_theta);
   r.Bool("tie_word_embeddings", c.tie_word_embeddings);
   if (experts) ReadExperts(r, c);
-  for (const char* key : {"rope_scaling", "rope_parameters"})
-    if (const Json* rope = r.Find(key)) r.Rope(key, *rope, c.rope_theta);
-  if (const Json* types = r.Find("layer_types")) {
-    for (const Json& type : *types)
-      if (type != "full_attention")
-        r.Fail("layer_types", JsonPreview(type),
-               "\"full_attention\": others are not supported");
-  }
+  ReadAttention(r, c);
   ATOD_RETURN_IF_ERROR(r.status());
-  if (c.num_attention_heads % c.num_key_value_heads != 0)
-    r.Fail("num_key_value_heads", absl::StrCat(c.num_key_value_heads),
-           absl::StrCat("a divisor of num_attention_heads, ",
-                        c.num_attention_heads));
-  if (c.head_dim % 2 != 0 || c.head_dim == 0)
-    r.Fail("head_dim", absl::StrCat(c.head_dim), "an even number from 2 on");
+  CheckHeads(c, r);
   ATOD_RETURN_IF_ERROR(r.status());
   c.source = text;
   return c;

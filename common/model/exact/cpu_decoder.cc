@@ -109,16 +109,19 @@ CpuDecoder::CpuDecoder(const ModelConfig& config,
   if (!config.tie_word_embeddings) head = take(vocab * hidden_, d_head_);
   head_ = PackForward(head, vocab, hidden_);
   if (backward) head_back_ = PackBackward(head, vocab, hidden_);
+  MakeRopeTables();
+}
 
+void CpuDecoder::MakeRopeTables() {
   const int64_t half = dim_ / 2;
   FloatBuffer frequency(half);
   for (int64_t j = 0; j < half; ++j)
     frequency[j] =
-        1.0f / std::pow(static_cast<float>(config.rope_theta),
+        1.0f / std::pow(static_cast<float>(config_.rope_theta),
                         static_cast<float>(2 * j) / static_cast<float>(dim_));
-  cos_.resize(max_positions * half);
-  sin_.resize(max_positions * half);
-  for (int64_t p = 0; p < max_positions; ++p) {
+  cos_.resize(max_positions_ * half);
+  sin_.resize(max_positions_ * half);
+  for (int64_t p = 0; p < max_positions_; ++p) {
     for (int64_t j = 0; j < half; ++j) {
       const float angle = static_cast<float>(p) * frequency[j];
       cos_[p * half + j] = std::cos(angle);

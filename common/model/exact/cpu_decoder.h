@@ -88,6 +88,8 @@ class CpuDecoder {
   bool is_large() const { return num_parameters_ > 16'000'000; }
 
  private:
+  void MakeRopeTables();
+
   struct Layer {
     FloatBuffer input_norm, q_norm, k_norm, post_norm;
     // Panels of the transposed weights (forward) and of the weights
