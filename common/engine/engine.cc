@@ -28,6 +28,10 @@ SchedulerOptions SchedulerOptionsOf(const EngineOptions& options,
           .max_queue = options.max_queue};
 }
 
+double GibOf(int64_t rows, const model::LanguageModel& model) {
+  return static_cast<double>(rows * model.CacheRowBytes()) / (1 << 30);
+}
+
 // Runs what the scheduler plans on a model.
 class Runner : public ModelEngine {
  public:
@@ -124,9 +128,7 @@ class Runner : public ModelEngine {
     return absl::StrFormat(
         "back end %s, device %s, dtype %s; keys and values of %d tokens "
         "(%.2f GiB), at most %d requests and %d tokens a step",
-        b.name, b.device, b.dtype, options_.rows,
-        static_cast<double>(options_.rows * model_->CacheRowBytes()) /
-            (1 << 30),
+        b.name, b.device, b.dtype, options_.rows, GibOf(options_.rows, *model_),
         options_.max_running, options_.batch_tokens);
   }
 
@@ -223,7 +225,13 @@ absl::StatusOr<std::unique_ptr<ModelEngine>> MakeEngine(
                                               options.max_slots, " slots")});
   const SchedulerOptions scheduler =
       SchedulerOptionsOf(options, model->max_context());
-  ATOD_RETURN_IF_ERROR(model->AllocateCache(scheduler.rows));
+  const absl::Status cache = model->AllocateCache(scheduler.rows);
+  if (!cache.ok())
+    return absl::Status(
+        cache.code(),
+        absl::StrFormat("%s (%.1f GiB); fewer slots, a shorter context or "
+                        "kv_tokens need less",
+                        cache.message(), GibOf(scheduler.rows, *model)));
   return std::make_unique<Runner>(std::move(model), stop_tokens, scheduler);
 }
 
