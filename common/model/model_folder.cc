@@ -58,15 +58,21 @@ absl::StatusOr<std::vector<int32_t>> StopTokensOf(const std::string& dir,
   return std::vector<int32_t>(ids.begin(), ids.end());
 }
 
-// Counts NaN and infinity, whose exponent bits are all ones.
+// Counts NaN and infinity, whose exponent bits are all ones, in blocks of a
+// length that the compiler knows, so that it uses vectors.
 template <typename Bits>
 uint64_t CountNotFinite(const TensorView& tensor, Bits exponent) {
+  constexpr size_t kBlock = 1024;
+  Bits block[kBlock] = {};
   uint64_t count = 0;
-  for (size_t i = 0; i + sizeof(Bits) <= tensor.data.size();
-       i += sizeof(Bits)) {
-    Bits bits;
-    std::memcpy(&bits, tensor.data.data() + i, sizeof(Bits));
-    count += (bits & exponent) == exponent ? 1 : 0;
+  for (size_t i = 0; i < tensor.data.size(); i += sizeof(block)) {
+    const size_t bytes = std::min(sizeof(block), tensor.data.size() - i);
+    if (bytes < sizeof(block)) std::fill_n(block, kBlock, Bits{0});
+    std::memcpy(block, tensor.data.data() + i, bytes);
+    Bits in_block = 0;
+    for (const Bits bits : block)
+      in_block += (bits & exponent) == exponent ? 1 : 0;
+    count += in_block;
   }
   return count;
 }

@@ -216,5 +216,25 @@ TEST(ModelConfigTest, EveryKeyGoesOutAsItCameIn) {
   EXPECT_EQ(json::parse(ModelConfigJson(config, "float32")), expected);
 }
 
+TEST(CheckFiniteTest, CountsEveryValueOfALongTensor) {
+  const auto error = [](const char* dtype, auto zero, auto infinite) {
+    std::vector<decltype(zero)> values(3000, zero);
+    for (const size_t i : {0, 1023, 1024, 2999}) values[i] = infinite;
+    const TensorView tensor = {
+        "t",
+        dtype,
+        {3000},
+        absl::MakeConstSpan(reinterpret_cast<const std::byte*>(values.data()),
+                            values.size() * sizeof(zero))};
+    return std::string(CheckFinite(tensor, "f").message());
+  };
+  for (const std::string& found :
+       {error("F32", 0.5f, INFINITY),
+        error("BF16", uint16_t{0x3F80}, uint16_t{0xFF80}),
+        error("F16", uint16_t{0x3C00}, uint16_t{0x7E00})})
+    EXPECT_EQ(found,
+              "f: t: found 4 values that are NaN or infinite, expected none");
+}
+
 }  // namespace
 }  // namespace atod::model
