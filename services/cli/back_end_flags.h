@@ -21,7 +21,7 @@ void AddBackEndFlags(Command command, BackEndFlags& flags);
 
 model::OpenOptions OpenOptionsOf(const BackEndFlags& flags);
 
-// On stderr, what was taken.
+// On stderr, what was taken. Once nothing can fail: an error is the only line.
 void PrintBackEnd(const model::BackEnd& back_end);
 
 }  // namespace atod::cli

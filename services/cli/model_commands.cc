@@ -103,7 +103,6 @@ absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
   options.deterministic = open.deterministic;
   ATOD_ASSIGN_OR_RETURN(const teacher::LoadedScorer loaded,
                         teacher::MakeScorer(flags.model, options));
-  PrintBackEnd(loaded.back_end);
   const uint32_t vocab = static_cast<uint32_t>(loaded.config.vocab_size);
   std::vector<teacher::ScoreRequest> requests;
   const auto score = [&]() -> absl::Status {
@@ -134,6 +133,7 @@ absl::StatusOr<int> RunScore(const ScoreFlags& flags) {
         return requests.size() < 256 ? absl::OkStatus() : score();
       }));
   ATOD_RETURN_IF_ERROR(score());
+  PrintBackEnd(loaded.back_end);
   return 0;
 }
 
@@ -193,7 +193,6 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
   options.kv_tokens = flags.slots * prompts.longest;
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<engine::ModelEngine> engine,
                         engine::OpenEngine(flags.model, options));
-  PrintBackEnd(engine->back_end());
   for (size_t i = 0; i < prompts.requests.size(); ++i) {
     const absl::Status queued = engine->Enqueue(std::move(prompts.requests[i]));
     if (!queued.ok()) {
@@ -222,6 +221,7 @@ absl::StatusOr<int> RunGenerate(const GenerateFlags& flags) {
             r.finish == engine::FinishReason::kStop ? "stop" : "length"}});
     }
   }
+  PrintBackEnd(engine->back_end());
   return 0;
 }
 
