@@ -274,6 +274,12 @@ refused 'generate: --temperature: found 0.001, expected 0 (greedy), or a number 
   "$atod" generate --model model --input ids.jsonl --temperature 0.001
 refused 'generate: --temperature: found 1000' "$atod" generate --model model --input ids.jsonl --temperature 1000
 refused 'top_p: found 2' "$atod" generate --model model --input ids.jsonl --top-p 2
+echo '{"id": "a", "token_ids": []}' >none_ids.jsonl
+refused 'none_ids.jsonl: id "a": prompt: found 0 tokens' \
+  "$atod" generate --model model --input none_ids.jsonl
+refused 'nowhere: cannot open' "$atod" chat --model nowhere
+refused 'libatod_cuda.so' "$atod" bench decode --model model --prompt 2 \
+  --new 2 --device cuda
 for text in '{' '[]' '{"trajectories": 3}' '{"trajectories": [{"id": 1}]}'; do
   echo "$text" >batch.json
   refused 'batch.json' "$atod" advantages --step 1 --input batch.json
