@@ -16,6 +16,8 @@ constexpr int64_t kPanels = 2;
 constexpr int64_t kDepth = 192;
 // Rows of A that are packed at a time, 120 KiB with kDepth.
 constexpr int64_t kBlockRows = 13 * kRows;
+// Floats of A that a bfloat16 product packs at a time: half of a core's cache.
+constexpr int64_t kBlockFloats = 13 * kRows * 1792;
 // Panels that a single row takes at a time.
 constexpr int64_t kRowPanels = 8;
 
@@ -127,6 +129,55 @@ void Block(int64_t m, int64_t k, int64_t n, const float* a, int64_t row_step,
   }
 }
 
+inline __m512 Widen(const uint16_t* p) { return LoadPanel(p); }
+
+// Rows of bfloat16 [rows][k] as float32 [k][rows].
+void WidenRows(int64_t rows, int64_t k, const uint16_t* x, float* out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const uint16_t* const row = x + r * k;
+    int64_t p = 0;
+    for (; p + kPanel <= k; p += kPanel) {
+      alignas(64) float wide[kPanel];
+      _mm512_store_ps(wide, Widen(row + p));
+      for (int64_t c = 0; c < kPanel; ++c) out[(p + c) * rows + r] = wide[c];
+    }
+    for (; p < k; ++p) {
+      const uint32_t bits = static_cast<uint32_t>(row[p]) << 16;
+      __builtin_memcpy(&out[p * rows + r], &bits, sizeof(bits));
+    }
+  }
+}
+
+void WidenPanels(int64_t k, int64_t count, const uint16_t* panels, float* out) {
+  for (int64_t p = 0; p < count * k; ++p)
+    _mm512_storeu_ps(out + p * kPanel, Widen(panels + p * kPanel));
+}
+
+// One row of sums, as it is or rounded to the nearest bfloat16 (even of two).
+void StoreRow(const float* sums, int64_t columns, uint16_t* out,
+              float* out_float) {
+  for (int64_t c = 0; c < columns; c += kPanel) {
+    const __mmask16 lanes = Lanes(columns - c);
+    const __m512 x = _mm512_loadu_ps(sums + c);
+    if (out_float != nullptr) _mm512_mask_storeu_ps(out_float + c, lanes, x);
+    if (out == nullptr) continue;
+    const __m512i bits = _mm512_castps_si512(x);
+    constexpr __mmask16 kAll = 0xFFFF;
+    const __m512i high = _mm512_maskz_srli_epi32(kAll, bits, 16);
+    const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_maskz_srli_epi32(
+        kAll,
+        _mm512_add_epi32(bits,
+                         _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF))),
+        16);
+    // Rounding could make infinity of a NaN.
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m512i result =
+        _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
+    _mm512_mask_cvtepi32_storeu_epi16(out + c, lanes, result);
+  }
+}
+
 void PackRows(int64_t m, int64_t k, const float* a, int64_t row_step,
               int64_t column_step, float* out) {
   for (int64_t i = 0; i < m; i += kRows) {
@@ -187,9 +238,46 @@ void GemmAvx512(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
   Product(m, k, n, a, b.panels, b.panel_stride, c, c_stride, accumulate);
 }
 
-void GemmBf16Avx512(int64_t m, int64_t k, int64_t n, const float* a,
-                    const uint16_t* panels, float* c, int64_t c_stride) {
-  Product(m, k, n, {a, k}, panels, k * kPanel, c, c_stride, false);
+int64_t Bf16BlockRows(int64_t k) {
+  const int64_t tiles = kBlockFloats / (kRows * k);
+  return kRows * Min(13, tiles < 1 ? 1 : tiles);
+}
+
+int64_t Bf16Scratch(int64_t k) {
+  return Bf16BlockRows(k) * k + kPanels * kPanel * k;
+}
+
+void GemmBf16Avx512(int64_t m, int64_t k, int64_t n, const uint16_t* x,
+                    const uint16_t* panels, int64_t out_stride, uint16_t* out,
+                    float* out_float, float* scratch) {
+  float* const packed = scratch;
+  float* const widened = scratch + Bf16BlockRows(k) * k;
+  for (int64_t i = 0; i < m; i += kRows)
+    WidenRows(Min(kRows, m - i), k, x + i * k, packed + i * k);
+  for (int64_t j = 0; j < n; j += kPanels * kPanel) {
+    const int64_t columns = Min(kPanels * kPanel, n - j);
+    const uint16_t* const from = panels + j * k;
+    // A few rows read the panels once; more of them read them widened.
+    const bool widen = m > kRows;
+    if (widen) WidenPanels(k, columns > kPanel ? 2 : 1, from, widened);
+    for (int64_t i = 0; i < m; i += kRows) {
+      const int64_t rows = Min(kRows, m - i);
+      float sums[kRows * kPanels * kPanel];
+      if (widen)
+        RunRows<true>(rows, TileArguments<float>{k, packed + i * k, 1, rows,
+                                                 widened, k * kPanel, columns,
+                                                 sums, kPanels * kPanel, true});
+      else
+        RunRows<true>(rows, TileArguments<uint16_t>{
+                                k, packed + i * k, 1, rows, from, k * kPanel,
+                                columns, sums, kPanels * kPanel, true});
+      for (int64_t r = 0; r < rows; ++r)
+        StoreRow(sums + r * kPanels * kPanel, columns,
+                 out != nullptr ? out + (i + r) * out_stride + j : nullptr,
+                 out_float != nullptr ? out_float + (i + r) * out_stride + j
+                                      : nullptr);
+    }
+  }
 }
 
 void PackBf16Panel(int64_t k, int64_t columns, const uint16_t* rows,
@@ -211,8 +299,10 @@ bool Avx512Supported() {
 namespace atod::model {
 void GemmAvx512(int64_t, int64_t, int64_t, GemmA, GemmB, float*, int64_t,
                 bool) {}
-void GemmBf16Avx512(int64_t, int64_t, int64_t, const float*, const uint16_t*,
-                    float*, int64_t) {}
+void GemmBf16Avx512(int64_t, int64_t, int64_t, const uint16_t*, const uint16_t*,
+                    int64_t, uint16_t*, float*, float*) {}
+int64_t Bf16BlockRows(int64_t) { return 1; }
+int64_t Bf16Scratch(int64_t) { return 0; }
 void PackBf16Panel(int64_t, int64_t, const uint16_t*, uint16_t*) {}
 bool Avx512Supported() { return false; }
 }  // namespace atod::model

@@ -12,9 +12,16 @@ namespace atod::model {
 void GemmAvx512(int64_t m, int64_t k, int64_t n, GemmA a, GemmB b, float* c,
                 int64_t c_stride, bool accumulate);
 
-// C = A [m, k] B [k, n] with B in bfloat16: panels [ceil(n / 16)][k][16].
-void GemmBf16Avx512(int64_t m, int64_t k, int64_t n, const float* a,
-                    const uint16_t* panels, float* c, int64_t c_stride);
+// C = X W^T in float32 sums for at most Bf16BlockRows(k) rows of X, bfloat16
+// [m, k] without gaps, and n columns of W, bfloat16 panels
+// [ceil(n / 16)][k][16]. C goes, each where it is not null, to `out` rounded to
+// bfloat16 and to `out_float`, rows of `out_stride`. `scratch`: Bf16Scratch(k)
+// floats. n is a multiple of 32 but for the last columns of W.
+void GemmBf16Avx512(int64_t m, int64_t k, int64_t n, const uint16_t* x,
+                    const uint16_t* panels, int64_t out_stride, uint16_t* out,
+                    float* out_float, float* scratch);
+int64_t Bf16BlockRows(int64_t k);
+int64_t Bf16Scratch(int64_t k);
 
 // One panel of `columns` rows of W [out, k] (their transpose), zero-padded.
 void PackBf16Panel(int64_t k, int64_t columns, const uint16_t* rows,

@@ -3,11 +3,15 @@
 #include <algorithm>
 
 #include "ATen/Parallel.h"
+#include "common/model/exact/float_buffer.h"
 #include "common/model/exact/gemm_avx512.h"
 #include "torch/utils.h"
 
 namespace atod::model {
 namespace {
+
+// Columns of a task of many rows.
+constexpr int64_t kGroup = 1024;
 
 const uint16_t* Bits(const torch::Tensor& x) {
   return reinterpret_cast<const uint16_t*>(x.data_ptr<at::BFloat16>());
@@ -37,23 +41,45 @@ CpuLinear::CpuLinear(const torch::Tensor& weight)
   });
 }
 
-torch::Tensor CpuLinear::ApplyFloat(const torch::Tensor& x) const {
-  const torch::Tensor exact = x.to(torch::kFloat32).contiguous();
-  const int64_t rows = x.size(0);
-  const torch::Tensor y = torch::empty({rows, out_}, exact.options());
-  const float* const a = exact.data_ptr<float>();
-  float* const c = y.data_ptr<float>();
+void CpuLinear::Run(const torch::Tensor& x, uint16_t* out,
+                    float* out_float) const {
+  const torch::Tensor rows = x.contiguous();
+  const uint16_t* const from = Bits(rows);
   const uint16_t* const panels = Bits(panels_);
-  at::parallel_for(0, panels_.size(0), 16, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kPanel;
-    GemmBf16Avx512(rows, in_, std::min(out_, end * kPanel) - first, a,
-                   panels + first * in_, c + first, out_);
+  const int64_t m = rows.size(0), block = Bf16BlockRows(in_);
+  const int64_t row_blocks = (m + block - 1) / block;
+  // Few rows share their columns among the threads.
+  const int64_t group =
+      m > block ? kGroup
+                : std::clamp((out_ / at::get_num_threads() + 31) / 32 * 32,
+                             int64_t{32}, kGroup);
+  const int64_t groups = (out_ + group - 1) / group;
+  at::parallel_for(0, row_blocks * groups, 1, [&](int64_t begin, int64_t end) {
+    thread_local FloatBuffer scratch;
+    scratch.resize(std::max<size_t>(scratch.size(), Bf16Scratch(in_)));
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t i = t / groups * block, j = t % groups * group;
+      const int64_t at = i * out_ + j;
+      GemmBf16Avx512(std::min(block, m - i), in_, std::min(group, out_ - j),
+                     from + i * in_, panels + j * in_, out_,
+                     out != nullptr ? out + at : nullptr,
+                     out_float != nullptr ? out_float + at : nullptr,
+                     scratch.data());
+    }
   });
+}
+
+torch::Tensor CpuLinear::ApplyFloat(const torch::Tensor& x) const {
+  const torch::Tensor y =
+      torch::empty({x.size(0), out_}, x.options().dtype(torch::kFloat32));
+  Run(x, nullptr, y.data_ptr<float>());
   return y;
 }
 
 torch::Tensor CpuLinear::Apply(const torch::Tensor& x) const {
-  return ApplyFloat(x).to(torch::kBFloat16);
+  const torch::Tensor y = torch::empty({x.size(0), out_}, x.options());
+  Run(x, reinterpret_cast<uint16_t*>(y.data_ptr<at::BFloat16>()), nullptr);
+  return y;
 }
 
 }  // namespace atod::model

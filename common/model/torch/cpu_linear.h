@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "torch/types.h"
@@ -21,6 +22,8 @@ class CpuLinear {
 
  private:
   explicit CpuLinear(const torch::Tensor& weight);
+  // x W^T to what is not null.
+  void Run(const torch::Tensor& x, uint16_t* out, float* out_float) const;
 
   int64_t out_, in_;
   torch::Tensor panels_;  // bfloat16 [ceil(out / 16), in, 16]
