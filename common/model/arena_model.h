@@ -19,22 +19,31 @@ class ArenaModel : public LanguageModel {
   const ModelConfig& config() const final { return weights_.config; }
   int64_t max_context() const final { return max_context_; }
   const BackEnd& back_end() const final { return back_end_; }
-  ParameterArena& arena() final { return *weights_.arena; }
+  ParameterArena& arena() final {
+    RestoreArena();
+    return *weights_.arena;
+  }
 
   absl::StatusOr<std::string> WeightsHash() final {
-    return HashWeights(*weights_.arena);
+    return HashWeights(arena());
   }
   absl::Status Install(const weights::WeightSnapshot& snapshot) final {
-    const absl::Status imported = ImportWeights(*weights_.arena, snapshot);
+    const absl::Status imported = ImportWeights(arena(), snapshot);
     return imported.ok() ? ParametersChanged() : imported;
   }
   absl::StatusOr<weights::WeightSnapshot> Export(
       const std::string& dtype) final {
-    return ExportWeights(*weights_.arena, dtype);
+    return ExportWeights(arena(), dtype);
   }
   absl::Status Save(const std::string& dir, const std::string& dtype) final {
+    RestoreArena();
     return SaveWeights(weights_, dir, dtype);
   }
+
+ protected:
+  // Called before anybody reads or writes the arena: a back end that has laid
+  // its memory out otherwise puts it back.
+  virtual void RestoreArena() {}
 
  private:
   ModelWeights weights_;

@@ -355,6 +355,22 @@ TEST(BackEnds, Bfloat16IsNearFloat32AndTrainsWithFloat32Masters) {
   EXPECT_EQ(model->back_end().dtype, "bfloat16");
 }
 
+// Frozen bfloat16 weights are laid out in their own memory for products.
+TEST(BackEnds, WeightsOfAUsedBfloat16ModelAreStillItsWeights) {
+  for (const bool tied : {true, false}) {
+    OpenOptions low = On(false);
+    low.dtype = "bfloat16";
+    const Model model = Open(Small(tied), 5, low);
+    const auto batch = RandomBatch(90, 8, 60, 4);
+    const std::string hash = model->WeightsHash().value();
+    const auto before = model->Score(batch, {}).value().logprobs;
+    EXPECT_EQ(model->WeightsHash().value(), hash);
+    EXPECT_EQ(model->Score(batch, {})->logprobs, before);
+    ASSERT_TRUE(model->Install(model->Export("bfloat16").value()).ok());
+    EXPECT_EQ(model->Score(batch, {})->logprobs, before);
+  }
+}
+
 TEST(BackEnds, WeightsAreInstalledOrRefusedWhole) {
   for (const bool exact : {true, false}) {
     const Model a = Open(Small(), 1, On(exact)),

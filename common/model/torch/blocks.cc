@@ -159,10 +159,27 @@ TorchWeights::TorchWeights(const ModelConfig& config, ParameterArena& arena)
 }
 
 void TorchWeights::Pack() {
+  for (TorchMatrix* m : Matrices())
+    m->packed = CpuLinear::Make(m->weight, true);
+  // Rows of a tied head are looked up, too.
+  head_.packed = CpuLinear::Make(head_.weight, !config_.tie_word_embeddings);
+}
+
+void TorchWeights::Unpack() {
+  std::vector<TorchMatrix*> all = Matrices();
+  all.push_back(&head_);
+  for (TorchMatrix* m : all) {
+    if (m->packed != nullptr) m->packed->Restore(m->weight);
+    m->packed = nullptr;
+  }
+}
+
+std::vector<TorchMatrix*> TorchWeights::Matrices() {
+  std::vector<TorchMatrix*> out;
   for (TorchLayer& l : layers_)
     for (TorchMatrix* m : {&l.qkv, &l.o, &l.gate_up, &l.down})
-      m->packed = m->weight.defined() ? CpuLinear::Make(m->weight) : nullptr;
-  head_.packed = CpuLinear::Make(head_.weight);
+      if (m->weight.defined()) out.push_back(m);
+  return out;
 }
 
 void TorchWeights::AddLeafGradients() {

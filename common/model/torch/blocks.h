@@ -55,13 +55,17 @@ class TorchWeights {
   const TorchMatrix& head() const { return head_; }  // embedding() when tied
   const TorchLeaf& norm() const { return norm_; }
 
-  // Lays frozen matrices out for few rows on the CPU, where that is faster;
-  // to be called again when the weights have changed.
+  // Lays frozen matrices out for products on the CPU, where that is faster,
+  // mostly in the arena's own memory: it is of no other use until Unpack.
   void Pack();
+  void Unpack();
   // Moves the gradients of the leaves to the arena.
   void AddLeafGradients();
 
  private:
+  // Of the layers.
+  std::vector<TorchMatrix*> Matrices();
+
   ModelConfig config_;
   TorchMatrix embedding_, head_;
   TorchLeaf norm_;

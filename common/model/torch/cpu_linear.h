@@ -12,16 +12,21 @@ namespace atod::model {
 // that of float32. Immutable, thread-safe.
 class CpuLinear {
  public:
-  // `weight` [out, in], copied. Null where it is of another dtype or device, or
-  // the machine has no AVX-512: torch's own product is taken then.
-  static std::shared_ptr<const CpuLinear> Make(const torch::Tensor& weight);
+  // `weight` [out, in]. Null where it is of another dtype or device, or the
+  // machine has no AVX-512: torch's own product is taken then. `in_place` lays
+  // out the weight's own memory, which is of no other use until Restore; other
+  // weights, and those whose rows do not fill panels, are copied.
+  static std::shared_ptr<const CpuLinear> Make(const torch::Tensor& weight,
+                                               bool in_place);
+  // Puts the memory of `weight` back, if it was laid out in place.
+  void Restore(const torch::Tensor& weight) const;
 
   // x bfloat16 [rows, in] -> x W^T [rows, out] in bfloat16, or as summed.
   torch::Tensor Apply(const torch::Tensor& x) const;
   torch::Tensor ApplyFloat(const torch::Tensor& x) const;
 
  private:
-  explicit CpuLinear(const torch::Tensor& weight);
+  CpuLinear(const torch::Tensor& weight, bool in_place);
   // x W^T to what is not null.
   void Run(const torch::Tensor& x, uint16_t* out, float* out_float) const;
 

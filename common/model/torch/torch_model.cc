@@ -125,13 +125,13 @@ class TorchModel final : public ArenaModel {
         rope_(config(), max_context, dtype_, device_) {
     // cuDNN's attention plans are kept for every shape, without bound.
     if (!device_.is_cpu()) at::globalContext().setSDPUseCuDNN(false);
-    if (!trains_) weights_.Pack();
   }
 
   absl::StatusOr<ScoreOutput> Score(absl::Span<const ScoredSequence> batch,
                                     const ScoreOptions& options) override {
     return CatchTorch("score", [&]() -> absl::StatusOr<ScoreOutput> {
       torch::NoGradGuard no_grad;
+      Pack();
       const PackedBatch packed = PackScored(batch, true);
       const HeadOutput head =
           Head(packed, Hidden(packed, Embed(packed)), options);
@@ -195,7 +195,7 @@ class TorchModel final : public ArenaModel {
       for (int64_t l = 0; rows > 0 && l < config().num_hidden_layers; ++l)
         caches_.push_back(torch::empty(
             {rows, 2 * config().num_key_value_heads, config().head_dim},
-            arena().values.options()));
+            torch::TensorOptions().dtype(dtype_).device(device_)));
       return absl::OkStatus();
     });
   }
@@ -224,6 +224,7 @@ class TorchModel final : public ArenaModel {
     sampled->clear();
     return CatchTorch("step", [&]() -> absl::Status {
       torch::NoGradGuard no_grad;
+      Pack();
       PackedBatch packed;
       std::vector<Sampling> samplings;
       for (const StepInput& in : inputs) {
@@ -265,12 +266,25 @@ class TorchModel final : public ArenaModel {
       torch::NoGradGuard no_grad;
       if (trains_ && dtype_ != torch::kFloat32)
         arena().values.copy_(arena().masters);
-      if (!trains_) weights_.Pack();
       return absl::OkStatus();
     });
   }
 
+ protected:
+  void RestoreArena() override {
+    if (!packed_) return;
+    weights_.Unpack();
+    packed_ = false;
+  }
+
  private:
+  // Frozen weights are laid out when they are first used.
+  void Pack() {
+    if (trains_ || packed_) return;
+    weights_.Pack();
+    packed_ = true;
+  }
+
   // What Backward needs.
   struct Kept {
     PackedBatch packed;
@@ -315,6 +329,7 @@ class TorchModel final : public ArenaModel {
     return out;
   }
 
+  bool packed_ = false;  // first: arena() reads it
   const torch::Device device_;
   const torch::Dtype dtype_;
   const bool trains_;
