@@ -16,7 +16,9 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/base/file_parts.h"
 #include "common/base/problem.h"
+#include "common/base/status_macros.h"
 
 namespace atod {
 namespace {
@@ -31,13 +33,14 @@ absl::Status FromErrno(const char* what, const std::string& path) {
 }
 
 // Opens `path` so, writes, and brings it to the disk.
-absl::Status WriteTo(const std::string& path, int flags,
-                     absl::Span<const std::string_view> parts) {
+absl::Status WriteTo(const std::string& path, int flags, size_t parts,
+                     const FilePart& part) {
   const int fd = open(path.c_str(), flags, 0644);
   if (fd < 0) return FromErrno(flags & O_CREAT ? "create" : "open", path);
   absl::Cleanup shut = [fd] { close(fd); };
   fcntl(fd, F_SETFL, 0);  // only open() may not wait
-  for (std::string_view bytes : parts) {
+  for (size_t i = 0; i < parts; ++i) {
+    ATOD_ASSIGN_OR_RETURN(std::string_view bytes, part(i));
     while (!bytes.empty()) {
       const ssize_t n = write(fd, bytes.data(), bytes.size());
       if (n < 0 && errno == EINTR) continue;
@@ -97,22 +100,28 @@ absl::Status WriteFileAtomic(const std::string& path, std::string_view bytes) {
 
 absl::Status WriteFileAtomic(const std::string& path,
                              absl::Span<const std::string_view> parts) {
+  return WriteFileAtomic(path, parts.size(),
+                         [&](size_t i) { return parts[i]; });
+}
+
+absl::Status WriteFileAtomic(const std::string& path, size_t parts,
+                             const FilePart& part) {
   struct stat there;
   if (stat(path.c_str(), &there) == 0 && !S_ISREG(there.st_mode) &&
       !S_ISDIR(there.st_mode)) {
     // Without a reader a pipe cannot be opened so.
-    return WriteTo(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK, parts);
+    return WriteTo(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK, parts, part);
   }
-  const std::string part = absl::StrCat(path, ".part.", getpid());
+  const std::string beside = absl::StrCat(path, ".part.", getpid());
   const absl::Status written =
-      WriteTo(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, parts);
+      WriteTo(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, parts, part);
   if (!written.ok()) {
-    unlink(part.c_str());
+    unlink(beside.c_str());
     return written;
   }
-  if (rename(part.c_str(), path.c_str()) != 0) {
-    const absl::Status renamed = FromErrno("rename", part);
-    unlink(part.c_str());
+  if (rename(beside.c_str(), path.c_str()) != 0) {
+    const absl::Status renamed = FromErrno("rename", beside);
+    unlink(beside.c_str());
     return renamed;
   }
   return SyncPath(std::filesystem::absolute(path).parent_path().string());

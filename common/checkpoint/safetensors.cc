@@ -4,6 +4,7 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/file.h"
+#include "common/base/file_parts.h"
 #include "common/base/json.h"
 #include "common/base/status_macros.h"
 
@@ -339,36 +341,47 @@ absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
 absl::Status WriteSafetensors(
     const std::string& path, absl::Span<const TensorView> tensors,
     const std::map<std::string, std::string>& metadata) {
-  std::vector<const TensorView*> order;
-  for (const TensorView& tensor : tensors) order.push_back(&tensor);
-  std::sort(order.begin(), order.end(),
-            [](const TensorView* a, const TensorView* b) {
-              const size_t size_a = DtypeSize(a->dtype);
-              const size_t size_b = DtypeSize(b->dtype);
-              return size_a != size_b ? size_a > size_b : a->name < b->name;
-            });
+  return WriteSafetensors(path, tensors, metadata,
+                          [&](size_t i) { return tensors[i].data; });
+}
+
+absl::Status WriteSafetensors(
+    const std::string& path, absl::Span<const TensorView> tensors,
+    const std::map<std::string, std::string>& metadata,
+    const TensorBytes& bytes) {
+  std::vector<size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const size_t size_a = DtypeSize(tensors[a].dtype);
+    const size_t size_b = DtypeSize(tensors[b].dtype);
+    return size_a != size_b ? size_a > size_b
+                            : tensors[a].name < tensors[b].name;
+  });
+  const auto refuse = [&](const TensorView& tensor, uint64_t size) {
+    return BadInput(
+        {.file = path,
+         .field = tensor.name,
+         .found = absl::StrCat(size, " bytes of ", tensor.dtype, " [",
+                               absl::StrJoin(tensor.shape, ","), "]"),
+         .expected = "another name than the rest, a known dtype, and bytes "
+                     "that equal dtype and shape"});
+  };
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header[kMetadata] = metadata;
+  std::vector<uint64_t> sizes;  // in the order of the file
   uint64_t at = 0;
-  for (const TensorView* tensor : order) {
-    const size_t size = DtypeSize(tensor->dtype);
-    const int64_t count = NumElements(tensor->shape);
-    if (size == 0 || count < 0 ||
-        static_cast<uint64_t>(count) * size != tensor->data.size() ||
-        tensor->name == kMetadata || header.contains(tensor->name)) {
-      return BadInput(
-          {.file = path,
-           .field = tensor->name,
-           .found =
-               absl::StrCat(tensor->data.size(), " bytes of ", tensor->dtype,
-                            " [", absl::StrJoin(tensor->shape, ","), "]"),
-           .expected = "another name than the rest, a known dtype, and bytes "
-                       "that equal dtype and shape"});
-    }
-    header[tensor->name] = {{"dtype", tensor->dtype},
-                            {"shape", tensor->shape},
-                            {"data_offsets", {at, at + tensor->data.size()}}};
-    at += tensor->data.size();
+  for (const size_t i : order) {
+    const TensorView& tensor = tensors[i];
+    const int64_t count = NumElements(tensor.shape);
+    sizes.push_back(DtypeSize(tensor.dtype) *
+                    static_cast<uint64_t>(std::max<int64_t>(count, 0)));
+    if (DtypeSize(tensor.dtype) == 0 || count < 0 || tensor.name == kMetadata ||
+        header.contains(tensor.name))
+      return refuse(tensor, tensor.data.size());
+    header[tensor.name] = {{"dtype", tensor.dtype},
+                           {"shape", tensor.shape},
+                           {"data_offsets", {at, at + sizes.back()}}};
+    at += sizes.back();
   }
   std::string head = header.dump(
       -1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
@@ -377,12 +390,18 @@ absl::Status WriteSafetensors(
   for (int i = 0; i < 8; ++i) {
     size_bytes += static_cast<char>(head.size() >> (8 * i) & 0xFF);
   }
-  std::vector<std::string_view> parts = {size_bytes, head};
-  for (const TensorView* tensor : order) {
-    parts.emplace_back(reinterpret_cast<const char*>(tensor->data.data()),
-                       tensor->data.size());
-  }
-  return WriteFileAtomic(path, parts);
+  const std::string begin = size_bytes + head;
+  return WriteFileAtomic(
+      path, 1 + order.size(),
+      [&](size_t part) -> absl::StatusOr<std::string_view> {
+        if (part == 0) return std::string_view(begin);
+        const size_t i = order[part - 1];
+        ATOD_ASSIGN_OR_RETURN(const absl::Span<const std::byte> data, bytes(i));
+        if (data.size() != sizes[part - 1])
+          return refuse(tensors[i], data.size());
+        return std::string_view(reinterpret_cast<const char*>(data.data()),
+                                data.size());
+      });
 }
 
 }  // namespace atod

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -93,5 +94,16 @@ absl::StatusOr<std::unique_ptr<SafetensorsDir>> OpenSafetensorsDir(
 absl::Status WriteSafetensors(
     const std::string& path, absl::Span<const TensorView> tensors,
     const std::map<std::string, std::string>& metadata = {});
+
+// The same for tensors without data: `bytes` gives those of tensors[i] when
+// they are written, valid until its next call. What lies on a GPU, or must be
+// converted, is so in host memory one tensor at a time. An error of `bytes` is
+// returned and leaves the file at `path` as it was.
+using TensorBytes =
+    std::function<absl::StatusOr<absl::Span<const std::byte>>(size_t i)>;
+absl::Status WriteSafetensors(
+    const std::string& path, absl::Span<const TensorView> tensors,
+    const std::map<std::string, std::string>& metadata,
+    const TensorBytes& bytes);
 
 }  // namespace atod

@@ -149,6 +149,30 @@ TEST_F(SafetensorsTest, FaultsAreNamed) {
             absl::StatusCode::kNotFound);
 }
 
+TEST_F(SafetensorsTest, BytesThatAreMadeOneTensorAtATimeGiveTheSameFile) {
+  const std::vector<std::string> data = {"12345678", "abcd"};
+  std::vector<TensorView> tensors = {{"b", "F32", {2}, Bytes(data[0])},
+                                     {"a", "F32", {1}, Bytes(data[1])}};
+  ASSERT_TRUE(WriteSafetensors(Path("whole"), tensors).ok());
+  for (TensorView& tensor : tensors) tensor.data = {};
+  std::string one;  // overwritten by the next
+  const auto made = [&](size_t i) {
+    one = data[i];
+    return Bytes(one);
+  };
+  ASSERT_TRUE(WriteSafetensors(Path("parts"), tensors, {}, made).ok());
+  EXPECT_EQ(*ReadFile(Path("parts")), *ReadFile(Path("whole")));
+  // What fails on the way leaves the file that was there, and nothing else.
+  const auto fails =
+      [&](size_t i) -> absl::StatusOr<absl::Span<const std::byte>> {
+    if (i == 0) return absl::InternalError("device lost");
+    return Bytes(data[i]);
+  };
+  EXPECT_THAT(WriteSafetensors(Path("parts"), tensors, {}, fails).message(),
+              HasSubstr("device lost"));
+  EXPECT_EQ(*ReadFile(Path("parts")), *ReadFile(Path("whole")));
+}
+
 TEST_F(SafetensorsTest, TensorsThatLieAboutTheirSizeAreNotWritten) {
   const TensorView wrong{"a", "F32", {3}, Bytes("12345678"sv)};
   EXPECT_THAT(WriteSafetensors(Path("x"), {wrong}).message(),

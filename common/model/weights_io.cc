@@ -20,6 +20,7 @@
 namespace atod::model {
 namespace {
 
+using Bytes = absl::Span<const std::byte>;
 using weights::TensorEntry;
 using weights::WeightSnapshot;
 
@@ -189,20 +190,25 @@ absl::Status SaveWeights(const ModelWeights& w, const std::string& dir,
     const std::vector<ParameterSpec> specs = ParameterSpecs(written);
     const torch::Tensor& flat =
         w.arena->masters.defined() ? w.arena->masters : w.arena->values;
-    std::vector<torch::Tensor> converted;  // owns what the views show
     std::vector<TensorView> views;
-    for (size_t i = 0; i < specs.size(); ++i) {
-      torch::Tensor t = w.arena->View(flat, i).to(torch::kCPU, type);
+    for (const ParameterSpec& spec : specs)
+      views.push_back({spec.name, SafetensorsName(type), spec.shape, {}});
+    torch::Tensor t;  // one at a time
+    const auto bytes = [&](size_t i) -> absl::StatusOr<Bytes> {
+      torch::NoGradGuard no_grad;
+      t = w.arena->View(flat, i).to(torch::kCPU, type);
       if (written.padding_rows > 0 && IsVocabulary(specs[i]))
         t = at::cat(
             {t, (IsEmbedding(specs[i]) ? w.embedding_padding : w.head_padding)
                     .to(type)});
-      converted.push_back(t.contiguous());
-      views.push_back(ViewOf(specs[i], converted.back()));
-      ATOD_RETURN_IF_ERROR(CheckFinite(views.back(), dir));
-    }
-    ATOD_RETURN_IF_ERROR(WriteSafetensors(dir + "/model.safetensors", views,
-                                          {{"format", "pt"}}));
+      t = t.contiguous();
+      const TensorView view = ViewOf(specs[i], t);
+      ATOD_RETURN_IF_ERROR(CheckFinite(view, dir));
+      return view.data;
+    };
+    ATOD_RETURN_IF_ERROR(WriteSafetensors(
+        dir + "/model.safetensors", views, {{"format", "pt"}},
+        [&](size_t i) { return CatchTorch(dir, [&] { return bytes(i); }); }));
     return WriteFileAtomic(dir + "/config.json",
                            ModelConfigJson(w.config, dtype));
   }));

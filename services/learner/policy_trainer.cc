@@ -356,21 +356,22 @@ absl::Status PolicyTrainer::SaveModel(const std::string& dir) {
 }
 
 absl::Status PolicyTrainer::SaveOptimizer(const std::string& path) {
-  return CatchTorch("saving the optimiser", [&]() -> absl::Status {
-    std::vector<torch::Tensor> kept;  // owns what the views show
-    std::vector<TensorView> views;
-    for (const auto& [name, tensor] : impl_->OptimizerTensors()) {
-      kept.push_back(tensor.to(torch::kCPU).contiguous());
-      const torch::Tensor& t = kept.back();
-      views.push_back(
-          {name, "F32", t.sizes().vec(),
-           absl::MakeConstSpan(static_cast<const std::byte*>(t.data_ptr()),
-                               t.nbytes())});
-    }
-    return WriteSafetensors(
-        path, views,
-        {{kUpdatesKey, absl::StrCat(impl_->optimizer->updates())}});
-  });
+  const auto tensors = impl_->OptimizerTensors();
+  std::vector<TensorView> views;
+  for (const auto& [name, tensor] : tensors)
+    views.push_back({name, "F32", tensor.sizes().vec(), {}});
+  torch::Tensor host;  // one at a time
+  return WriteSafetensors(
+      path, views, {{kUpdatesKey, absl::StrCat(impl_->optimizer->updates())}},
+      [&](size_t i) {
+        using Bytes = absl::Span<const std::byte>;
+        return CatchTorch(
+            "saving the optimiser", [&]() -> absl::StatusOr<Bytes> {
+              host = tensors[i].second.to(torch::kCPU).contiguous();
+              return Bytes(static_cast<const std::byte*>(host.data_ptr()),
+                           host.nbytes());
+            });
+      });
 }
 
 absl::Status PolicyTrainer::LoadOptimizer(const std::string& path) {
