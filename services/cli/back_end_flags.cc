@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "absl/strings/str_cat.h"
 namespace atod::cli {
 
 void AddBackEndFlags(Command command, BackEndFlags& flags) {
@@ -14,7 +15,9 @@ void AddBackEndFlags(Command command, BackEndFlags& flags) {
            "true: back end cpu-exact or an error; false: torch (cpu-exact "
            "where it can run the model, else torch)")
       .OneOf({"true", "false"});
-  command.Arg("--threads", flags.threads, "compute threads, 0: all (0)")
+  command
+      .Arg("--threads", flags.threads,
+           absl::StrCat("compute threads, 0: all (", flags.threads, ")"))
       .Threads();
 }
 

@@ -296,7 +296,13 @@ absl::StatusOr<int> RunInit(const InitFlags& flags) {
   return 0;
 }
 
-absl::StatusOr<int> RunSft(const learner::SftOptions& options) {
+absl::StatusOr<int> RunSft(learner::SftOptions options,
+                           const BackEndFlags& back_end) {
+  const model::OpenOptions open = OpenOptionsOf(back_end);
+  options.dtype = open.dtype;
+  options.device = open.device;
+  options.deterministic = open.deterministic;
+  options.threads = back_end.threads;
   const auto report = [&](const learner::SftProgress& p) {
     std::printf(
         "update %lld/%lld loss %.4f lr %.2e grad %.3f %.1f updates/s %.0f "
@@ -306,7 +312,8 @@ absl::StatusOr<int> RunSft(const learner::SftOptions& options) {
         p.updates_per_second, p.tokens_per_second);
     std::fflush(stdout);
   };
-  ATOD_RETURN_IF_ERROR(learner::TrainSft(options, report).status());
+  ATOD_RETURN_IF_ERROR(
+      learner::TrainSft(options, report, PrintBackEnd).status());
   std::printf("wrote %s\n", options.out_dir.c_str());
   return 0;
 }
@@ -365,8 +372,10 @@ void AddModelCommands(Command app) {
   command.Arg("--out", init->out, "folder to write").Required();
 
   auto sft = std::make_shared<learner::SftOptions>();
+  auto back_end = std::make_shared<BackEndFlags>();
+  back_end->threads = 1;
   command = app.Add("sft", "Fine-tune a model on demonstrations",
-                    [sft] { return RunSft(*sft); });
+                    [=] { return RunSft(*sft, *back_end); });
   command.Arg("--model", sft->model_dir, "initial model folder").Required();
   command.Arg("--data", sft->data_path, "lines {\"prompt\", \"response\"}")
       .Required();
@@ -384,8 +393,7 @@ void AddModelCommands(Command app) {
       .Number(0, 1e9);
   command.Arg("--beta2", sft->beta2, "AdamW's second beta (0.95)").Number(0, 1);
   command.Arg("--seed", sft->seed, "of the order of rows (0)").WholeNumber();
-  command.Arg("--threads", sft->threads, "compute threads, 0: all (1)")
-      .Threads();
+  AddBackEndFlags(command, *back_end);
 }
 
 }  // namespace atod::cli

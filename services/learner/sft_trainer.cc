@@ -144,8 +144,8 @@ double SftLearningRate(const SftOptions& o, int64_t i) {
 }
 
 absl::StatusOr<SftProgress> TrainSft(
-    const SftOptions& o,
-    const std::function<void(const SftProgress&)>& report) {
+    const SftOptions& o, const std::function<void(const SftProgress&)>& report,
+    const std::function<void(const model::BackEnd&)>& opened) {
   if (o.schedule != "cosine" && o.schedule != "constant")
     return BadInput({"sft", "schedule", 0, o.schedule, "cosine or constant"});
   if (o.updates < 1 || o.batch_rows < 1)
@@ -162,8 +162,11 @@ absl::StatusOr<SftProgress> TrainSft(
                      "none", "the token that ends a response"});
   ATOD_ASSIGN_OR_RETURN(
       const std::unique_ptr<model::LanguageModel> model,
-      model::LanguageModel::Open(
-          o.model_dir, {.deterministic = std::nullopt, .gradients = true}));
+      model::LanguageModel::Open(o.model_dir, {.dtype = o.dtype,
+                                               .device = o.device,
+                                               .deterministic = o.deterministic,
+                                               .gradients = true}));
+  if (opened) opened(model->back_end());
   ATOD_ASSIGN_OR_RETURN(
       const std::vector<ScoredSequence> rows,
       ReadRows(o.data_path, *tokenizer, stop, model->config()));

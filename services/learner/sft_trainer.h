@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/model/language_model.h"
 
 namespace atod::learner {
 
@@ -23,6 +25,8 @@ struct SftOptions {
   double beta2 = 0.95;
   uint64_t seed = 0;
   uint32_t threads = 1;  // of the process; 0: one a core
+  std::string dtype = "float32", device = "cpu";  // these: model::OpenOptions
+  std::optional<bool> deterministic = std::nullopt;
 };
 
 struct SftProgress {
@@ -39,11 +43,12 @@ double SftLearningRate(const SftOptions& options, int64_t i);
 // Supervised fine-tuning: cross-entropy of the response's tokens and the end
 // token, mean over the tokens of a batch. Rows are shuffled anew every epoch
 // and packed without padding. Writes a Hugging Face folder with the tokenizer
-// beside the weights. `report` is called about once a second and at the end.
-// Deterministic in (files, options) for any number of threads. Errors in the
-// data name file and line.
+// beside the weights. `opened` hears what computes; `report` is called about
+// once a second and at the end. On cpu-exact deterministic in (files, options)
+// for any number of threads. Errors in the data name file and line.
 absl::StatusOr<SftProgress> TrainSft(
     const SftOptions& options,
-    const std::function<void(const SftProgress&)>& report);
+    const std::function<void(const SftProgress&)>& report,
+    const std::function<void(const model::BackEnd&)>& opened = nullptr);
 
 }  // namespace atod::learner

@@ -92,6 +92,19 @@ class Sft : public testing::Test {
     ASSERT_TRUE(WriteFileAtomic(options_.data_path, text).ok());
   }
 
+  // Mean log-prob of a demonstrated response under what was written.
+  float ScoreOfGreen() {
+    const auto tokenizer = Tokenizer::Load(options_.out_dir).value();
+    auto m = model::LanguageModel::Open(options_.out_dir, {}).value();
+    model::ScoredSequence s;
+    s.tokens = tokenizer->Encode("leaf> green");
+    s.tokens.push_back(256);
+    s.spans = {{5, 7}};
+    const std::vector<float> scored = m->Score({s}, {}).value().logprobs;
+    return std::accumulate(scored.begin(), scored.end(), 0.0f) /
+           static_cast<float>(scored.size());
+  }
+
   std::string dir_;
   SftOptions options_;
 };
@@ -110,17 +123,7 @@ TEST_F(Sft, LearnsItsDemonstrationsAndWritesACompleteFolder) {
   ASSERT_TRUE(done.ok()) << done.status();
   EXPECT_EQ(reports.back().update, 60);
   EXPECT_EQ(done->update, 60);
-  const auto tokenizer = Tokenizer::Load(options_.out_dir).value();
-  auto m = model::LanguageModel::Open(options_.out_dir, {});
-  ASSERT_TRUE(m.ok()) << m.status();
-  model::ScoredSequence s;
-  s.tokens = tokenizer->Encode("leaf> green");
-  s.tokens.push_back(256);
-  s.spans = {{5, 7}};
-  const std::vector<float> scored = (*m)->Score({s}, {}).value().logprobs;
-  EXPECT_GT(std::accumulate(scored.begin(), scored.end(), 0.0f) /
-                static_cast<float>(scored.size()),
-            -0.1f);
+  EXPECT_GT(ScoreOfGreen(), -0.1f);
 }
 
 // The model's files name more than one end token; what is taught is one of
@@ -163,6 +166,21 @@ TEST_F(Sft, IsDeterministicForAnyNumberOfThreads) {
     hashes.push_back(m->WeightsHash().value());
   }
   EXPECT_EQ(hashes[0], hashes[1]);
+}
+
+TEST_F(Sft, Bfloat16TrainsOnTorchAndIsRefusedWhereItMustBeDeterministic) {
+  WriteData(kDemos);
+  options_.dtype = "bfloat16";
+  std::string back_end;
+  const auto done = TrainSft(
+      options_, [](const SftProgress&) {},
+      [&](const model::BackEnd& b) { back_end = b.name + " " + b.dtype; });
+  ASSERT_TRUE(done.ok()) << done.status();
+  EXPECT_EQ(back_end, "torch bfloat16");
+  EXPECT_GT(ScoreOfGreen(), -0.3f);
+  options_.deterministic = true;
+  EXPECT_THAT(TrainSft(options_, [](const SftProgress&) {}).status().message(),
+              testing::HasSubstr("deterministic: found dtype bfloat16"));
 }
 
 TEST_F(Sft, BadRowsAreNamedByLine) {
