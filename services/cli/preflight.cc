@@ -22,6 +22,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/warn.h"
 #include "common/metrics/metrics.h"
+#include "common/model/exact/exact_obstacle.h"
 #include "common/model/model_folder.h"
 #include "common/prompt/render.h"
 #include "common/rpc/channel.h"
@@ -167,17 +168,32 @@ absl::Status CheckRunFolder(const config::LoadedConfig& loaded) {
   return absl::OkStatus();
 }
 
+// A model that the back end of this run can compute.
+absl::StatusOr<model::ModelFolder> OpenModel(const v1::RunConfig& c,
+                                             const std::string& dir) {
+  ATOD_ASSIGN_OR_RETURN(model::ModelFolder folder,
+                        model::CheckModelFolder(dir, c.model().max_context()));
+  const std::string obstacle =
+      c.deterministic()
+          ? model::ExactObstacle(folder.config, c.model().dtype(), c.device())
+          : "";
+  if (!obstacle.empty())
+    return absl::FailedPreconditionError(
+        absl::StrCat(dir, ": deterministic: found ", obstacle,
+                     ", expected what the float32 kernels of the CPU can run; "
+                     "deterministic: false runs it within tolerances"));
+  return folder;
+}
+
 // The student's tokenizer.
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenModels(const v1::RunConfig& c) {
-  const int64_t context = c.model().max_context();
   ATOD_ASSIGN_OR_RETURN(model::ModelFolder student,
-                        model::CheckModelFolder(c.model().path(), context));
+                        OpenModel(c, c.model().path()));
   if (!c.algorithm().reference().empty())
-    ATOD_RETURN_IF_ERROR(
-        model::CheckModelFolder(c.algorithm().reference(), context).status());
+    ATOD_RETURN_IF_ERROR(OpenModel(c, c.algorithm().reference()).status());
   for (const v1::TeacherConfig& config : c.teachers()) {
     ATOD_ASSIGN_OR_RETURN(const model::ModelFolder teacher,
-                          model::CheckModelFolder(config.path(), context));
+                          OpenModel(c, config.path()));
     const std::string difference =
         TokenizerDifference(*teacher.tokenizer, *student.tokenizer);
     if (!difference.empty())

@@ -1,18 +1,12 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
-#include "absl/status/statusor.h"
+#include "common/model/exact/exact_obstacle.h"
 #include "common/model/language_model.h"
 #include "common/model/weights_io.h"
 
 namespace atod::model {
-
-// What hinders the back end cpu-exact from running this model on this machine;
-// empty when nothing does. `dtype` and `device` as in OpenOptions.
-std::string ExactObstacle(const ModelConfig& config, const std::string& dtype,
-                          const std::string& device);
 
 // The back end cpu-exact: float32 on the CPU with the kernels of this folder,
 // whose results depend on no batch, chunk, thread or session, to the bit.
