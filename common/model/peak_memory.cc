@@ -2,7 +2,11 @@
 
 #include <sys/resource.h>
 
+#include "ATen/Context.h"
+#include "absl/status/statusor.h"
 #include "c10/core/CachingDeviceAllocator.h"
+#include "common/device/plugin.h"
+#include "common/model/torch_status.h"
 
 namespace atod::model {
 
@@ -17,6 +21,16 @@ int64_t PeakBytes(const std::string& device) {
       ->getDeviceStats(0)
       .allocated_bytes[kAll]
       .peak;
+}
+
+int64_t GpuBytes() {
+  // Before torch is asked for a GPU: it keeps its first answer.
+  if (!LoadDevicePlugin().ok() || !CheckDevice("cuda").ok()) return 0;
+  const auto bytes = CatchTorch("gpu", []() -> absl::StatusOr<int64_t> {
+    at::globalContext().lazyInitDevice(at::kCUDA);
+    return at::getDeviceAllocator(at::kCUDA)->getMemoryInfo(0).second;
+  });
+  return bytes.value_or(0);
 }
 
 }  // namespace atod::model

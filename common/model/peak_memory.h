@@ -9,4 +9,7 @@ namespace atod::model {
 // memory for "cpu", of torch's allocator for a device as BackEnd names it.
 int64_t PeakBytes(const std::string& device);
 
+// Bytes of the GPU that "cuda" means; 0 when there is none.
+int64_t GpuBytes();
+
 }  // namespace atod::model

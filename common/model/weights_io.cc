@@ -224,6 +224,7 @@ absl::StatusOr<WeightSnapshot> ExportWeights(const ParameterArena& arena,
     const torch::Tensor& flat =
         type == torch::kFloat32 && arena.masters.defined() ? arena.masters
                                                            : arena.values;
+    snapshot.data.reserve(arena.num_parameters() * torch::elementSize(type));
     for (size_t i = 0; i < arena.specs().size(); ++i) {
       const torch::Tensor t = arena.View(flat, i).to(torch::kCPU, type);
       snapshot.tensors.push_back(

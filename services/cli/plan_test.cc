@@ -11,6 +11,7 @@ namespace atod::cli {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 // 14 parameters: embedding 2x1, one layer 11 (2 norms of 1, q k v o of 1, 2
 // head norms of 1, gate up down of 1), final norm 1.
@@ -23,33 +24,86 @@ model::ModelConfig OneOfEach() {
   return m;
 }
 
-TEST(Plan, CountsMasterCopiesOnlyBesideBfloat16) {
-  const LearnerMemory f32 = LearnerBytes(OneOfEach(), "float32", 0);
-  EXPECT_EQ(f32.parameters, 14u * 4);
-  EXPECT_EQ(f32.gradients, 14u * 4);
-  EXPECT_EQ(f32.optimizer, 14u * 8);
-  const LearnerMemory bf16 = LearnerBytes(OneOfEach(), "bfloat16", 0);
-  EXPECT_EQ(bf16.parameters, 14u * 2);
-  EXPECT_EQ(bf16.optimizer, 14u * 12);
+uint64_t BytesOf(const ProcessMemory& memory, const std::string& what) {
+  for (const auto* items : {&memory.held, &memory.phases})
+    for (const ProcessMemory::Item& item : *items)
+      if (item.what == what) return item.bytes;
+  return 0;
 }
 
-TEST(Plan, ActivationsGrowWithTheMicroBatchAndTheLayers) {
-  model::ModelConfig two = OneOfEach();
-  two.num_hidden_layers = 2;
-  const uint64_t one = LearnerBytes(OneOfEach(), "float32", 1).activations;
-  EXPECT_GT(one, 0u);
-  EXPECT_EQ(LearnerBytes(OneOfEach(), "float32", 10).activations, 10 * one);
-  EXPECT_EQ(LearnerBytes(two, "float32", 1).activations, 2 * one);
+v1::RunConfig Config(const std::string& dtype) {
+  v1::RunConfig c = config::LoadRunConfig({})->config;
+  c.set_device("cpu");
+  c.set_deterministic(false);
+  c.mutable_model()->set_dtype(dtype);
+  c.mutable_model()->set_max_context(8);
+  c.mutable_sampling()->mutable_train()->set_max_tokens(4);
+  c.mutable_optimizer()->set_micro_batch_tokens(16);
+  return c;
 }
 
-TEST(Plan, KeysAndValuesAreOfKeyHeadsAlone) {
+// 14 parameters lie in memory for 128.
+TEST(PlanTest, MastersAreBesideBfloat16OnlyAndGradientsAlwaysInFloat32) {
+  const ProcessMemory f32 =
+      LearnerMemory(Config("float32"), OneOfEach(), nullptr);
+  EXPECT_EQ(BytesOf(f32, "parameters"), 128u * 4);
+  EXPECT_EQ(BytesOf(f32, "float32 masters"), 0u);
+  EXPECT_EQ(BytesOf(f32, "float32 gradients"), 128u * 4);
+  EXPECT_EQ(BytesOf(f32, "AdamW's moments"), 128u * 8);
+  const ProcessMemory bf16 =
+      LearnerMemory(Config("bfloat16"), OneOfEach(), nullptr);
+  EXPECT_EQ(BytesOf(bf16, "parameters"), 128u * 2);
+  EXPECT_EQ(BytesOf(bf16, "float32 masters"), 128u * 4);
+  EXPECT_EQ(BytesOf(bf16, "float32 gradients"), 128u * 4);
+}
+
+TEST(PlanTest, KeysAndValuesAreOfKeyHeadsAlone) {
   model::ModelConfig m = OneOfEach();
   m.num_attention_heads = 4;
+  v1::RunConfig c = Config("bfloat16");
+  c.mutable_rollout()->set_slots(3);
+  c.mutable_model()->set_max_context(5);
   // 2 (keys, values) x 2 bytes x 1 layer x 1 wide x 3 slots x 5 tokens.
-  EXPECT_EQ(RolloutBytes(m, "bfloat16", 3, 5).cache_or_work, 60u);
+  EXPECT_EQ(BytesOf(RolloutMemory(c, m), "keys and values of 15 tokens"), 60u);
+  c.mutable_rollout()->set_kv_tokens(7);
+  EXPECT_EQ(BytesOf(RolloutMemory(c, m), "keys and values of 7 tokens"), 28u);
 }
 
-TEST(Plan, SaysWhatAStepDoesAndWhichModelIsMissing) {
+TEST(PlanTest, PhasesAreOneAtATimeAndAVersionLiesOnTheHost) {
+  ProcessMemory p;
+  p.held = {{"a", 1}, {"b", 10, true}};
+  p.phases = {{"c", 100}, {"d", 200, true}, {"e", 150}};
+  EXPECT_EQ(p.Host(false), 211u);
+  EXPECT_EQ(p.Device(false), 0u);
+  EXPECT_EQ(p.Host(true), 210u);
+  EXPECT_EQ(p.Device(true), 151u);
+}
+
+TEST(PlanTest, WhatSharesAGpuIsAddedUpAndRefusedWhenItDoesNotFit) {
+  ProcessMemory p;
+  p.held = {{"a", 100}, {"b", 10, true}};
+  EXPECT_TRUE(CheckGpuMemory({p, p}, 200).ok());
+  EXPECT_THAT(CheckGpuMemory({p, p}, 199).message(),
+              HasSubstr("memory of the GPU: found"));
+}
+
+TEST(PlanTest, SaysWhenTheMachineHasTooLittle) {
+  ASSERT_GT(HostMemory(), 0u);
+  const std::filesystem::path dir =
+      std::filesystem::path(testing::TempDir()) / "plan_test_large";
+  std::filesystem::create_directories(dir);
+  model::ModelConfig m = OneOfEach();
+  m.head_dim = 2;
+  m.max_position_embeddings = 8;
+  std::ofstream(dir / "config.json") << model::ModelConfigJson(m, "float32");
+  v1::RunConfig c = Config("float32");
+  c.mutable_model()->set_path(dir.string());
+  EXPECT_THAT(Plan(c), Not(HasSubstr("too little")));
+  c.mutable_rollout()->set_kv_tokens(HostMemory());
+  EXPECT_THAT(Plan(c), HasSubstr("too little for all of them"));
+}
+
+TEST(PlanTest, SaysWhatAStepDoesAndWhichModelIsMissing) {
   const std::filesystem::path dir =
       std::filesystem::path(testing::TempDir()) / "plan_test_model";
   std::filesystem::create_directories(dir);
@@ -76,11 +130,12 @@ TEST(Plan, SaysWhatAStepDoesAndWhichModelIsMissing) {
                                  "(50 in all), 1.6 episodes each"));
   c.mutable_algorithm()->set_recipe("grpo");
   c.mutable_algorithm()->set_kl_loss_coef(0.01);
-  EXPECT_THAT(Plan(c), HasSubstr(" reference model\n"));
-  EXPECT_THAT(Plan(c), HasSubstr("teacher t: not asked by this recipe"));
+  EXPECT_THAT(Plan(c), HasSubstr(" reference model's parameters"));
+  EXPECT_THAT(Plan(c), Not(HasSubstr("teacher")));
   EXPECT_THAT(plan, HasSubstr("120 sampled, 280 read by the learner"));
   EXPECT_THAT(plan, HasSubstr("  learner: "));
   EXPECT_THAT(plan, HasSubstr("teacher t: unknown (no model is named)"));
+  EXPECT_THAT(plan, HasSubstr("  together, on one machine: "));
 }
 
 }  // namespace

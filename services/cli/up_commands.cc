@@ -7,6 +7,7 @@
 
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
+#include "common/model/peak_memory.h"
 #include "services/cli/box.h"
 #include "services/cli/command.h"
 #include "services/cli/plan.h"
@@ -34,6 +35,10 @@ absl::StatusOr<int> Up(const UpFlags& flags, bool learner_only) {
   }
   // The plan comes first: it needs no games, and tells what is missing.
   if (flags.dry_run) std::fputs(Plan(loaded.config).c_str(), stdout);
+  if (const int64_t gpu =
+          loaded.config.device() == "cuda" ? model::GpuBytes() : 0;
+      gpu > 0 && !learner_only)
+    ATOD_RETURN_IF_ERROR(CheckGpuMemory(PlanMemory(loaded.config), gpu));
   ATOD_RETURN_IF_ERROR(CheckInputs(loaded));
   ATOD_RETURN_IF_ERROR(CheckPorts(loaded, learner_only));
   ATOD_RETURN_IF_ERROR(OpenInputs(loaded, flags.dry_run));
