@@ -37,6 +37,12 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::torch_cpu)
   _libtorch_library(c10)
   _libtorch_library(torch_cpu)
   target_link_libraries(LibTorch::torch_cpu INTERFACE LibTorch::c10)
+  # Loops of torch's headers (at::parallel_for) run in one thread where the file
+  # that has them is not compiled for OpenMP; the runtime is torch's own.
+  target_compile_options(LibTorch::c10
+                         INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+  target_link_libraries(LibTorch::torch_cpu
+                        INTERFACE ${LIBTORCH_DIR}/torch/lib/libgomp.so.1)
   _libtorch_library(c10_cuda)
   _libtorch_library(torch_cuda)
   target_link_libraries(LibTorch::torch_cuda INTERFACE LibTorch::c10_cuda

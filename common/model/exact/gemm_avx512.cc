@@ -20,6 +20,8 @@ constexpr int64_t kBlockRows = 13 * kRows;
 constexpr int64_t kBlockFloats = 13 * kRows * 1792;
 // Panels that a single row takes at a time.
 constexpr int64_t kRowPanels = 8;
+// Rows of a bfloat16 product that are one tile.
+constexpr int64_t kFewRows = 16;
 
 inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -178,6 +180,55 @@ void StoreRow(const float* sums, int64_t columns, uint16_t* out,
   }
 }
 
+// Rows of sums [rows][stride] to their places from out[at] on.
+void StoreRows(int64_t rows, int64_t stride, const float* sums, int64_t columns,
+               int64_t at, int64_t out_stride, uint16_t* out,
+               float* out_float) {
+  for (int64_t r = 0; r < rows; ++r)
+    StoreRow(sums + r * stride, columns,
+             out != nullptr ? out + at + r * out_stride : nullptr,
+             out_float != nullptr ? out_float + at + r * out_stride : nullptr);
+}
+
+struct FewRows {
+  int64_t k, n;
+  const float* packed;  // [k][rows]
+  const uint16_t* panels;
+  int64_t out_stride;
+  uint16_t* out;
+  float* out_float;
+};
+
+// Few rows read B once, in order, and widen it on the way. The fewer the rows,
+// the more panels at a time keep the adders busy.
+template <int R>
+void Few(const FewRows& f) {
+  constexpr int kTogether = R == 1       ? kRowPanels
+                            : R < 4      ? 4
+                            : R <= kRows ? 2
+                                         : 1;
+  constexpr int64_t kWide = kTogether * kPanel;
+  float sums[R * kWide];
+  int64_t j = 0;
+  for (; j + kWide <= f.n; j += kWide) {
+    Tile<R, kTogether, true>(f.k, f.packed, 1, R, f.panels + j * f.k,
+                             f.k * kPanel, kWide, sums, kWide, true);
+    StoreRows(R, kWide, sums, kWide, j, f.out_stride, f.out, f.out_float);
+  }
+  for (; j < f.n; j += kPanel) {
+    const int64_t columns = Min(kPanel, f.n - j);
+    Tile<R, 1, true>(f.k, f.packed, 1, R, f.panels + j * f.k, f.k * kPanel,
+                     columns, sums, kPanel, true);
+    StoreRows(R, kPanel, sums, columns, j, f.out_stride, f.out, f.out_float);
+  }
+}
+
+template <int R>
+void FewUpTo(int64_t rows, const FewRows& f) {
+  if (rows == R) return Few<R>(f);
+  if constexpr (R > 1) FewUpTo<R - 1>(rows, f);
+}
+
 void PackRows(int64_t m, int64_t k, const float* a, int64_t row_step,
               int64_t column_step, float* out) {
   for (int64_t i = 0; i < m; i += kRows) {
@@ -250,32 +301,26 @@ int64_t Bf16Scratch(int64_t k) {
 void GemmBf16Avx512(int64_t m, int64_t k, int64_t n, const uint16_t* x,
                     const uint16_t* panels, int64_t out_stride, uint16_t* out,
                     float* out_float, float* scratch) {
+  if (m <= kFewRows) {
+    WidenRows(m, k, x, scratch);
+    return FewUpTo<kFewRows>(
+        m, {k, n, scratch, panels, out_stride, out, out_float});
+  }
   float* const packed = scratch;
   float* const widened = scratch + Bf16BlockRows(k) * k;
   for (int64_t i = 0; i < m; i += kRows)
     WidenRows(Min(kRows, m - i), k, x + i * k, packed + i * k);
   for (int64_t j = 0; j < n; j += kPanels * kPanel) {
     const int64_t columns = Min(kPanels * kPanel, n - j);
-    const uint16_t* const from = panels + j * k;
-    // A few rows read the panels once; more of them read them widened.
-    const bool widen = m > kRows;
-    if (widen) WidenPanels(k, columns > kPanel ? 2 : 1, from, widened);
+    WidenPanels(k, columns > kPanel ? 2 : 1, panels + j * k, widened);
     for (int64_t i = 0; i < m; i += kRows) {
       const int64_t rows = Min(kRows, m - i);
       float sums[kRows * kPanels * kPanel];
-      if (widen)
-        RunRows<true>(rows, TileArguments<float>{k, packed + i * k, 1, rows,
-                                                 widened, k * kPanel, columns,
-                                                 sums, kPanels * kPanel, true});
-      else
-        RunRows<true>(rows, TileArguments<uint16_t>{
-                                k, packed + i * k, 1, rows, from, k * kPanel,
-                                columns, sums, kPanels * kPanel, true});
-      for (int64_t r = 0; r < rows; ++r)
-        StoreRow(sums + r * kPanels * kPanel, columns,
-                 out != nullptr ? out + (i + r) * out_stride + j : nullptr,
-                 out_float != nullptr ? out_float + (i + r) * out_stride + j
-                                      : nullptr);
+      RunRows<true>(rows, TileArguments<float>{k, packed + i * k, 1, rows,
+                                               widened, k * kPanel, columns,
+                                               sums, kPanels * kPanel, true});
+      StoreRows(rows, kPanels * kPanel, sums, columns, (i * out_stride) + j,
+                out_stride, out, out_float);
     }
   }
 }

@@ -1,10 +1,14 @@
 #include "common/model/torch/attention.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
+#include "ATen/Parallel.h"
 #include "ATen/ops/_flash_attention_forward.h"
 #include "ATen/ops/scaled_dot_product_attention.h"
+#include "common/model/torch/row_kernels.h"
+#include "common/model/torch/row_ops.h"
 #include "torch/utils.h"
 
 namespace atod::model {
@@ -64,6 +68,7 @@ Varlen::Varlen(std::vector<AttentionSegment> segments,
     used.push_back(s.position + s.rows);
     max_q_ = std::max(max_q_, s.rows);
     max_k_ = std::max(max_k_, s.position + s.rows);
+    if (cached && s.rows == 1) decoding_.push_back(&s - segments_.data());
   }
   none_cached_ = rows.empty();
   all_cached_ =
@@ -82,23 +87,85 @@ Varlen::Varlen(std::vector<AttentionSegment> segments,
 torch::Tensor Varlen::operator()(int64_t layer, const torch::Tensor& q,
                                  const torch::Tensor& k,
                                  const torch::Tensor& v) const {
-  if (!none_cached_) {
-    torch::Tensor& cache = (*caches_)[layer];
-    const torch::Tensor kv = torch::cat({k, v}, 1);
-    cache.index_copy_(0, cache_rows_,
-                      all_cached_ ? kv : kv.index_select(0, cached_rows_));
-  }
+  if (!none_cached_) WriteCache(layer, k, v);
   const bool uniform = all_cached_ || (none_cached_ && no_parents_);
   if (q.is_cuda() && q.scalar_type() != torch::kFloat32 && uniform)
     return Flash(layer, q, k, v);
   return OneByOne(layer, q, k, v);
 }
 
+void Varlen::WriteCache(int64_t layer, const torch::Tensor& k,
+                        const torch::Tensor& v) const {
+  torch::Tensor& cache = (*caches_)[layer];
+  const int64_t heads = k.size(1);
+  const auto part = [&](const torch::Tensor& x) {
+    return all_cached_ ? x : x.index_select(0, cached_rows_);
+  };
+  if (!cache.is_cpu()) {
+    cache.index_copy_(0, cache_rows_, part(torch::cat({k, v}, 1)));
+    return;
+  }
+  // Neighbours in the batch are neighbours in the cache.
+  for (const AttentionSegment& s : segments_) {
+    if (s.region.rows == 0) continue;
+    const torch::Tensor to =
+        cache.narrow(0, s.region.begin + s.position, s.rows);
+    to.narrow(1, 0, heads).copy_(k.narrow(0, s.row, s.rows));
+    to.narrow(1, heads, heads).copy_(v.narrow(0, s.row, s.rows));
+  }
+}
+
+void Varlen::DecodeRows(int64_t layer, const torch::Tensor& q,
+                        const torch::Tensor& out) const {
+  const torch::Tensor& cache = (*caches_)[layer];
+  const int64_t heads = q.size(1), dim = q.size(2);
+  const int64_t kv_heads = cache.size(1) / 2, group = heads / kv_heads;
+  const auto run = [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T* const from = static_cast<const T*>(q.data_ptr());
+    const T* const keys = static_cast<const T*>(cache.data_ptr());
+    T* const to = static_cast<T*>(out.data_ptr());
+    const auto tasks = static_cast<int64_t>(decoding_.size()) * kv_heads;
+    at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> scratch;
+      for (int64_t i = begin; i < end; ++i) {
+        const AttentionSegment& s = segments_[decoding_[i / kv_heads]];
+        const int64_t head = i % kv_heads, rows = s.position + 1;
+        const int64_t stride = 2 * kv_heads * dim;
+        const T* const first = keys + s.region.begin * stride + head * dim;
+        scratch.resize(std::max<size_t>(scratch.size(), group * (rows + dim)));
+        AttendHeads<T>({group, dim, rows, stride,
+                        from + s.row * q.stride(0) + head * group * dim, first,
+                        first + kv_heads * dim,
+                        to + s.row * heads * dim + head * group * dim,
+                        scratch.data()});
+      }
+    });
+  };
+  if (q.scalar_type() == torch::kFloat32)
+    run(static_cast<float*>(nullptr));
+  else
+    run(static_cast<uint16_t*>(nullptr));
+}
+
 torch::Tensor Varlen::OneByOne(int64_t layer, const torch::Tensor& q,
                                const torch::Tensor& k,
                                const torch::Tensor& v) const {
+  const int64_t width = q.size(1) * q.size(2);
+  const bool rows_done = !decoding_.empty() && HasRowOps(q, q.size(2)) &&
+                         q.stride(1) == q.size(2) && q.stride(2) == 1;
+  torch::Tensor whole;
+  if (rows_done) {
+    whole = torch::empty({q.size(0), width}, q.options());
+    DecodeRows(layer, q, whole);
+    if (decoding_.size() == segments_.size()) return whole;
+  }
   std::vector<torch::Tensor> out;
   for (const AttentionSegment& s : segments_) {
+    if (rows_done && s.rows == 1 && s.region.rows > 0) {
+      out.push_back(whole.narrow(0, s.row, 1));
+      continue;
+    }
     torch::Tensor keys, values;
     if (s.region.rows > 0) {
       const torch::Tensor kv =

@@ -40,6 +40,12 @@ class Varlen {
  private:
   torch::Tensor OneByOne(int64_t layer, const torch::Tensor& q,
                          const torch::Tensor& k, const torch::Tensor& v) const;
+  // Keys and values of segments with a region, to their places.
+  void WriteCache(int64_t layer, const torch::Tensor& k,
+                  const torch::Tensor& v) const;
+  // Of segments of one row with a region, on the CPU.
+  void DecodeRows(int64_t layer, const torch::Tensor& q,
+                  const torch::Tensor& out) const;
   // All sequences in one call of flash attention: CUDA, half precision.
   torch::Tensor Flash(int64_t layer, const torch::Tensor& q,
                       const torch::Tensor& k, const torch::Tensor& v) const;
@@ -52,6 +58,7 @@ class Varlen {
   // Flash only: int32 starts of queries and keys, lengths of the keys.
   torch::Tensor cu_q_, cu_k_, used_k_;
   int64_t max_q_ = 0, max_k_ = 0;
+  std::vector<size_t> decoding_;  // segments of one row with a region
 };
 
 }  // namespace atod::model

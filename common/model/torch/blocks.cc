@@ -6,6 +6,7 @@
 #include "ATen/ops/_grouped_mm.h"
 #include "ATen/ops/rms_norm.h"
 #include "absl/strings/str_cat.h"
+#include "common/model/torch/row_ops.h"
 #include "torch/csrc/autograd/custom_function.h"
 #include "torch/utils.h"
 
@@ -38,6 +39,8 @@ class MatrixFunction : public torch::autograd::Function<MatrixFunction> {
 
 torch::Tensor Norm(const torch::Tensor& x, const TorchLeaf& weight,
                    double eps) {
+  if (x.dim() == 2 && HasRowOps(x, x.size(1)))
+    return RowNorm(x, weight.value, eps);
   return at::rms_norm(x, {weight.value.size(0)}, weight.value, eps);
 }
 
@@ -49,6 +52,7 @@ torch::Tensor Rotate(const torch::Tensor& x, const Rope& rope) {
 
 torch::Tensor SwiGlu(const torch::Tensor& gate_up) {
   const int64_t width = gate_up.size(1) / 2;
+  if (HasRowOps(gate_up, width)) return RowSwiGlu(gate_up);
   return torch::silu(gate_up.narrow(1, 0, width)) *
          gate_up.narrow(1, width, width);
 }
@@ -223,10 +227,14 @@ torch::Tensor RunBlock(const TorchWeights& weights, int64_t layer,
                 kv_heads = c.num_key_value_heads;
   const torch::Tensor qkv = l.qkv(Norm(x, l.input_norm, c.rms_norm_eps))
                                 .view({n, heads + 2 * kv_heads, c.head_dim});
-  const torch::Tensor q =
-      Rotate(Norm(qkv.narrow(1, 0, heads), l.q_norm, c.rms_norm_eps), rope);
-  const torch::Tensor k = Rotate(
-      Norm(qkv.narrow(1, heads, kv_heads), l.k_norm, c.rms_norm_eps), rope);
+  torch::Tensor q = qkv.narrow(1, 0, heads), k = qkv.narrow(1, heads, kv_heads);
+  if (HasRowOps(qkv, c.head_dim)) {
+    NormRotate(qkv, heads, kv_heads, l.q_norm.value, l.k_norm.value,
+               c.rms_norm_eps, rope.cos, rope.sin);
+  } else {
+    q = Rotate(Norm(q, l.q_norm, c.rms_norm_eps), rope);
+    k = Rotate(Norm(k, l.k_norm, c.rms_norm_eps), rope);
+  }
   const torch::Tensor mid =
       x +
       l.o(attention(layer, q, k, qkv.narrow(1, heads + kv_heads, kv_heads)));
