@@ -135,6 +135,7 @@ void AddValues(const Message& message, const std::string& prefix, Values& out) {
 // Keys or sections.
 constexpr const char* kPlaySettings[] = {"name",
                                          "deterministic",
+                                         "layout",
                                          "model.dtype",
                                          "model.max_context",
                                          "env.name",

@@ -147,6 +147,10 @@ inline constexpr ServiceMetric kRolloutPromptTokens{
 inline constexpr ServiceMetric kRolloutCutTokens{
     "atod_rollout_cut_prompt_tokens_total", Kind::kCounter,
     "Tokens of prompts that did not fit and were left out"};
+inline constexpr ServiceMetric kRolloutContextEnds{
+    "atod_rollout_context_ends_total", Kind::kCounter,
+    "Episodes of the growing layout that ended because their next turn did not "
+    "fit the context"};
 inline constexpr ServiceMetric kRolloutEpisodes{
     "atod_rollout_episodes_total", Kind::kCounter, "Episodes handed in",
     "purpose"};
@@ -247,6 +251,7 @@ inline constexpr const ServiceMetric* kServiceMetrics[] = {
     &kRolloutTokens,
     &kRolloutPromptTokens,
     &kRolloutCutTokens,
+    &kRolloutContextEnds,
     &kRolloutEpisodes,
     &kRolloutErrors,
     &kRolloutSlots,

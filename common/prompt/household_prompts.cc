@@ -18,15 +18,19 @@ PromptSpec PaperPromptSpec() {
       "Your admissible actions of the current situation are: "
       "[[{admissible_actions}]].\n"
       "\n"
-      "Now it's your turn to take an action.\n"
+      "Now it's your turn to take an action.";
+  // Said once is enough where earlier turns are seen.
+  const char* const form =
+      "\n"
       "You should first reason step-by-step about the current situation. This "
       "reasoning process MUST be enclosed within <think> </think> tags.\n"
       "Once you've finished your reasoning, you should choose an admissible "
       "action for current step and present it within <action> </action> tags.";
   PromptSpec spec;
   spec.name = "paper";
-  spec.first = absl::StrCat(opening, turn);
-  spec.next = absl::StrCat(opening, history, turn);
+  spec.first = absl::StrCat(opening, turn, form);
+  spec.next = absl::StrCat(opening, history, turn, form);
+  spec.grow = turn;
   spec.history_line =
       "[Observation {index}: '{observation}', Action {index}: '{action}']";
   spec.history_join = "\n";
@@ -52,6 +56,7 @@ PromptSpec CompactPromptSpec() {
       "{field.text}\n"
       ">";
   spec.next = spec.first;
+  spec.grow = "{field.text}\n>";
   spec.window = 0;
   spec.overflow = PromptSpec::Overflow::kError;
   return spec;

@@ -20,7 +20,10 @@ PromptSpec PaperWebshopPromptSpec() {
       "{admissible_actions}\n"
       "].\n"
       "\n"
-      "Now it's your turn to take one action for the current step.\n"
+      "Now it's your turn to take one action for the current step.";
+  // Said once is enough where earlier turns are seen.
+  const char* const form =
+      "\n"
       "You should first reason step-by-step about the current situation, then "
       "think carefully which admissible action best advances the shopping "
       "goal. This reasoning process MUST be enclosed within <think> </think> "
@@ -29,8 +32,9 @@ PromptSpec PaperWebshopPromptSpec() {
       "action for current step and present it within <action> </action> tags.";
   PromptSpec spec;
   spec.name = "paper";
-  spec.first = absl::StrCat(opening, turn);
-  spec.next = absl::StrCat(opening, history, turn);
+  spec.first = absl::StrCat(opening, turn, form);
+  spec.next = absl::StrCat(opening, history, turn, form);
+  spec.grow = turn;
   spec.history_line =
       "[Observation {index}: '{observation}', Action {index}: '{action}']";
   spec.history_join = "\n";
@@ -58,7 +62,9 @@ PromptSpec PaperSearchPromptSpec() {
       "{action_history}\n"
       "\n";
   const char* const turn =
-      "Now it's your turn to respond for the current step.\n"
+      "Now it's your turn to respond for the current step.";
+  const char* const form =
+      "\n"
       "You should first conduct a reasoning process. This process MUST be "
       "enclosed within <think> </think> tags.\n"
       "After completing your reasoning, choose only one of the following "
@@ -71,8 +77,9 @@ PromptSpec PaperSearchPromptSpec() {
       "detailed illustrations. For example, <answer>Beijing</answer>.";
   PromptSpec spec;
   spec.name = "paper";
-  spec.first = absl::StrCat(opening, turn);
-  spec.next = absl::StrCat(opening, history, turn);
+  spec.first = absl::StrCat(opening, turn, form);
+  spec.next = absl::StrCat(opening, history, turn, form);
+  spec.grow = absl::StrCat("{current_observation}\n\n", turn);
   spec.history_line = "Step {index}:{action} {next_observation}\n";
   spec.history_join = "\n";
   spec.window = 4;

@@ -152,6 +152,7 @@ absl::Status CheckPromptSpec(const PromptSpec& spec) {
     bool fields;
   } templates[] = {{"first", spec.first, turn, true},
                    {"next", spec.next, turn, true},
+                   {"grow", spec.grow, turn, true},
                    {"history_line", spec.history_line, line, false},
                    {"admissible_item", spec.admissible_item, item, false}};
   for (const auto& t : templates) {
@@ -171,6 +172,20 @@ absl::Status CheckPromptSpec(const PromptSpec& spec) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckLayout(const PromptSpec& spec, std::string_view layout) {
+  if (layout == kWindowed || (layout == kGrowing && !spec.grow.empty()))
+    return absl::OkStatus();
+  return BadInput(
+      {.field = "layout",
+       .found = std::string(layout),
+       .expected = absl::StrCat(kWindowed, ", the layout that prompt set ",
+                                spec.name, " has a template for")});
+}
+
+std::string RenderGrow(const PromptSpec& spec, const PromptInputs& inputs) {
+  return RenderTemplate(spec.grow, spec, inputs);
 }
 
 std::string RenderPrompt(const PromptSpec& spec, const PromptInputs& inputs) {
@@ -212,6 +227,18 @@ absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
   out.cut_tokens =
       static_cast<uint32_t>(full - std::min(full, out.tokens.size()));
   return out;
+}
+
+absl::StatusOr<std::vector<int32_t>> GrowPrompt(const PromptSpec& spec,
+                                                const PromptInputs& inputs,
+                                                const Tokenizer& tokenizer,
+                                                int32_t last) {
+  const std::string text = RenderGrow(spec, inputs);
+  if (!spec.chat) return tokenizer.Encode(text);
+  ATOD_RETURN_IF_ERROR(tokenizer.template_status());
+  const bool ended = tokenizer.TokenId(kChatEnd) == last;
+  return tokenizer.Encode(
+      absl::StrCat(ended ? "" : kChatEnd, "\n", ChatPrompt(text)));
 }
 
 absl::StatusOr<FittedPrompt> FitContextPrompt(const PromptSpec& spec,

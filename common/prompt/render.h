@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -32,7 +33,12 @@ struct PromptInputs {
 // INVALID_ARGUMENT names a template and a placeholder that it cannot hold.
 absl::Status CheckPromptSpec(const PromptSpec& spec);
 
+// INVALID_ARGUMENT when the spec has no template for the layout.
+absl::Status CheckLayout(const PromptSpec& spec, std::string_view layout);
+
 // The user's text of a turn, before any chat template. Turn 0 uses `first`.
+// RenderGrow: of a later turn in the growing layout.
+std::string RenderGrow(const PromptSpec& spec, const PromptInputs& inputs);
 std::string RenderPrompt(const PromptSpec& spec, const PromptInputs& inputs);
 
 struct FittedPrompt {
@@ -52,6 +58,15 @@ absl::StatusOr<FittedPrompt> FitPrompt(const PromptSpec& spec,
                                        const PromptInputs& inputs,
                                        const Tokenizer& tokenizer,
                                        uint32_t max_tokens);
+
+// What the growing layout appends to an episode whose last token is `last` for
+// its next response: the turn's `grow` text. In a chat that is a user message
+// with the generation prompt, behind the end of the answer if `last` is not the
+// token that ends one. Errors as FitPrompt, but of no length.
+absl::StatusOr<std::vector<int32_t>> GrowPrompt(const PromptSpec& spec,
+                                                const PromptInputs& inputs,
+                                                const Tokenizer& tokenizer,
+                                                int32_t last);
 
 // The same prompt behind `context` and a line break, inside the chat template.
 // When it is too long the history goes, record by record, then the turn is

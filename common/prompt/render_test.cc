@@ -54,6 +54,20 @@ TEST(RenderPromptTest, TheWindowKeepsTheNumbersOfTheEpisode) {
   EXPECT_EQ(RenderPrompt(TinySpec(), inputs), want);
 }
 
+TEST(RenderPromptTest, ALaterTurnOfAGrowingEpisodeShowsWhatIsNew) {
+  PromptSpec spec = TinySpec();
+  EXPECT_TRUE(CheckLayout(spec, kWindowed).ok());
+  EXPECT_THAT(CheckLayout(spec, kGrowing).message(),
+              HasSubstr("layout: found growing, expected windowed, the layout "
+                        "that prompt set tiny has a template for"));
+  spec.grow = "\n{current_step}: {current_observation} {field.hint}>";
+  EXPECT_TRUE(CheckLayout(spec, kGrowing).ok());
+  EXPECT_THAT(CheckLayout(spec, "wide").message(), HasSubstr("found wide"));
+  EXPECT_EQ(RenderGrow(spec, ThirdTurn()), "\n4: o3 warm>");
+  spec.grow = "{action}";
+  EXPECT_THAT(CheckPromptSpec(spec).message(), HasSubstr("prompt tiny.grow"));
+}
+
 TEST(RenderPromptTest, TextOfTheEnvironmentIsNotExpandedAgain) {
   PromptInputs inputs;
   inputs.task = "{current_observation}";
@@ -224,6 +238,23 @@ TEST_F(FitPromptTest, AChatSpecIsWrappedIntoTheChatFormat) {
   EXPECT_EQ(fitted->tokens.front(), *tokenizer_->TokenId("<|im_start|>"));
   EXPECT_THAT(tokenizer_->Decode(fitted->tokens),
               EndsWith("<|im_end|>\n<|im_start|>assistant\n"));
+}
+
+TEST_F(FitPromptTest, AGrowingChatEndsTheAnswerBeforeTheNextMessage) {
+  PromptSpec spec = TinySpec();
+  spec.grow = "{current_observation}";
+  const PromptInputs inputs = ThirdTurn();
+  const int32_t end = *tokenizer_->TokenId("<|im_end|>");
+  const std::string message =
+      "\n<|im_start|>user\no3<|im_end|>\n<|im_start|>assistant\n";
+  const auto grown = [&](int32_t last) {
+    return tokenizer_->Decode(
+        GrowPrompt(spec, inputs, *tokenizer_, last).value());
+  };
+  EXPECT_EQ(grown(end), "o3");
+  spec.chat = true;
+  EXPECT_EQ(grown(end), message);
+  EXPECT_EQ(grown(end + 1), "<|im_end|>" + message);  // cut at its limit
 }
 
 }  // namespace

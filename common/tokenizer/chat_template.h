@@ -10,6 +10,9 @@
 
 namespace atod {
 
+// The token that ends a message.
+inline constexpr char kChatEnd[] = "<|im_end|>";
+
 struct ChatMessage {
   std::string role;  // "system", "user", "assistant"
   std::string content;

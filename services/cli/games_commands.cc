@@ -1,5 +1,6 @@
 #include "services/cli/games_commands.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +9,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -18,6 +21,7 @@
 #include "common/base/printable.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/prompt/prompt_spec.h"
 #include "nlohmann/json.hpp"
 #include "services/cli/command.h"
 #include "services/envs/alfworld/alfworld_environment.h"
@@ -93,6 +97,46 @@ struct DemoFlags {
 constexpr std::array<const char*, games::kTaskTypes> kTypeFlags = {
     "pick", "look", "clean", "heat", "cool", "two"};
 
+// JSON lines for atod sft: one a turn, or one an episode where that grows.
+class DemoRows {
+ public:
+  explicit DemoRows(std::string_view layout) : grows_(layout == kGrowing) {}
+
+  void Add(const games::DemoTurn& turn) {
+    nlohmann::ordered_json row;
+    row["prompt"] = turn.prompt;
+    // A growing episode shows what was done. Where that was not the expert's
+    // choice it is no lesson.
+    row["response"] = grows_ ? turn.executed : turn.response;
+    if (!grows_) return Line(row);
+    if (turn.demo != demo_) Flush();
+    demo_ = turn.demo;
+    if (turn.executed != turn.response) row["train"] = false;
+    turns_.push_back(std::move(row));
+  }
+  std::string Text() {
+    Flush();
+    return std::move(text_);
+  }
+
+ private:
+  void Line(const nlohmann::ordered_json& row) {
+    absl::StrAppend(&text_, row.dump(), "\n");
+  }
+  void Flush() {
+    const bool taught =
+        std::any_of(turns_.begin(), turns_.end(),
+                    [](const auto& turn) { return !turn.contains("train"); });
+    if (taught) Line({{"turns", turns_}});
+    turns_ = nlohmann::ordered_json::array();
+  }
+
+  const bool grows_;
+  int demo_ = 0;
+  nlohmann::ordered_json turns_ = nlohmann::ordered_json::array();
+  std::string text_;
+};
+
 absl::StatusOr<int> RunDemos(const DemoFlags& flags) {
   games::DemoOptions options = flags.options;
   for (size_t t = 0; t < games::kTaskTypes; ++t) {
@@ -106,19 +150,14 @@ absl::StatusOr<int> RunDemos(const DemoFlags& flags) {
   env_options.max_turns = options.max_turns;
   ATOD_ASSIGN_OR_RETURN(const auto env,
                         envs::AlfworldEnvironment::Open(env_options));
-  std::string rows;
+  DemoRows rows(options.layout);
   ATOD_ASSIGN_OR_RETURN(
       const games::DemoCounts counts,
-      games::PlayDemos(
-          *env, options,
-          [&rows](const std::string& prompt, const std::string& response) {
-            nlohmann::ordered_json row;
-            row["prompt"] = prompt;
-            row["response"] = response;
-            absl::StrAppend(&rows, row.dump(), "\n");
-            return absl::OkStatus();
-          }));
-  ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.out, rows));
+      games::PlayDemos(*env, options, [&rows](const games::DemoTurn& turn) {
+        rows.Add(turn);
+        return absl::OkStatus();
+      }));
+  ATOD_RETURN_IF_ERROR(WriteFileAtomic(flags.out, rows.Text()));
   std::printf("%s: %d demonstrations, %d rows, %d forgetful, %d won\n",
               flags.out.c_str(), counts.episodes, counts.rows, counts.forgetful,
               counts.won);
@@ -138,6 +177,10 @@ void AddDemos(Command games) {
       .WholeNumber();
   demos.Arg("--max-turns", flags->options.max_turns,
             "turn limit of an episode");
+  demos
+      .Arg("--layout", flags->options.layout,
+           "windowed: a row a turn; growing: a row an episode")
+      .OneOf({kWindowed, kGrowing});
   demos
       .Arg("--forget", flags->forget,
            "share of episodes whose expert leaves out the heart of "

@@ -261,6 +261,7 @@ absl::Status OpenGames(const config::LoadedConfig& loaded,
   if (warn && !left_out.empty())
     LogWarning(absl::StrCat(c.env().data(), ": ", left_out));
   ATOD_RETURN_IF_ERROR(rollout::CheckPrompts(c.env(), tokenizer));
+  ATOD_RETURN_IF_ERROR(CheckLayout(env->description().prompt, c.layout()));
   std::map<std::string, envs::SplitInfo> splits;
   std::string names;
   for (const envs::SplitInfo& split : env->description().splits) {

@@ -24,6 +24,7 @@ v1::PromptSpec ToProto(const PromptSpec& spec) {
   out.set_chat(spec.chat);
   out.set_max_prompt_tokens(spec.max_prompt_tokens);
   out.set_max_prompt_chars(spec.max_prompt_chars);
+  out.set_grow(spec.grow);
   return out;
 }
 
@@ -136,6 +137,7 @@ PromptSpec FromProto(const v1::PromptSpec& spec) {
   out.chat = spec.chat();
   out.max_prompt_tokens = spec.max_prompt_tokens();
   out.max_prompt_chars = spec.max_prompt_chars();
+  out.grow = spec.grow();
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/prompt/prompt_spec.h"
 #include "services/learner/algorithm/weights/registry.h"
 
 namespace atod::learner {
@@ -345,6 +346,19 @@ absl::Status CheckRecipeInputs(const v1::RunConfig& config) {
   if (recipe.needs_context) {
     ATOD_RETURN_IF_ERROR(file("env.skills", config.env().skills(),
                               "a file of skill texts for recipe sdar"));
+  }
+  if (config.layout() == kGrowing) {
+    // What such an episode has shown cannot be shown otherwise.
+    const char* windowed = "windowed for ";
+    if (recipe.rollout.mode == RolloutPolicy::Mode::kBackToFront)
+      return wrong("layout", config.layout(),
+                   absl::StrCat(windowed,
+                                "tcod_mode b2f, whose prefixes hold "
+                                "actions and no responses"));
+    if (recipe.needs_context)
+      return wrong("layout", config.layout(),
+                   absl::StrCat(windowed, "recipe ", a.recipe(),
+                                ", whose context stands before each turn"));
   }
   const uint64_t episodes = uint64_t{a.tasks_per_step()} * a.group_size();
   if (config.optimizer().updates_per_step() > episodes) {

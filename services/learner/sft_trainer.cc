@@ -6,6 +6,8 @@
 #include <memory>
 #include <numbers>
 #include <numeric>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -29,58 +31,95 @@ namespace {
 
 using model::ScoredSequence;
 
-absl::StatusOr<std::vector<ScoredSequence>> ReadRows(
-    const std::string& path, const Tokenizer& tokenizer,
-    const std::vector<int32_t>& stop, const model::ModelConfig& config) {
-  ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  const auto ends = [&stop](int32_t id) {
-    return std::find(stop.begin(), stop.end(), id) != stop.end();
-  };
-  // The tokenizer's own, when generating stops at it.
-  const int32_t end =
-      tokenizer.eos_id().has_value() && ends(*tokenizer.eos_id())
-          ? *tokenizer.eos_id()
-          : stop[0];
-  std::vector<ScoredSequence> rows;
-  int64_t number = 0;
-  for (const std::string& line :
-       std::vector<std::string>(absl::StrSplit(text, '\n'))) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const auto json = ParseJson(line, path);
-    const auto field = [&](const char* name) {
-      return json.ok() && json->is_object() && json->contains(name) &&
-             (*json)[name].is_string();
-    };
-    for (const char* name : {"prompt", "response"})
-      if (!field(name))
-        return BadInput({path, name, number,
-                         json.ok() ? JsonPreview(*json) : "broken JSON",
-                         R"({"prompt": text, "response": text})"});
-    ScoredSequence row;
-    row.tokens = tokenizer.Encode((*json)["prompt"].get<std::string>());
-    const size_t begin = row.tokens.size();
-    if (begin == 0)
-      return BadInput({path, "prompt", number, "no text", "at least a token"});
-    const std::vector<int32_t> response =
-        tokenizer.Encode((*json)["response"].get<std::string>());
-    if (response.empty())
-      return BadInput(
-          {path, "response", number, "no text", "at least a token"});
-    row.tokens.insert(row.tokens.end(), response.begin(), response.end());
-    if (!ends(response.back())) row.tokens.push_back(end);
-    if (static_cast<int64_t>(row.tokens.size()) >
-        config.max_position_embeddings)
-      return BadInput(
-          {path, "prompt", number, absl::StrCat(row.tokens.size(), " tokens"),
-           absl::StrCat("at most ", config.max_position_embeddings)});
-    row.spans = {{static_cast<uint32_t>(begin),
-                  static_cast<uint32_t>(row.tokens.size() - begin)}};
-    rows.push_back(std::move(row));
+// Reads the rows of a file.
+class RowReader {
+ public:
+  RowReader(const std::string& path, const Tokenizer& tokenizer,
+            const std::vector<int32_t>& stop, int64_t longest)
+      : path_(path), tokenizer_(tokenizer), stop_(stop), longest_(longest) {
+    // The tokenizer's own, when generating stops at it.
+    const std::optional<int32_t> own = tokenizer.eos_id();
+    end_ = own.has_value() && Ends(*own) ? *own : stop[0];
   }
-  if (rows.empty()) return BadInput({path, "", 0, "no rows", "JSON lines"});
-  return rows;
-}
+
+  absl::StatusOr<std::vector<ScoredSequence>> Read() {
+    ATOD_ASSIGN_OR_RETURN(const std::string text, ReadFile(path_));
+    std::vector<ScoredSequence> rows;
+    for (const std::string& line :
+         std::vector<std::string>(absl::StrSplit(text, '\n'))) {
+      ++line_;
+      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+      ATOD_ASSIGN_OR_RETURN(rows.emplace_back(), Row(line));
+    }
+    if (rows.empty()) return BadInput({path_, "", 0, "no rows", "JSON lines"});
+    return rows;
+  }
+
+ private:
+  bool Ends(int32_t id) const {
+    return std::find(stop_.begin(), stop_.end(), id) != stop_.end();
+  }
+  absl::Status Bad(const std::string& field, const std::string& found,
+                   const std::string& expected) const {
+    return BadInput({path_, field, line_, found, expected});
+  }
+
+  absl::StatusOr<ScoredSequence> Row(const std::string& line) {
+    const auto json = ParseJson(line, path_);
+    if (!json.ok()) return Bad("prompt", "broken JSON", kRow);
+    ScoredSequence row;
+    if (json->is_object() && json->contains("turns")) {
+      const nlohmann::json& turns = (*json)["turns"];
+      if (!turns.is_array() || turns.empty())
+        return Bad("turns", JsonPreview(turns), "a list of turns");
+      for (size_t i = 0; i < turns.size(); ++i)
+        ATOD_RETURN_IF_ERROR(
+            AddTurn(turns[i], absl::StrCat("turns[", i, "]."), row));
+      if (row.spans.empty())
+        return Bad("turns", "no turn to train", "at least one");
+    } else {
+      ATOD_RETURN_IF_ERROR(AddTurn(*json, "", row));
+    }
+    if (static_cast<int64_t>(row.tokens.size()) > longest_)
+      return Bad("prompt", absl::StrCat(row.tokens.size(), " tokens"),
+                 absl::StrCat("at most ", longest_));
+    return row;
+  }
+
+  absl::Status AddTurn(const nlohmann::json& turn, const std::string& place,
+                       ScoredSequence& row) const {
+    for (const char* name : {"prompt", "response"})
+      if (!turn.is_object() || !turn.contains(name) || !turn[name].is_string())
+        return Bad(place + name, JsonPreview(turn), kRow);
+    const bool train = !turn.contains("train") || turn["train"] == true;
+    if (!train && turn["train"] != false)
+      return Bad(place + "train", JsonPreview(turn["train"]), "true or false");
+    const auto text = [&](const char* name) {
+      return tokenizer_.Encode(turn[name].get<std::string>());
+    };
+    const std::vector<int32_t> prompt = text("prompt");
+    std::vector<int32_t> response = text("response");
+    for (const auto& [name, tokens] :
+         {std::pair{"prompt", &prompt}, {"response", &response}})
+      if (tokens->empty())
+        return Bad(place + name, "no text", "at least a token");
+    if (!Ends(response.back())) response.push_back(end_);
+    row.tokens.insert(row.tokens.end(), prompt.begin(), prompt.end());
+    if (train)
+      row.spans.push_back({static_cast<uint32_t>(row.tokens.size()),
+                           static_cast<uint32_t>(response.size())});
+    row.tokens.insert(row.tokens.end(), response.begin(), response.end());
+    return absl::OkStatus();
+  }
+
+  static constexpr char kRow[] = R"({"prompt": text, "response": text})";
+  const std::string& path_;
+  const Tokenizer& tokenizer_;
+  const std::vector<int32_t>& stop_;
+  const int64_t longest_;
+  int32_t end_ = 0;
+  int64_t line_ = 0;
+};
 
 double MeanOf(const std::vector<float>& x) {
   return std::accumulate(x.begin(), x.end(), 0.0) /
@@ -167,9 +206,10 @@ absl::StatusOr<SftProgress> TrainSft(
                                                .deterministic = o.deterministic,
                                                .gradients = true}));
   if (opened) opened(model->back_end());
-  ATOD_ASSIGN_OR_RETURN(
-      const std::vector<ScoredSequence> rows,
-      ReadRows(o.data_path, *tokenizer, stop, model->config()));
+  ATOD_ASSIGN_OR_RETURN(const std::vector<ScoredSequence> rows,
+                        RowReader(o.data_path, *tokenizer, stop,
+                                  model->config().max_position_embeddings)
+                            .Read());
   return model::CatchTorch("sft", [&]() -> absl::StatusOr<SftProgress> {
     model::SetComputeThreads(o.threads);
     AdamW optimizer(&model->arena(), {0.9, o.beta2, 1e-8, o.weight_decay});

@@ -13,7 +13,9 @@ namespace atod::learner {
 
 struct SftOptions {
   std::string model_dir;  // initial weights and tokenizer
-  std::string data_path;  // JSON lines {"prompt", "response"}
+  // JSON lines {"prompt", "response"}, or {"turns": [those, and "train": false
+  // for a response that is context only]}: one sequence, in the order of turns.
+  std::string data_path;
   std::string out_dir;
   int64_t updates = 800;
   int64_t batch_rows = 32;

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/file.h"
 #include "common/model/language_model.h"
 #include "common/model/model_files.h"
@@ -92,18 +93,22 @@ class Sft : public testing::Test {
     ASSERT_TRUE(WriteFileAtomic(options_.data_path, text).ok());
   }
 
-  // Mean log-prob of a demonstrated response under what was written.
-  float ScoreOfGreen() {
+  // Mean log-prob of a response and its end under what was written.
+  float ScoreOf(const std::string& context, const std::string& response) {
     const auto tokenizer = Tokenizer::Load(options_.out_dir).value();
     auto m = model::LanguageModel::Open(options_.out_dir, {}).value();
     model::ScoredSequence s;
-    s.tokens = tokenizer->Encode("leaf> green");
+    s.tokens = tokenizer->Encode(context);
+    const auto begin = static_cast<uint32_t>(s.tokens.size());
+    const std::vector<int32_t> more = tokenizer->Encode(response);
+    s.tokens.insert(s.tokens.end(), more.begin(), more.end());
     s.tokens.push_back(256);
-    s.spans = {{5, 7}};
+    s.spans = {{begin, static_cast<uint32_t>(more.size() + 1)}};
     const std::vector<float> scored = m->Score({s}, {}).value().logprobs;
     return std::accumulate(scored.begin(), scored.end(), 0.0f) /
            static_cast<float>(scored.size());
   }
+  float ScoreOfGreen() { return ScoreOf("leaf>", " green"); }
 
   std::string dir_;
   SftOptions options_;
@@ -183,6 +188,15 @@ TEST_F(Sft, Bfloat16TrainsOnTorchAndIsRefusedWhereItMustBeDeterministic) {
               testing::HasSubstr("deterministic: found dtype bfloat16"));
 }
 
+TEST_F(Sft, TurnsOfARowAreOneSequenceAndThoseNotToTrainAreContext) {
+  WriteData(R"({"turns": [{"prompt": "leaf>", "response": " red", "train":)"
+            R"( false}, {"prompt": "leaf>", "response": " green"}]})");
+  const auto done = TrainSft(options_, [](const SftProgress&) {});
+  ASSERT_TRUE(done.ok()) << done.status();
+  EXPECT_GT(ScoreOf("leaf> red<|im_end|>leaf>", " green"), -0.1f);
+  EXPECT_LT(ScoreOf("leaf>", " red"), -1.0f);
+}
+
 TEST_F(Sft, BadRowsAreNamedByLine) {
   const auto message = [&](const std::string& data) {
     WriteData(data);
@@ -197,6 +211,16 @@ TEST_F(Sft, BadRowsAreNamedByLine) {
   EXPECT_THAT(message("{\"prompt\": \"" + std::string(80, 'a') +
                       "\", \"response\": \"b\"}"),
               HasSubstr("at most 64"));
+  for (const char* turns :
+       {"[]", R"([{"prompt": "a", "response": "b", "train": false}])"})
+    EXPECT_THAT(message(absl::StrCat("{\"turns\": ", turns, "}")),
+                HasSubstr("demos.jsonl:1: turns: found"));
+  EXPECT_THAT(message(R"({"turns": [{"prompt": "a", "response": "b"}, {}]})"),
+              HasSubstr("demos.jsonl:1: turns[1].prompt"));
+  EXPECT_THAT(
+      message(
+          R"({"turns": [{"prompt": "a", "response": "b", "train": "no"}]})"),
+      HasSubstr("demos.jsonl:1: turns[0].train: found"));
   EXPECT_THAT(message("{\"prompt\": \"a\", \"response\": \"\"}"),
               HasSubstr("demos.jsonl:1: response: found no text"));
   EXPECT_THAT(message(""), HasSubstr("no rows"));

@@ -15,8 +15,8 @@ constexpr uint64_t kEvalNoiseStream = 0x65766e6f;
 constexpr uint64_t kEvalEnvStream = 0x6576656e;
 
 v1::Lease LeaseOf(const StepSettings& settings, const std::string& env,
-                  const v1::Split& split, const v1::Task& task,
-                  const v1::WeightVersion& version) {
+                  const std::string& layout, const v1::Split& split,
+                  const v1::Task& task, const v1::WeightVersion& version) {
   v1::Lease lease;
   lease.set_env(env);
   lease.set_split(split.name());
@@ -30,7 +30,7 @@ v1::Lease LeaseOf(const StepSettings& settings, const std::string& env,
   sampling.set_top_k(settings.top_k);
   sampling.set_max_tokens(settings.max_tokens);
   lease.set_max_turns(settings.max_turns);
-  lease.set_layout("windowed");
+  lease.set_layout(layout);
   return lease;
 }
 
@@ -91,8 +91,8 @@ absl::StatusOr<std::vector<GroupOrder>> StepOrders::Training(
     const TaskChoice choice = source.Choose(settings.step, g);
     ATOD_ASSIGN_OR_RETURN(group.task,
                           tasks_.GetTask(train_.name(), choice.index));
-    group.base =
-        LeaseOf(settings, config_.env().name(), train_, group.task, version);
+    group.base = LeaseOf(settings, config_.env().name(), config_.layout(),
+                         train_, group.task, version);
     group.base.set_env_seed(choice.env_seed);
     group.base.set_run_seed(config_.seed());
     ATOD_RETURN_IF_ERROR(Shape(settings, group.task, group.base));
@@ -110,8 +110,8 @@ absl::StatusOr<std::vector<GroupOrder>> StepOrders::Evaluation(
     GroupOrder& group = groups[i];
     ATOD_ASSIGN_OR_RETURN(group.task,
                           tasks_.GetTask(panel_split_.name(), panel_[i]));
-    group.base = LeaseOf(settings, config_.env().name(), panel_split_,
-                         group.task, version);
+    group.base = LeaseOf(settings, config_.env().name(), config_.layout(),
+                         panel_split_, group.task, version);
     group.base.set_env_seed(MixSeed(seed, kEvalEnvStream, panel_[i]));
     group.base.set_run_seed(MixSeed(seed, kEvalNoiseStream));
     group.base.mutable_sampling()->set_temperature(

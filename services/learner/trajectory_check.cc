@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/prompt/prompt_spec.h"
 #include "services/learner/algorithm/step_batch.h"
 
 namespace atod::learner {
@@ -85,6 +86,27 @@ absl::Status CheckTeachers(const std::string& field, const v1::Span& span,
           absl::StrCat(scores->temperature()),
           absl::StrCat(lease.sampling().temperature(), ", the student's"));
     }
+  }
+  return absl::OkStatus();
+}
+
+// A sequence a turn, or one an episode whose spans are its turns in order.
+absl::Status CheckShape(const v1::Trajectory& t) {
+  const bool grows = t.layout() == kGrowing;
+  if (grows && t.sequences_size() > 1)
+    return Bad("sequences", absl::StrCat(t.sequences_size()),
+               "one, as layout growing has");
+  for (int s = 0; s < t.sequences_size(); ++s) {
+    const v1::Sequence& sequence = t.sequences(s);
+    if (!grows && sequence.spans_size() > 1)
+      return Bad(absl::StrCat("sequences[", s, "].spans"),
+                 absl::StrCat(sequence.spans_size()),
+                 "one, as layout windowed has");
+    for (int i = 1; i < sequence.spans_size(); ++i)
+      if (sequence.spans(i).turn() <= sequence.spans(i - 1).turn())
+        return Bad(absl::StrCat("sequences[", s, "].spans[", i, "].turn"),
+                   absl::StrCat(sequence.spans(i).turn()),
+                   "a later turn than the one before");
   }
   return absl::OkStatus();
 }
@@ -198,6 +220,7 @@ absl::Status CheckTrajectory(const v1::Trajectory& t, const v1::Lease& lease,
   }
   ATOD_RETURN_IF_ERROR(CheckError(t.outcome()));
   if (EndedInError(t)) return absl::OkStatus();
+  ATOD_RETURN_IF_ERROR(CheckShape(t));
   for (int s = 0; s < t.sequences_size(); ++s) {
     ATOD_RETURN_IF_ERROR(CheckSequence(absl::StrCat("sequences[", s, "]"),
                                        t.sequences(s), t, lease, limits));

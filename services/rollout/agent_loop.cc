@@ -97,6 +97,12 @@ void SetError(v1::Trajectory& out, const std::string& kind,
                                                        : message);
 }
 
+// Rollouts of one task begin with the same prompt, which is computed once.
+uint64_t FirstPromptGroup(const v1::Lease& lease, uint32_t turn) {
+  if (turn > 0) return 0;
+  return (uint64_t{lease.step()} << 32) + lease.group() + 1;
+}
+
 void SetResult(v1::Turn& turn, const envs::StepResult& result) {
   turn.set_executed_action(result.executed_action);
   turn.set_valid(result.action_valid);
@@ -138,6 +144,7 @@ AgentLoop::AgentLoop(engine::Engine& engine, envs::EnvCaller& envs,
       events_(std::make_shared<EventQueue>()),
       prompt_tokens_(registry.Counter(metrics::kRolloutPromptTokens)),
       cut_tokens_(registry.Counter(metrics::kRolloutCutTokens)),
+      context_ends_(registry.Counter(metrics::kRolloutContextEnds)),
       sampled_tokens_(registry.Counter(metrics::kRolloutTokens)),
       engine_seconds_(registry.Counter(metrics::kRolloutEngineSeconds)),
       idle_seconds_(registry.Counter(metrics::kRolloutIdleSeconds)),
@@ -189,9 +196,12 @@ absl::Status AgentLoop::Add(Assignment play) {
   if (free_slots() == 0) {
     return absl::ResourceExhaustedError("no free slot");
   }
-  if (lease.layout() != "windowed") {
+  if (lease.layout() == kGrowing &&
+      (!lease.replay_actions().empty() || !lease.context().empty())) {
     return absl::InvalidArgumentError(
-        absl::StrCat("layout: found ", lease.layout(), ", expected windowed"));
+        absl::StrCat("layout ", kGrowing, ": found ",
+                     lease.context().empty() ? "replay_actions" : "a context",
+                     ", which only ", kWindowed, " can show"));
   }
   const uint32_t max_tokens = lease.sampling().max_tokens();
   if (max_tokens == 0 || max_tokens >= options_.max_context) {
@@ -203,6 +213,7 @@ absl::Status AgentLoop::Add(Assignment play) {
     return absl::InvalidArgumentError("teachers: none is connected");
   }
   ATOD_ASSIGN_OR_RETURN(const envs::EnvDescription* env, Describe(lease.env()));
+  ATOD_RETURN_IF_ERROR(CheckLayout(env->prompt, lease.layout()));
   auto episode = std::make_unique<Episode>();
   Episode& e = *episode;
   e.id = next_id_++;
@@ -369,13 +380,11 @@ absl::Status AgentLoop::CheckRebuilt(const Episode& e,
   return absl::OkStatus();
 }
 
-void AgentLoop::StartTurn(Episode& e) {
-  if (e.observation.done) return FinishPlay(e);
-  if (e.history.size() >= e.max_turns) {
-    e.observation.done_reason = envs::DoneReason::kLimit;
-    return FinishPlay(e);
-  }
-  const v1::Lease& lease = e.play.lease;
+bool AgentLoop::Grows(const Episode& e) {
+  return e.play.lease.layout() == kGrowing;
+}
+
+PromptInputs AgentLoop::InputsOf(const Episode& e) {
   PromptInputs inputs;
   inputs.task = e.observation.task;
   inputs.observation = e.observation.text;
@@ -383,22 +392,71 @@ void AgentLoop::StartTurn(Episode& e) {
   inputs.fields = e.observation.fields;
   inputs.history = e.history;  // its window is the prompt's concern
   inputs.turn_index = static_cast<uint32_t>(e.history.size());
-  const uint32_t room = options_.max_context - lease.sampling().max_tokens();
+  return inputs;
+}
+
+uint32_t AgentLoop::Room(const Episode& e) const {
+  return options_.max_context - e.play.lease.sampling().max_tokens();
+}
+
+void AgentLoop::StartTurn(Episode& e) {
+  if (e.observation.done) return FinishPlay(e);
+  if (e.history.size() >= e.max_turns) {
+    e.observation.done_reason = envs::DoneReason::kLimit;
+    return FinishPlay(e);
+  }
+  const PromptInputs inputs = InputsOf(e);
+  if (Grows(e) && e.out.sequences_size() > 0) return GrowTurn(e, inputs);
+  const v1::Lease& lease = e.play.lease;
   absl::StatusOr<FittedPrompt> prompt =
-      FitPrompt(e.env->prompt, inputs, tokenizer_, room);
+      FitPrompt(e.env->prompt, inputs, tokenizer_, Room(e));
   if (!prompt.ok() || prompt->tokens.empty())
     return EndWithoutPrompt(e, prompt.status());
   std::vector<int32_t> context_tokens;
   if (!lease.context().empty()) {
     absl::StatusOr<FittedPrompt> context = FitContextPrompt(
-        e.env->prompt, inputs, lease.context(), tokenizer_, room);
+        e.env->prompt, inputs, lease.context(), tokenizer_, Room(e));
     // Not a failure: the next worker would find the same.
     if (!context.ok()) return EndWithoutPrompt(e, context.status());
     context_tokens = std::move(context->tokens);
   }
+  v1::Sequence& sequence = *e.out.add_sequences();
+  sequence.mutable_context_tokens()->Add(context_tokens.begin(),
+                                         context_tokens.end());
+  Ask(e, sequence, *prompt);
+}
+
+void AgentLoop::GrowTurn(Episode& e, const PromptInputs& inputs) {
+  v1::Sequence& sequence = *e.out.mutable_sequences(0);
+  const auto last = static_cast<int32_t>(*sequence.tokens().rbegin());
+  FittedPrompt more;
+  absl::StatusOr<std::vector<int32_t>> tokens =
+      GrowPrompt(e.env->prompt, inputs, tokenizer_, last);
+  if (!tokens.ok()) return EndWithoutPrompt(e, tokens.status());
+  more.tokens = *std::move(tokens);
+  const size_t whole = sequence.tokens_size() + more.tokens.size();
+  if (whole <= Room(e)) return Ask(e, sequence, more);
+  // No prompt can be cut where all of it was seen: the episode is over, as one
+  // is whose turns are.
+  if (!std::exchange(warned_of_room_, true))
+    LogWarning(absl::StrCat("episodes end for want of context: found ", whole,
+                            " tokens (", e.play.lease.task_id(), ", turn ",
+                            inputs.turn_index, "); ", ContextText(e),
+                            ". Said once: ", metrics::kRolloutContextEnds.name,
+                            " counts"));
+  context_ends_.Increment();
+  e.observation.done_reason = envs::DoneReason::kLimit;
+  FinishPlay(e);
+}
+
+void AgentLoop::Ask(Episode& e, v1::Sequence& sequence,
+                    const FittedPrompt& more) {
+  const v1::Lease& lease = e.play.lease;
+  sequence.mutable_tokens()->Add(more.tokens.begin(), more.tokens.end());
+  const auto turn_index = static_cast<uint32_t>(e.history.size());
   engine::EngineRequest request;
   request.id = e.id;
-  request.prompt = prompt->tokens;
+  request.prompt = {sequence.tokens().begin(), sequence.tokens().end()};
   request.sampling = {.temperature = lease.sampling().temperature(),
                       .top_p = lease.sampling().top_p(),
                       .top_k = lease.sampling().top_k(),
@@ -407,23 +465,21 @@ void AgentLoop::StartTurn(Episode& e) {
                    .step = lease.step(),
                    .group = lease.group(),
                    .sample = e.play.sample,
-                   .turn = inputs.turn_index};
+                   .turn = turn_index};
+  if (Grows(e)) request.session = e.id;
+  request.group = FirstPromptGroup(lease, turn_index);
   const absl::Status queued = engine_.Enqueue(std::move(request));
   if (!queued.ok()) return Fail(e, "engine", queued);
   ++generating_;
   v1::Turn& turn = AddTurn(e);
   turn.set_trainable(true);
-  turn.set_prompt_tokens(static_cast<uint32_t>(prompt->tokens.size()));
-  turn.set_cut_tokens(prompt->cut_tokens);
-  prompt_tokens_.Increment(turn.prompt_tokens());
+  turn.set_prompt_tokens(static_cast<uint32_t>(sequence.tokens_size()));
+  turn.set_cut_tokens(more.cut_tokens);
+  prompt_tokens_.Increment(static_cast<double>(more.tokens.size()));
   if (turn.cut_tokens() > 0) {
     cut_tokens_.Increment(turn.cut_tokens());
     WarnOfCut(e, turn);
   }
-  v1::Sequence& sequence = *e.out.add_sequences();
-  sequence.mutable_tokens()->Add(prompt->tokens.begin(), prompt->tokens.end());
-  sequence.mutable_context_tokens()->Add(context_tokens.begin(),
-                                         context_tokens.end());
   v1::Span& span = *sequence.add_spans();
   span.set_turn(turn.index());
   span.set_begin(turn.prompt_tokens());
@@ -450,9 +506,7 @@ void AgentLoop::EndWithoutPrompt(Episode& e, const absl::Status& status) {
       "turn ", e.history.size(), ": ",
       status.ok() ? "found no tokens in the prompt" : status.message());
   const uint32_t limit = e.env->prompt.max_prompt_tokens;
-  if (too_long &&
-      (limit == 0 ||
-       limit > options_.max_context - e.play.lease.sampling().max_tokens()))
+  if (too_long && (limit == 0 || limit > Room(e)))
     absl::StrAppend(&text, "; ", ContextText(e),
                     ": raise the one or lower the other");
   EndInError(e, status.ok() || too_long ? "prompt" : "template", text);
@@ -482,7 +536,8 @@ void AgentLoop::OnGenerated(engine::EngineResult result) {
   const int last = e->out.sequences_size() - 1;
   v1::Sequence& sequence = *e->out.mutable_sequences(last);
   sequence.mutable_tokens()->Add(result.tokens.begin(), result.tokens.end());
-  v1::Span& span = *sequence.mutable_spans(0);
+  const int number = sequence.spans_size() - 1;
+  v1::Span& span = *sequence.mutable_spans(number);
   span.set_length(static_cast<uint32_t>(result.tokens.size()));
   span.mutable_rollout_logprobs()->Add(result.logprobs.begin(),
                                        result.logprobs.end());
@@ -500,7 +555,8 @@ void AgentLoop::OnGenerated(engine::EngineResult result) {
   for (const std::string& model : lease.teachers())
     span.add_teacher()->set_model(model);
   e->scores_pending += lease.teachers_size();
-  for (int i = 0; i < lease.teachers_size(); ++i) SendScore(*e, last, i);
+  for (int i = 0; i < lease.teachers_size(); ++i)
+    SendScore(*e, {last, number, i});
   SendStep(*e);
 }
 
@@ -552,32 +608,34 @@ void AgentLoop::OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply) {
   StartTurn(*e);
 }
 
-void AgentLoop::SendScore(Episode& e, int sequence, int teacher) {
-  const v1::Sequence& from = e.out.sequences(sequence);
+void AgentLoop::SendScore(Episode& e, ScoredSpan which) {
+  const v1::Sequence& from = e.out.sequences(which.sequence);
+  const v1::Span& span = from.spans(which.span);
   teacher::TeacherRequest request;
-  request.model = e.play.lease.teachers(teacher);
-  request.tokens = {from.tokens().begin(), from.tokens().end()};
-  request.begin = from.spans(0).begin();
-  request.length = from.spans(0).length();
+  request.model = e.play.lease.teachers(which.teacher);
+  request.begin = span.begin();
+  request.length = span.length();
+  request.tokens = {from.tokens().begin(),
+                    from.tokens().begin() + span.begin() + span.length()};
   // Student and teacher log-probs are compared at one temperature; greedy
   // sampling reports its log-probs at 1 (EngineResult::logprobs).
   const float t = e.play.lease.sampling().temperature();
   request.temperature = t > 0 ? t : 1;
-  teachers_->Score(
-      std::move(request), [queue = events_, id = e.id, sequence, teacher,
-                           sent = clock_.Now()](auto reply) {
-        queue->Push([id, sequence, teacher, sent,
-                     reply = std::move(reply)](AgentLoop& loop) mutable {
-          loop.OnScore(id, sequence, teacher, sent, std::move(reply));
+  teachers_->Score(std::move(request), [queue = events_, id = e.id, which,
+                                        sent = clock_.Now()](auto reply) {
+    queue->Push(
+        [id, which, sent, reply = std::move(reply)](AgentLoop& loop) mutable {
+          loop.OnScore(id, which, sent, std::move(reply));
         });
-      });
+  });
 }
 
-void AgentLoop::OnScore(uint64_t id, int sequence, int teacher, absl::Time sent,
+void AgentLoop::OnScore(uint64_t id, ScoredSpan which, absl::Time sent,
                         absl::StatusOr<teacher::TeacherReply> reply) {
   Episode* e = Find(id);
   if (e == nullptr) return;
-  v1::Span& to = *e->out.mutable_sequences(sequence)->mutable_spans(0);
+  v1::Span& to =
+      *e->out.mutable_sequences(which.sequence)->mutable_spans(which.span);
   if (reply.ok() && reply->logprobs.size() != to.length()) {
     reply = absl::InvalidArgumentError(absl::StrCat(
         "teacher ", reply->model, " returned ", reply->logprobs.size(),
@@ -588,9 +646,9 @@ void AgentLoop::OnScore(uint64_t id, int sequence, int teacher, absl::Time sent,
       return Fail(*e, "teacher", reply.status());
     spdlog::warn("{}: scoring will be repeated: {}", Name(e->out),
                  std::string(reply.status().message()));
-    Post(options_.retry_max, [id, sequence, teacher](AgentLoop& loop) {
+    Post(options_.retry_max, [id, which](AgentLoop& loop) {
       Episode* episode = loop.Find(id);
-      if (episode != nullptr) loop.SendScore(*episode, sequence, teacher);
+      if (episode != nullptr) loop.SendScore(*episode, which);
     });
     return;
   }
@@ -599,7 +657,7 @@ void AgentLoop::OnScore(uint64_t id, int sequence, int teacher, absl::Time sent,
   turn.set_teacher_us(
       std::max<uint64_t>(turn.teacher_us(), absl::ToInt64Microseconds(waited)));
   teacher_seconds_.Observe(absl::ToDoubleSeconds(waited));
-  v1::TeacherScores& scores = *to.mutable_teacher(teacher);
+  v1::TeacherScores& scores = *to.mutable_teacher(which.teacher);
   scores.set_model(reply->model);
   scores.set_weights_hash(reply->weights_hash);
   scores.set_temperature(reply->temperature);
@@ -649,6 +707,7 @@ void AgentLoop::StopPlaying(Episode& e) {
   e.out.set_ended_us(absl::ToUnixMicros(clock_.Now()));
   if (!std::exchange(e.playing, false)) return;
   --playing_;
+  if (Grows(e)) engine_.EndSession(e.id);
   if (!e.env_episode.empty()) envs_.Close(e.env_episode);
 }
 

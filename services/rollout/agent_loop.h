@@ -41,7 +41,9 @@ struct Assignment {
 // the engine sample a response, gives its text to the environment, and sends
 // the finished turn to the teachers while the episode goes on. An episode that
 // ends frees its slot at once; its trajectory comes out when the last score is
-// in.
+// in. Layout windowed: a turn is a sequence with a prompt of its own; growing:
+// the episode is one sequence of exactly the tokens that were shown and
+// sampled, whose keys and values the engine keeps from turn to turn.
 //
 // One thread owns the loop and its engine and makes all calls, except Wake.
 // Replies of environments and teachers arrive on other threads and wait in a
@@ -128,7 +130,15 @@ class AgentLoop {
                             const envs::ResetResult& reply) const;
   void SendStep(Episode& episode);
   void OnStep(uint64_t id, absl::StatusOr<envs::StepResult> reply);
+  static bool Grows(const Episode& episode);
+  static PromptInputs InputsOf(const Episode& episode);
+  // Tokens there are for a prompt.
+  uint32_t Room(const Episode& episode) const;
   void StartTurn(Episode& episode);
+  // A later turn of an episode that is one sequence.
+  void GrowTurn(Episode& episode, const PromptInputs& inputs);
+  // Has the engine continue `sequence` and `more`.
+  void Ask(Episode& episode, v1::Sequence& sequence, const FittedPrompt& more);
   // The next turn, with what the agent sees.
   v1::Turn& AddTurn(Episode& episode);
   // What there is for prompt and response, for people.
@@ -138,8 +148,11 @@ class AgentLoop {
   // Tells a person, once.
   void WarnOfCut(const Episode& episode, const v1::Turn& turn);
   void OnGenerated(engine::EngineResult result);
-  void SendScore(Episode& episode, int sequence, int teacher);
-  void OnScore(uint64_t id, int sequence, int teacher, absl::Time sent,
+  struct ScoredSpan {
+    int sequence, span, teacher;  // of the trajectory, sequence, lease
+  };
+  void SendScore(Episode& episode, ScoredSpan which);
+  void OnScore(uint64_t id, ScoredSpan which, absl::Time sent,
                absl::StatusOr<teacher::TeacherReply> reply);
   void FinishPlay(Episode& episode);
   // The agent cannot go on: the episode ends in an error.
@@ -173,8 +186,10 @@ class AgentLoop {
   absl::Time env_heard_ = absl::InfinitePast();
   absl::Status refused_;  // why Poll fails
   bool warned_of_cut_ = false;
+  bool warned_of_room_ = false;
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& cut_tokens_;
+  prometheus::Counter& context_ends_;
   prometheus::Counter& sampled_tokens_;
   prometheus::Counter& engine_seconds_;
   prometheus::Counter& idle_seconds_;

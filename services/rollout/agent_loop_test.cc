@@ -1,5 +1,7 @@
 #include "services/rollout/agent_loop.h"
 
+#include <map>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -158,6 +160,95 @@ TEST_F(GoLoopTest, RecordHoldsTheTokensThatTheEngineSawAndSampled) {
   EXPECT_EQ(record.outcome().done_reason(), v1::WON);
   EXPECT_EQ(record.task().category(), "hall");
   EXPECT_EQ(envs_.living(), 0);
+}
+
+TEST_F(GoLoopTest, RolloutsOfOneTaskShareTheirFirstPromptAndNoOther) {
+  Assignment first = Spec(), second = Spec(), other = Spec();
+  second.sample = first.sample + 1;
+  other.sample = first.sample + 2;
+  other.lease.set_group(first.lease.group() + 1);
+  for (const Assignment& a : {first, second, other}) Add(a);
+  Finish(3);
+  std::map<uint32_t, std::set<uint64_t>> groups;  // of first turns, by task
+  for (const engine::EngineRequest& r : go_->seen) {
+    if (r.noise.turn > 0) {
+      EXPECT_EQ(r.group, 0u);
+    } else {
+      EXPECT_NE(r.group, 0u);
+      groups[r.noise.group].insert(r.group);
+    }
+  }
+  ASSERT_THAT(groups, SizeIs(2));
+  for (const auto& [task, keys] : groups) EXPECT_THAT(keys, SizeIs(1));
+  EXPECT_NE(*groups.begin()->second.begin(), *groups.rbegin()->second.begin());
+}
+
+TEST_F(GoLoopTest, AGrowingEpisodeIsOneSequenceOfWhatWasShownAndSampled) {
+  Assignment spec = Spec();
+  spec.lease.set_layout("growing");
+  spec.lease.add_teachers("big");
+  Add(spec);
+  const v1::Trajectory record = Finish(1)[0];
+  ASSERT_FALSE(record.outcome().has_error()) << record.ShortDebugString();
+  EXPECT_EQ(record.layout(), "growing");
+  ASSERT_THAT(record.sequences(), SizeIs(1));
+  const v1::Sequence& sequence = record.sequences(0);
+  EXPECT_EQ(Text(sequence.tokens()), "at > go$\nat go> go$\nat go+go> go$");
+  ASSERT_THAT(sequence.spans(), SizeIs(3));
+  for (int i = 0; i < 3; ++i) {
+    const v1::Span& span = sequence.spans(i);
+    const engine::EngineRequest& asked = go_->seen[i];
+    EXPECT_EQ(span.turn(), i);
+    EXPECT_EQ(span.begin(), asked.prompt.size());
+    EXPECT_EQ(span.length(), 4);
+    EXPECT_EQ(record.turns(i).prompt_tokens(), span.begin());
+    EXPECT_TRUE(std::equal(asked.prompt.begin(), asked.prompt.end(),
+                           sequence.tokens().begin()));
+    // One session from the first turn to the last.
+    EXPECT_NE(asked.session, 0u);
+    EXPECT_EQ(asked.session, go_->seen[0].session);
+    EXPECT_EQ(asked.noise.turn, i);
+    ASSERT_THAT(span.teacher(), SizeIs(1));
+    for (uint32_t k = 0; k < span.length(); ++k)
+      EXPECT_EQ(span.teacher(0).logprobs(k),
+                FakeTeacher::LogProb("big", sequence.tokens(span.begin() + k)));
+  }
+  EXPECT_THAT(go_->ended, ElementsAre(go_->seen[0].session));
+  EXPECT_TRUE(record.outcome().success());
+  EXPECT_EQ(registry_.Counter(metrics::kRolloutPromptTokens).Value(),
+            sequence.tokens_size() - 3 * 4);
+}
+
+TEST_F(GoLoopTest, AGrowingEpisodeThatFillsItsContextIsOver) {
+  loop_.emplace(
+      *go_, envs_, *tokenizer_, &teacher_, clock_, registry_,
+      AgentLoop::Options{.slots = 16, .max_context = 35, .nonce = "small"});
+  Assignment spec = Spec();
+  spec.lease.set_layout("growing");
+  spec.lease.mutable_sampling()->set_max_tokens(10);
+  Add(spec);
+  const v1::Trajectory record = Finish(1)[0];
+  EXPECT_FALSE(record.outcome().has_error());
+  EXPECT_EQ(record.outcome().done_reason(), v1::LIMIT);
+  EXPECT_FALSE(record.outcome().success());
+  EXPECT_THAT(record.turns(), SizeIs(2));  // of 3: 18 tokens, and 11 do not fit
+  EXPECT_EQ(Text(record.sequences(0).tokens()), "at > go$\nat go> go$");
+  EXPECT_EQ(registry_.Counter(metrics::kRolloutContextEnds).Value(), 1);
+  EXPECT_EQ(envs_.living(), 0);
+}
+
+TEST_F(GoLoopTest, AGrowingEpisodeGoesOnAtAServerThatRebuildsIt) {
+  Assignment spec = Spec();
+  spec.lease.set_layout("growing");
+  Add(spec);
+  const std::string whole = Text(Finish(1)[0].sequences(0).tokens());
+  spec.sample = 1;
+  Add(spec);
+  Poll();  // the first response waits for the environment
+  envs_.ForgetEpisodes();
+  const v1::Trajectory record = Finish(1)[0];
+  ASSERT_FALSE(record.outcome().has_error()) << record.ShortDebugString();
+  EXPECT_EQ(Text(record.sequences(0).tokens()), whole);
 }
 
 TEST_F(GoLoopTest, HistoryWindowHoldsTheLastTurnsOnly) {
@@ -478,8 +569,15 @@ TEST_F(AgentLoopTest, SpecsThatCannotBePlayedAreRefused) {
     change(spec);
     return loop_->Add(spec);
   };
-  EXPECT_THAT(refused([](auto& s) { s.lease.set_layout("growing"); }).message(),
-              HasSubstr("layout"));
+  EXPECT_THAT(refused([](auto& s) { s.lease.set_layout("packed"); }).message(),
+              HasSubstr("layout: found packed"));
+  for (const bool context : {false, true}) {
+    const auto growing = [&](auto& s) {
+      s.lease.set_layout("growing");
+      context ? s.lease.set_context("x") : s.lease.add_replay_actions("up");
+    };
+    EXPECT_THAT(refused(growing).message(), HasSubstr("layout growing: found"));
+  }
   EXPECT_THAT(refused([](auto& s) {
                 s.lease.mutable_sampling()->set_max_tokens(0);
               }).message(),

@@ -36,10 +36,11 @@ absl::StatusOr<std::vector<double>> ScoreAll(
   for (const v1::Trajectory& episode : episodes) {
     std::vector<teacher::ScoreRequest> requests;
     for (const v1::Sequence& s : episode.sequences()) {
-      const v1::Span& span = s.spans(0);
-      if (span.length() == 0) continue;
-      requests.push_back({{s.tokens().begin(), s.tokens().end()},
-                          {{span.begin(), span.length()}}});
+      teacher::ScoreRequest request{{s.tokens().begin(), s.tokens().end()}, {}};
+      for (const v1::Span& span : s.spans())
+        if (span.length() > 0)
+          request.spans.push_back({span.begin(), span.length()});
+      if (!request.spans.empty()) requests.push_back(std::move(request));
     }
     // Temperature 0 is greedy sampling; log-probs are those of 1 then.
     const float sampled_at = episode.sampling().temperature();
@@ -63,12 +64,13 @@ absl::StatusOr<std::vector<TurnDiagnosis>> Diagnose(
     batch.group.push_back(batch.num_trajectories());
     batch.reward.push_back(episode.outcome().reward());
     for (const v1::Sequence& s : episode.sequences()) {
-      const v1::Span& span = s.spans(0);
-      if (span.length() == 0) continue;
-      batch.turn_index.push_back(static_cast<int32_t>(span.turn()));
-      batch.valid_action.push_back(1);
-      batch.token_begin.push_back(batch.token_begin.back() +
-                                  static_cast<int32_t>(span.length()));
+      for (const v1::Span& span : s.spans()) {
+        if (span.length() == 0) continue;
+        batch.turn_index.push_back(static_cast<int32_t>(span.turn()));
+        batch.valid_action.push_back(1);
+        batch.token_begin.push_back(batch.token_begin.back() +
+                                    static_cast<int32_t>(span.length()));
+      }
     }
     batch.turn_begin.push_back(batch.num_turns());
   }

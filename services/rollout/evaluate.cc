@@ -58,7 +58,7 @@ absl::StatusOr<std::vector<v1::Trajectory>> PlayTasks(
       lease.mutable_sampling()->set_top_k(options.sampling.top_k);
       lease.mutable_sampling()->set_max_tokens(options.sampling.max_tokens);
       lease.set_max_turns(options.max_turns);
-      lease.set_layout("windowed");
+      lease.set_layout(options.layout);
       ATOD_RETURN_IF_ERROR(loop.Add(std::move(play)));
     }
     ATOD_ASSIGN_OR_RETURN(std::vector<v1::Trajectory> finished_now,

@@ -22,7 +22,8 @@ struct EvalTask {
 struct EvalOptions {
   std::string env;
   std::string split;
-  uint32_t max_turns = 0;  // 0: the environment's default
+  std::string layout = "windowed";  // RunConfig.layout
+  uint32_t max_turns = 0;           // 0: the environment's default
   // Of the model; a policy needs none of these.
   engine::SamplingParams sampling;
   uint64_t run_seed = 0;  // with `step`, keys the noise; group = task's index

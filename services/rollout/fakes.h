@@ -245,6 +245,7 @@ class FakeEnvs final : public envs::EnvCaller {
     d.prompt.name = "corridor";
     d.prompt.first = "{current_observation}>";
     d.prompt.next = "{action_history}|{current_observation}>";
+    d.prompt.grow = "\n{current_observation}>";
     d.prompt.history_line = "{action}";
     d.prompt.history_join = ",";
     d.prompt.window = 2;

@@ -44,6 +44,7 @@ absl::StatusOr<Panel> OpenPanel(v1::RunConfig config,
     }
     panel.hash = learner::PanelHash(split.content_hash, indices);
   }
+  panel.options.layout = c.layout();
   panel.options.env = panel.env->description().name;
   panel.options.max_turns = c.env().max_turns();
   const v1::SamplingConfig& sampling = c.sampling().train();

@@ -46,45 +46,68 @@ std::vector<std::string> WeightsOf(const v1::Span& span) {
   return out;
 }
 
-// Of one turn's sequence: tokens up to the first that differs, then log-probs.
-std::string DifferentSequence(const v1::Sequence& found,
-                              const v1::Sequence& expected) {
-  const uint32_t begin =
-      expected.spans().empty() ? 0 : expected.spans(0).begin();
-  const int common = std::min(found.tokens_size(), expected.tokens_size());
-  for (int i = 0; i < common; ++i) {
-    if (found.tokens(i) == expected.tokens(i)) continue;
-    const bool prompt = static_cast<uint32_t>(i) < begin;
-    return Differs(absl::StrCat(prompt ? "prompt token " : "sampled token ",
-                                prompt ? i : i - begin),
-                   absl::StrCat(found.tokens(i)),
-                   absl::StrCat(expected.tokens(i)));
+// Where the model's response of a turn lies.
+struct Response {
+  const v1::Sequence* sequence = nullptr;  // null: there is none
+  int number = 0;                          // of its span
+
+  const v1::Span& span() const { return sequence->spans(number); }
+  // The turn's tokens: what came since the response before, and its own.
+  uint32_t first() const {
+    if (number == 0) return 0;
+    const v1::Span& before = sequence->spans(number - 1);
+    return before.begin() + before.length();
   }
-  if (found.tokens_size() != expected.tokens_size() ||
-      found.spans_size() != expected.spans_size())
-    return Differs("tokens", absl::StrCat(found.tokens_size()),
-                   absl::StrCat(expected.tokens_size()));
-  for (int s = 0; s < found.spans_size(); ++s) {
-    const v1::Span &f = found.spans(s), &e = expected.spans(s);
-    std::string different = DifferentFloats(
-        "rollout log-prob", f.rollout_logprobs(), e.rollout_logprobs());
+  uint32_t end() const { return span().begin() + span().length(); }
+};
+
+Response ResponseOf(const v1::Trajectory& t, uint32_t turn) {
+  for (const v1::Sequence& sequence : t.sequences())
+    for (int s = 0; s < sequence.spans_size(); ++s)
+      if (sequence.spans(s).turn() == turn) return {&sequence, s};
+  return {};
+}
+
+std::string DifferentScores(const v1::Span& f, const v1::Span& e) {
+  for (int t = 0; t < f.teacher_size() && t < e.teacher_size(); ++t) {
+    if (e.teacher(t).weights_hash().empty()) continue;  // an error came first
+    if (f.teacher(t).weights_hash() != e.teacher(t).weights_hash())
+      return Differs("weights of teacher " + e.teacher(t).model(),
+                     f.teacher(t).weights_hash(), e.teacher(t).weights_hash());
+    std::string different =
+        DifferentFloats("log-prob of teacher " + e.teacher(t).model(),
+                        f.teacher(t).logprobs(), e.teacher(t).logprobs());
     if (!different.empty()) return different;
-    if (f.begin() != e.begin() || f.length() != e.length() ||
-        f.finish() != e.finish() || WeightsOf(f) != WeightsOf(e))
-      return Differs("span", f.ShortDebugString(), e.ShortDebugString());
-    for (int t = 0; t < f.teacher_size() && t < e.teacher_size(); ++t) {
-      if (e.teacher(t).weights_hash().empty()) continue;  // an error came first
-      if (f.teacher(t).weights_hash() != e.teacher(t).weights_hash())
-        return Differs("weights of teacher " + e.teacher(t).model(),
-                       f.teacher(t).weights_hash(),
-                       e.teacher(t).weights_hash());
-      different =
-          DifferentFloats("log-prob of teacher " + e.teacher(t).model(),
-                          f.teacher(t).logprobs(), e.teacher(t).logprobs());
-      if (!different.empty()) return different;
-    }
   }
   return "";
+}
+
+// Tokens of one turn up to the first that differs, then log-probs.
+std::string DifferentResponse(const Response& found, const Response& expected) {
+  const v1::Span &f = found.span(), &e = expected.span();
+  const auto end = static_cast<uint32_t>(
+      std::min({int64_t{found.end()}, int64_t{expected.end()},
+                int64_t{found.sequence->tokens_size()},
+                int64_t{expected.sequence->tokens_size()}}));
+  for (uint32_t i = expected.first(); i < end; ++i) {
+    const uint32_t was = expected.sequence->tokens(static_cast<int>(i));
+    const uint32_t is = found.sequence->tokens(static_cast<int>(i));
+    if (is == was) continue;
+    const bool prompt = i < e.begin();
+    return Differs(absl::StrCat(prompt ? "prompt token " : "sampled token ",
+                                prompt ? i : i - e.begin()),
+                   absl::StrCat(is), absl::StrCat(was));
+  }
+  if (found.end() != expected.end() || found.first() != expected.first())
+    return Differs("tokens", absl::StrCat(found.end() - found.first()),
+                   absl::StrCat(expected.end() - expected.first()));
+  std::string different = DifferentFloats(
+      "rollout log-prob", f.rollout_logprobs(), e.rollout_logprobs());
+  if (!different.empty()) return different;
+  if (f.begin() != e.begin() || f.length() != e.length() ||
+      f.finish() != e.finish() || WeightsOf(f) != WeightsOf(e))
+    return Differs("span", f.ShortDebugString(), e.ShortDebugString());
+  return DifferentScores(f, e);
 }
 
 std::string DifferentTurn(const v1::Turn& found, const v1::Turn& expected,
@@ -102,14 +125,6 @@ std::string DifferentTurn(const v1::Turn& found, const v1::Turn& expected,
     return Differs("verdict", found.ShortDebugString(),
                    expected.ShortDebugString());
   return "";
-}
-
-// The sequence that the model's response of a turn lies in, or null.
-const v1::Sequence* SequenceOf(const v1::Trajectory& t, uint32_t turn) {
-  for (const v1::Sequence& sequence : t.sequences())
-    for (const v1::Span& span : sequence.spans())
-      if (span.turn() == turn) return &sequence;
-  return nullptr;
 }
 
 // What a stored trajectory was played from.
@@ -185,13 +200,13 @@ std::string FirstDifference(const v1::Trajectory& stored,
     const bool unfinished = failed && i + 1 == stored.turns_size() &&
                             expected.executed_action().empty();
     if (unfinished && expected.action_text().empty()) continue;
-    const v1::Sequence* f = SequenceOf(replayed, expected.index());
-    const v1::Sequence* e = SequenceOf(stored, expected.index());
-    if ((f == nullptr) != (e == nullptr) && !(failed && e == nullptr))
-      return of_turn(Differs("sequence", f == nullptr ? "none" : "one",
-                             e == nullptr ? "none" : "one"));
-    std::string different =
-        f == nullptr || e == nullptr ? "" : DifferentSequence(*f, *e);
+    const Response f = ResponseOf(replayed, expected.index());
+    const Response e = ResponseOf(stored, expected.index());
+    const bool is = f.sequence != nullptr, was = e.sequence != nullptr;
+    if (is != was && !(failed && !was))
+      return of_turn(
+          Differs("response", is ? "one" : "none", was ? "one" : "none"));
+    std::string different = is && was ? DifferentResponse(f, e) : "";
     if (different.empty())
       different = DifferentTurn(found, expected, !unfinished);
     if (!different.empty()) return of_turn(different);

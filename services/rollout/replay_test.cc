@@ -31,7 +31,8 @@ class ReplayTest : public testing::Test {
   }
 
   // A trajectory that was played, with a replayed prefix and two teachers.
-  v1::Trajectory Stored(uint32_t sample) {
+  v1::Trajectory Stored(uint32_t sample,
+                        const std::string& layout = "windowed") {
     v1::Trajectory t;
     t.mutable_id()->set_run_id(absl::StrCat("life ", ++lives_));
     t.mutable_id()->set_step(4);
@@ -42,13 +43,14 @@ class ReplayTest : public testing::Test {
     t.set_env("corridor");
     t.set_split("train");
     t.mutable_task()->set_task_id("len-4");
-    t.set_layout("windowed");
+    t.set_layout(layout);
     t.set_run_seed(11);
     t.set_max_turns(8);
     t.mutable_sampling()->set_temperature(1);
     t.mutable_sampling()->set_top_p(1);
     t.mutable_sampling()->set_max_tokens(20);
-    t.add_turns()->set_action_text("first");  // not trainable
+    if (layout == "windowed")
+      t.add_turns()->set_action_text("first");  // not trainable
     v1::Span& span = *t.add_sequences()->add_spans();
     span.add_versions()->mutable_version()->set_root_hash("weights");
     span.add_teacher()->set_model("big");
@@ -132,6 +134,27 @@ TEST_F(ReplayTest, TheFirstDifferenceIsNamed) {
               HasSubstr("outcome"));
   EXPECT_THAT(difference([&](auto& t) { t.mutable_turns()->RemoveLast(); }),
               HasSubstr("turns: found"));
+}
+
+TEST_F(ReplayTest, OfAGrowingEpisodeTheTurnIsNamedThatDiffers) {
+  const v1::Trajectory stored = Stored(3, "growing");
+  ASSERT_EQ(stored.sequences_size(), 1);
+  ASSERT_GT(stored.sequences(0).spans_size(), 2);
+  EXPECT_EQ(FirstDifference(stored, Play(Renamed(stored))), "");
+  const v1::Span& second = stored.sequences(0).spans(1);
+  v1::Trajectory other = stored;
+  other.mutable_sequences(0)->set_tokens(second.begin(), 99);
+  EXPECT_THAT(FirstDifference(other, stored),
+              HasSubstr("turn 1: sampled token 0: found"));
+  other = stored;
+  other.mutable_sequences(0)->set_tokens(second.begin() - 1, 99);
+  EXPECT_THAT(FirstDifference(other, stored),
+              HasSubstr("turn 1: prompt token"));
+  other = stored;
+  v1::Span& third = *other.mutable_sequences(0)->mutable_spans(2);
+  third.set_rollout_logprobs(0, -0.5f);
+  EXPECT_THAT(FirstDifference(other, stored),
+              HasSubstr("turn 2: rollout log-prob 0"));
 }
 
 TEST_F(ReplayTest, OfAnErrorTheTurnsBeforeItAreCompared) {

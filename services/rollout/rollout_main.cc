@@ -20,6 +20,7 @@
 #include "common/metrics/metrics.h"
 #include "common/model/model_config.h"
 #include "common/model/threads.h"
+#include "common/prompt/prompt_spec.h"
 #include "common/rpc/address.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/signal.h"
@@ -88,7 +89,7 @@ v1::Hello MakeHello(const v1::RunConfig& config, const std::string& name,
   hello.set_life(life);
   hello.set_slots(config.rollout().slots());
   hello.add_envs(config.env().name());
-  hello.add_layouts("windowed");
+  for (const char* layout : {kWindowed, kGrowing}) hello.add_layouts(layout);
   for (const auto& [key, value] : config::PlaySettings(config))
     (*hello.mutable_settings())[key] = value;
   v1::ModelInfo& model = *hello.mutable_model();

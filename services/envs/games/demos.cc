@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -87,13 +88,15 @@ std::string Disturbance(const DemoOptions& options,
   return Futile(seen, rng);
 }
 
-std::string Prompt(const PromptSpec& spec, const envs::Observation& seen) {
+std::string Prompt(const PromptSpec& spec, std::string_view layout,
+                   const envs::Observation& seen) {
   PromptInputs inputs;
   inputs.task = seen.task;
   inputs.observation = seen.text;
   inputs.fields = seen.fields;
   inputs.turn_index = seen.turn_index;
-  return RenderPrompt(spec, inputs);
+  return layout == kGrowing && seen.turn_index > 0 ? RenderGrow(spec, inputs)
+                                                   : RenderPrompt(spec, inputs);
 }
 
 absl::StatusOr<std::vector<std::pair<std::string, TaskType>>> Tasks(
@@ -131,6 +134,7 @@ absl::StatusOr<DemoCounts> PlayDemos(const envs::Environment& env,
                      .found = env.description().prompt.name,
                      .expected = "compact, which shows all that the expert "
                                  "decides by"});
+  ATOD_RETURN_IF_ERROR(CheckLayout(env.description().prompt, options.layout));
   ATOD_ASSIGN_OR_RETURN(auto tasks, Tasks(env, options.split));
   Rng order(MixSeed(options.seed, 1));
   DemoCounts counts;
@@ -152,12 +156,14 @@ absl::StatusOr<DemoCounts> PlayDemos(const envs::Environment& env,
       // Having given up is for good, whatever looking shows.
       if (looks > 0) step = {"look", /*gave_up=*/true};
       looks += step.gave_up;
-      ATOD_RETURN_IF_ERROR(sink(Prompt(env.description().prompt, seen),
-                                absl::StrCat(" ", step.command)));
-      ++counts.rows;
       const bool disturb = !step.gave_up && rng.Uniform() < options.noise;
-      episode->StepAction(disturb ? Disturbance(options, seen, rng)
-                                  : step.command);
+      const std::string executed =
+          disturb ? Disturbance(options, seen, rng) : step.command;
+      ATOD_RETURN_IF_ERROR(
+          sink({demo, Prompt(env.description().prompt, options.layout, seen),
+                absl::StrCat(" ", step.command), absl::StrCat(" ", executed)}));
+      ++counts.rows;
+      episode->StepAction(executed);
     }
     ++counts.episodes;
     counts.forgetful += forgets;

@@ -27,6 +27,7 @@ struct DemoOptions {
   // `noise_admissible` are admissible.
   double noise = 0.12;
   double noise_admissible = 0.6;
+  std::string layout = "windowed";  // of the prompts: RunConfig.layout
 };
 
 struct DemoCounts {
@@ -36,10 +37,15 @@ struct DemoCounts {
   int won = 0;
 };
 
-// One training example: the prompt of a turn and the expert's response, " "
-// and the command.
-using DemoSink = std::function<absl::Status(const std::string& prompt,
-                                            const std::string& response)>;
+// A turn of a demonstration. Responses are " " and a command.
+struct DemoTurn {
+  int demo = 0;
+  std::string prompt;    // windowed: all of it; growing: what the turn appends
+  std::string response;  // the expert's
+  std::string executed;  // the same, or noise
+};
+
+using DemoSink = std::function<absl::Status(const DemoTurn& turn)>;
 
 // Plays the expert in `env`, whose games must be of the six task types, over
 // the shuffled tasks of the split, again and again until `count` episodes are

@@ -45,7 +45,7 @@ void BM_PlayDemos(benchmark::State& state) {
   int64_t rows = 0;
   for (auto _ : state) {
     ++demo.seed;
-    rows += PlayDemos(*env, demo, [](const auto&, const auto&) {
+    rows += PlayDemos(*env, demo, [](const auto&) {
               return absl::OkStatus();
             })->rows;
   }

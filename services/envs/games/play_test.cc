@@ -136,13 +136,11 @@ TEST_F(PlayTest, DemosAreAPureFunctionOfTheSeed) {
   options.forget = {0, 0.5, 0.5, 0.5, 0.5, 0.5};
   const auto play = [&options] {
     std::string rows;
-    EXPECT_TRUE(PlayDemos(*env_, options,
-                          [&rows](const std::string& prompt,
-                                  const std::string& response) {
-                            absl::StrAppend(&rows, prompt, response, "\n");
-                            return absl::OkStatus();
-                          })
-                    .ok());
+    EXPECT_TRUE(PlayDemos(*env_, options, [&rows](const DemoTurn& turn) {
+                  absl::StrAppend(&rows, turn.prompt, turn.response,
+                                  turn.executed, "\n");
+                  return absl::OkStatus();
+                }).ok());
     return rows;
   };
   const std::string first = play();
@@ -155,21 +153,41 @@ TEST_F(PlayTest, LabelsOfDemosWithoutForgettingFollowFromThePrompt) {
   DemoOptions options;
   options.count = 600;
   std::map<std::string, std::string> labels;
-  const auto counts =
-      PlayDemos(*env_, options,
-                [&](const std::string& prompt, const std::string& response) {
-                  const auto [it, fresh] = labels.emplace(prompt, response);
-                  EXPECT_EQ(it->second, response) << prompt;
-                  EXPECT_EQ(response[0], ' ');
-                  EXPECT_TRUE(absl::EndsWith(prompt, "\n>")) << prompt;
-                  return absl::OkStatus();
-                });
+  const auto counts = PlayDemos(*env_, options, [&](const DemoTurn& t) {
+    const auto [it, fresh] = labels.emplace(t.prompt, t.response);
+    EXPECT_EQ(it->second, t.response) << t.prompt;
+    EXPECT_EQ(t.response[0], ' ');
+    EXPECT_TRUE(absl::EndsWith(t.prompt, "\n>")) << t.prompt;
+    return absl::OkStatus();
+  });
   ASSERT_TRUE(counts.ok()) << counts.status();
   EXPECT_EQ(counts->episodes, 600);
   EXPECT_EQ(counts->forgetful, 0);
   // The noise costs some: without it all are won.
   EXPECT_GT(counts->won, 480);
   EXPECT_LT(counts->won, 600);
+}
+
+TEST_F(PlayTest, GrowingDemosAppendWhatWasSeenAndSayWhatWasDone) {
+  DemoOptions options;
+  options.count = 60;
+  options.layout = "growing";
+  std::map<int, std::vector<DemoTurn>> demos;
+  ASSERT_TRUE(PlayDemos(*env_, options, [&](const DemoTurn& turn) {
+                demos[turn.demo].push_back(turn);
+                return absl::OkStatus();
+              }).ok());
+  ASSERT_EQ(demos.size(), 60);
+  int noise = 0, turns = 0;
+  for (const auto& [demo, play] : demos) {
+    for (size_t i = 0; i < play.size(); ++i, ++turns) {
+      EXPECT_EQ(absl::StartsWith(play[i].prompt, "Task: "), i == 0);
+      EXPECT_TRUE(absl::EndsWith(play[i].prompt, "\n>"));
+      noise += play[i].executed != play[i].response;
+    }
+  }
+  EXPECT_GT(noise, turns / 20);
+  EXPECT_LT(noise, turns / 5);
 }
 
 TEST_F(PlayTest, ForgetfulDemosEndWithLooksAndWithoutSuccess) {
@@ -179,11 +197,10 @@ TEST_F(PlayTest, ForgetfulDemosEndWithLooksAndWithoutSuccess) {
   options.look_rows = 3;
   options.forget = {1, 1, 1, 1, 1, 1};
   std::vector<std::string> responses;
-  const auto counts = PlayDemos(
-      *env_, options, [&](const std::string&, const std::string& response) {
-        responses.push_back(response);
-        return absl::OkStatus();
-      });
+  const auto counts = PlayDemos(*env_, options, [&](const DemoTurn& turn) {
+    responses.push_back(turn.response);
+    return absl::OkStatus();
+  });
   ASSERT_TRUE(counts.ok());
   EXPECT_EQ(counts->won, 0);
   EXPECT_EQ(counts->forgetful, 300);
@@ -196,8 +213,8 @@ TEST_F(PlayTest, DemosNeedThePromptThatTheExpertReads) {
   options.prompt_set = "paper";
   const auto env = envs::AlfworldEnvironment::Open(options);
   ASSERT_TRUE(env.ok());
-  const auto counts = PlayDemos(
-      **env, {}, [](const auto&, const auto&) { return absl::OkStatus(); });
+  const auto counts =
+      PlayDemos(**env, {}, [](const auto&) { return absl::OkStatus(); });
   EXPECT_TRUE(absl::StrContains(counts.status().message(), "prompt_set"))
       << counts.status();
 }
