@@ -4,30 +4,34 @@
 # services as separate processes, and prints a table of what was learned.
 # Run again at will: finished parts are kept, training starts anew.
 #
-#   deploy/up.sh [--name NAME] [--resume NAME] [--seed N] [--prepare-only] [-- ATOD-UP-ARGUMENTS]
+#   deploy/up.sh [--name NAME] [--resume NAME] [--seed N] [--layout LAYOUT] [--prepare-only] [-- ATOD-UP-ARGUMENTS]
 #     --name          name of the run (default embedded-1, -2, …)
 #     --resume        go on with a run that was stopped, from its last checkpoint
 #     --seed          seed of the training (default 0)
+#     --layout        windowed (default), or growing: an episode is one sequence (docs/layouts.md)
 #     --prepare-only  stop before training
 #   ATOD_BIN   folder of programs that are built already: nothing is installed or built
-#   ATOD_WORK  where games and models go (default data/embedded)
+#   ATOD_WORK  where games and models go (default data/embedded, data/embedded-growing)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '\033[1m[up]\033[0m %s\n' "$*" >&2; }
 bad() { echo "error: deploy/up.sh: $*" >&2; exit 2; }
 
-name= resume= seed=0 prepare_only= extra=()
+name= resume= seed=0 layout=windowed prepare_only= extra=()
 while (($#)); do
   case $1 in
     --name) name=${2:?--name needs a value}; shift 2 ;;
     --resume) name=${2:?--resume needs a value}; resume=1; shift 2 ;;
     --seed) seed=${2:?--seed needs a value}; shift 2 ;;
+    --layout) layout=${2:?--layout needs a value}; shift 2 ;;
     --prepare-only) prepare_only=1; shift ;;
     --) shift; extra=("$@"); break ;;
-    *) bad "unknown option $1, expected --name, --resume, --seed, --prepare-only or --" ;;
+    *) bad "unknown option $1, expected --name, --resume, --seed, --layout, --prepare-only or --" ;;
   esac
 done
 [[ $seed =~ ^[0-9]+$ ]] || bad "--seed: found $seed, expected a whole number"
+
+[[ $layout == windowed || $layout == growing ]] || bad "--layout: found $layout, expected windowed or growing"
 
 started=$SECONDS
 if [[ ${ATOD_BIN:-} ]]; then
@@ -42,7 +46,14 @@ else
   say "built, $((SECONDS - started)) s since the start"
 fi
 
-work=${ATOD_WORK:-data/embedded}
+# What the growing layout changes: rows of demonstrations are episodes, and a
+# context holds one.
+default_work=data/embedded rows=32 demos=() play=()
+if [[ $layout == growing ]]; then
+  default_work+=-growing rows=8 demos=(--layout growing)
+  play=(--set layout=growing --set model.max_context=512)
+fi
+work=${ATOD_WORK:-$default_work}
 mkdir -p "$work"
 export OMP_WAIT_POLICY=passive
 
@@ -68,17 +79,17 @@ once games atod games --out "$work/games" --seed 1 \
 # and finds every needed action now and then.
 once demos-teacher atod games demos --games "$work/games" --split train \
   --count 4000 --seed 14 --forget 0.40 --forget-clean 0.29 --forget-heat 0.29 \
-  --forget-cool 0.27 --look-rows 2 --noise 0.12 --out "$work/demos-teacher.jsonl"
+  --forget-cool 0.27 --look-rows 2 --noise 0.12 "${demos[@]}" --out "$work/demos-teacher.jsonl"
 once demos-student atod games demos --games "$work/games" --split train \
   --count 4000 --seed 12 --forget 0.64 --forget-pick 0.65 --forget-two 0.80 \
-  --forget-look 0.75 --look-rows 4 --noise 0.12 --out "$work/demos-student.jsonl"
+  --forget-look 0.75 --look-rows 4 --noise 0.12 "${demos[@]}" --out "$work/demos-student.jsonl"
 once tokenizer atod train-tokenizer --data "$work/demos-teacher.jsonl" \
   --vocab-size 768 --out "$work/tokenizer"
 once init-teacher atod init-model --config deploy/configs/embedded-model.json \
   --tokenizer "$work/tokenizer" --init unit --seed 71 --out "$work/teacher-init"
 once init-student atod init-model --config deploy/configs/embedded-model.json \
   --tokenizer "$work/tokenizer" --init unit --seed 53 --out "$work/student-init"
-sft=(--batch-rows 32 --lr 3e-3 --warmup 30 --schedule cosine --weight-decay 0.01
+sft=(--batch-rows "$rows" --lr 3e-3 --warmup 30 --schedule cosine --weight-decay 0.01
   --grad-clip 1 --beta2 0.95 --threads 0)
 once teacher atod sft --model "$work/teacher-init" --data "$work/demos-teacher.jsonl" \
   --out "$work/teacher" --updates 900 --seed 71 "${sft[@]}"
@@ -105,7 +116,7 @@ say "training run $name: metrics on http://127.0.0.1:9701/metrics, files in $run
 train_started=$SECONDS
 atod up --config deploy/configs/embedded.yaml --set "name=$name" --set "seed=$seed" \
   --set "model.path=$work/student" --set "teachers.0.path=$work/teacher" \
-  --set "env.data=$work/games" "${extra[@]}"
+  --set "env.data=$work/games" "${play[@]}" "${extra[@]}"
 say "trained in $((SECONDS - train_started)) s"
 echo "{\"cores\": $(nproc), \"prepare\": $(<"$work/seconds")}" >"$run/seconds.json"
 
@@ -113,7 +124,7 @@ say "evaluating on 300 held-out games of each split"
 evals=$run/evals
 mkdir -p "$evals" "$work/evals"
 # Of policies and first models the same for every run: kept beside them.
-held_out() { deploy/heldout.sh "$work/games" "$@"; }
+held_out() { deploy/heldout.sh "$work/games" "$@" "${play[@]}"; }
 for policy in random planner; do held_out "$work/evals/$policy" 0.4 --policy "$policy"; done
 held_out "$work/evals/untrained" 0.4 --model "$work/student"
 held_out "$work/evals/teacher" 0.4 --model "$work/teacher"

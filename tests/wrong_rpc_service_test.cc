@@ -143,7 +143,7 @@ TEST(WrongRpc, TheTeacherStays) {
   info.set_name("teacher");
   info.set_vocab_size(1000);
   info.set_max_context(64);
-  teacher::TeacherServiceImpl service(info, batcher, {}, registry);
+  teacher::TeacherServiceImpl service({{info, &batcher}}, {}, registry);
   const auto server =
       rpc::Listen({.address = "127.0.0.1:0", .services = {&service}}).value();
   Abuse(*server, {v1::ScoreReply::descriptor()->file()->service(0)});

@@ -69,6 +69,22 @@ bool ExactCanRun(const v1::RunConfig& config) {
   return config.device() == "cpu" && config.model().dtype() == "float32";
 }
 
+uint64_t RolloutKvTokens(const v1::RunConfig& config) {
+  const uint64_t own = config.rollout().kv_tokens();
+  return own > 0 ? own
+                 : uint64_t{config.rollout().slots()} *
+                       config.model().max_context();
+}
+
+uint64_t TeacherKvTokens(const v1::RunConfig& config, int teacher) {
+  if (config.layout() != "growing" || teacher >= config.teachers_size())
+    return 0;
+  const uint64_t own = config.teachers(teacher).kv_tokens();
+  return own > 0 ? own
+                 : uint64_t{config.rollout().slots()} *
+                       config.model().max_context();
+}
+
 absl::Status CheckTogether(const LoadedConfig& loaded) {
   ATOD_RETURN_IF_ERROR(CheckName(loaded));
   ATOD_RETURN_IF_ERROR(CheckRollout(loaded));

@@ -37,6 +37,11 @@ absl::StatusOr<LoadedConfig> ParseRunConfig(
 // `deterministic`.
 bool ExactCanRun(const v1::RunConfig& config);
 
+// Tokens whose keys and values a rollout worker has room for, and a teacher
+// keeps (0 but in layout growing): the configured ones, or all there can be.
+uint64_t RolloutKvTokens(const v1::RunConfig& config);
+uint64_t TeacherKvTokens(const v1::RunConfig& config, int teacher);
+
 // Refuses values that are good alone but not together, and what bounds cannot
 // say. Every way of loading a configuration ends with it.
 absl::Status CheckTogether(const LoadedConfig& loaded);

@@ -196,6 +196,9 @@ inline constexpr ServiceMetric kRolloutWeightVersion{
 // Teacher.
 inline constexpr ServiceMetric kTeacherTokens{"atod_teacher_tokens_total",
                                               Kind::kCounter, "Tokens read"};
+inline constexpr ServiceMetric kTeacherCachedTokens{
+    "atod_teacher_cached_tokens_total", Kind::kCounter,
+    "Of the tokens read, those of a session that were not computed again"};
 inline constexpr ServiceMetric kTeacherScored{
     "atod_teacher_scored_tokens_total", Kind::kCounter, "Log-probs returned"};
 inline constexpr ServiceMetric kTeacherRequests{
@@ -268,6 +271,7 @@ inline constexpr const ServiceMetric* kServiceMetrics[] = {
     &kRolloutWeightSyncSeconds,
     &kRolloutWeightVersion,
     &kTeacherTokens,
+    &kTeacherCachedTokens,
     &kTeacherScored,
     &kTeacherRequests,
     &kTeacherQueue,

@@ -71,15 +71,13 @@ uint64_t ModelMemory::Layout() const {
     return kFloat * (floats + o_.max_context * c_.head_dim);
   }
   const uint64_t angles = 2 * b_ * o_.max_context * c_.head_dim;
-  return angles + (Packs() ? b_ * (body_ + head) : 0);
+  // Packed matrices lie in the values' own memory, but for a head whose rows
+  // are looked up, too.
+  return angles + (Packs() && c_.tie_word_embeddings ? b_ * head : 0);
 }
 
 bool ModelMemory::Packs() const {
   return !o_.exact && !o_.cuda && !o_.gradients && b_ == 2;
-}
-
-uint64_t ModelMemory::Repacking() const {
-  return Packs() ? b_ * h_ * Padded(vocab_, kExactPanel) : 0;
 }
 
 uint64_t ModelMemory::CacheRow() const { return layers_ * 2 * k_ * b_; }
@@ -150,16 +148,18 @@ uint64_t ModelMemory::ExactBackward(const PassShape& pass) const {
 
 // Rows of one layer that live at once (torch/blocks.cc), and the head.
 uint64_t ModelMemory::TorchForward(const PassShape& pass) const {
-  const bool packs = Packs();
-  // The stream, q|k|v, rotated q and k, the stream behind attention and its
-  // norm; angles and ids.
-  const uint64_t held = b_ * (4 * h_ + 2 * q_ + 3 * k_ + 2 * c_.head_dim) + 24;
-  // gate|up, SiLU and product; a packed product is summed in float32 first.
-  uint64_t feed = b_ * 4 * f_;
-  if (packs) feed = std::max<uint64_t>(12 * f_, 10 * f_ + 6 * h_);
+  // torch/row_ops.h, on a CPU with AVX-512: rotated in place, SwiGLU in one.
+  const bool rows = !o_.cuda && !o_.gradients;
+  // The stream, q|k|v (and q and k rotated), the stream behind attention and
+  // its norm; angles and ids.
+  const uint64_t held =
+      b_ * (rows ? 3 * h_ + q_ + 2 * k_ : 4 * h_ + 2 * q_ + 3 * k_) +
+      b_ * 2 * c_.head_dim + 24;
+  // gate|up, SiLU and product.
+  uint64_t feed = b_ * (rows ? 3 * f_ + h_ : 4 * f_);
   if (c_.num_experts > 0)
     feed = b_ * (4 * f_ + 3 * c_.num_experts_per_tok * h_) + 8 * c_.num_experts;
-  const uint64_t attention = (b_ + (packs ? 4 : b_)) * q_ + b_ * h_;
+  const uint64_t attention = b_ * (rows ? 2 * q_ : 2 * q_ + h_);
   const bool repeats = !o_.cuda && q_ != k_;
   return pass.tokens * (held + std::max(feed, attention)) +
          (repeats ? 2 * b_ * q_ * pass.longest : 0);

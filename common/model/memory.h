@@ -42,8 +42,6 @@ class ModelMemory {
   uint64_t Resident() const {
     return Values() + Masters() + Gradients() + Layout();
   }
-  // Beside these while other weights are laid out: one packed matrix more.
-  uint64_t Repacking() const;
   // Keys and values of one token, all layers.
   uint64_t CacheRow() const;
   // What a trainer's passes leave behind for the next ones: cpu-exact gives

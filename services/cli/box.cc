@@ -69,17 +69,11 @@ class Box {
       args.insert(args.end(), {"--config", file});
     for (const std::string& set : options.sets)
       args.insert(args.end(), {"--set", set});
-    // One server an address of rpc.envs.
-    const size_t servers = 1 + std::count(config_.rpc().envs().begin(),
-                                          config_.rpc().envs().end(), ',');
-    for (size_t i = 0; i < servers; ++i) {
-      std::vector<std::string> env_args = args;
-      env_args.insert(env_args.end(), {"--index", absl::StrCat(i)});
-      Add(i == 0 ? "envs" : absl::StrCat("envs-", i), "atod-envs", env_args, {},
-          1, options.learner_only);
-    }
-    Add("teacher", "atod-teacher", args, {}, config_.threads().teacher(),
-        options.learner_only || config_.teachers().empty());
+    AddEach("envs", "atod-envs", config_.rpc().envs(), args, 1,
+            options.learner_only);
+    AddEach("teacher", "atod-teacher", config_.rpc().teacher(), args,
+            config_.threads().teacher(),
+            options.learner_only || config_.teachers().empty());
     std::vector<std::string> learner_args = args;
     if (!options.resume.empty())
       learner_args.insert(learner_args.end(), {"--resume", options.resume});
@@ -135,6 +129,21 @@ class Box {
   }
 
  private:
+  // One server an address.
+  void AddEach(const std::string& name, const std::string& program,
+               const std::string& addresses,
+               const std::vector<std::string>& args, uint32_t threads,
+               bool skip) {
+    const size_t servers =
+        1 + std::count(addresses.begin(), addresses.end(), ',');
+    for (size_t i = 0; i < servers; ++i) {
+      std::vector<std::string> own = args;
+      own.insert(own.end(), {"--index", absl::StrCat(i)});
+      Add(i == 0 ? name : absl::StrCat(name, "-", i), program, own, {}, threads,
+          skip);
+    }
+  }
+
   void Add(const std::string& name, const std::string& program,
            const std::vector<std::string>& args, std::vector<std::string> again,
            uint32_t threads, bool skip) {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/base/file.h"
+#include "common/config/config.h"
 #include "common/model/memory.h"
 #include "services/learner/recipe_of.h"
 #include "services/teacher/scorer.h"
@@ -165,10 +166,7 @@ ProcessMemory RolloutMemory(const v1::RunConfig& c,
                             const model::ModelConfig& student) {
   const model::ModelMemory m(student,
                              OptionsOf(c, c.threads().rollout(), false));
-  const uint64_t rows =
-      c.rollout().kv_tokens() > 0
-          ? c.rollout().kv_tokens()
-          : uint64_t{c.rollout().slots()} * c.model().max_context();
+  const uint64_t rows = config::RolloutKvTokens(c);
   ProcessMemory out;
   out.process = "rollout";
   AddModel("", m, out);
@@ -182,7 +180,7 @@ ProcessMemory RolloutMemory(const v1::RunConfig& c,
   // Threads of cpu-exact keep theirs.
   (c.deterministic() ? out.held : out.phases)
       .push_back({"a step", m.Step(step)});
-  out.phases.push_back({"the next version", m.Values() + m.Repacking(), true});
+  out.phases.push_back({"the next version", m.Values(), true});
   return out;
 }
 
@@ -196,6 +194,9 @@ ProcessMemory TeacherMemory(const v1::RunConfig& c,
     const std::string name =
         static_cast<int>(i) < c.teachers_size() ? c.teachers(i).name() : "";
     AddModel(name + (name.empty() ? "" : "'s "), m, out);
+    if (const uint64_t rows = config::TeacherKvTokens(c, static_cast<int>(i)))
+      out.held.push_back({absl::StrCat("keys and values of ", rows, " tokens"),
+                          rows * m.CacheRow()});
     out.phases.push_back(
         {"scoring",
          m.Score(Scored(c, teacher::ScorerOptions().max_forward_tokens))});
@@ -246,7 +247,14 @@ std::vector<ProcessMemory> PlanMemory(const v1::RunConfig& c) {
     }
     teachers.push_back(*model);
   }
-  out.push_back(TeacherMemory(c, teachers));
+  // One process an address.
+  const std::string& addresses = c.rpc().teacher();
+  const auto processes =
+      1 + std::count(addresses.begin(), addresses.end(), ',');
+  for (int64_t i = 0; i < processes; ++i) {
+    out.push_back(TeacherMemory(c, teachers));
+    if (processes > 1) absl::StrAppend(&out.back().process, " ", i);
+  }
   return out;
 }
 

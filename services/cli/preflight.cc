@@ -63,7 +63,7 @@ absl::Status AddService(const config::LoadedConfig& loaded,
                         const std::string& field, const std::string& text,
                         std::vector<Listener>& out) {
   std::vector<rpc::Address> addresses(1);
-  if (field == "rpc.envs") {  // the one that may name several
+  if (field != "rpc.learner") {  // the others may name several
     ATOD_ASSIGN_OR_RETURN(addresses, rpc::ParseAddresses(text, field));
   } else {
     ATOD_ASSIGN_OR_RETURN(addresses[0], rpc::ParseAddress(text, field));
@@ -98,9 +98,11 @@ absl::StatusOr<std::vector<Listener>> Listeners(
   AddMetrics("metrics.rollout_port", c.metrics().rollout_port(),
              c.rollout().workers(), out);
   if (c.teachers().empty()) return out;
+  const size_t others = out.size();
   ATOD_RETURN_IF_ERROR(
       AddService(loaded, "rpc.teacher", c.rpc().teacher(), out));
-  AddMetrics("metrics.teacher_port", c.metrics().teacher_port(), 1, out);
+  AddMetrics("metrics.teacher_port", c.metrics().teacher_port(),
+             out.size() - others, out);
   return out;
 }
 

@@ -153,11 +153,13 @@ absl::StatusOr<v1::Task> EnvPeers::GetTask(const std::string& split,
   return tasks_[{split, index}] = task;
 }
 
-absl::StatusOr<std::vector<v1::ModelInfo>> CheckTeachers(
-    const v1::RunConfig& config, const std::string& tokenizer_hash,
-    const KeepTrying& keep_trying) {
+namespace {
+
+// The models of a teacher process, those of the configuration in its order.
+absl::StatusOr<std::vector<v1::ModelInfo>> CheckTeacher(
+    const v1::RunConfig& config, const std::string& address,
+    const std::string& tokenizer_hash, const KeepTrying& keep_trying) {
   std::vector<v1::ModelInfo> models;
-  const std::string& address = config.rpc().teacher();
   ATOD_ASSIGN_OR_RETURN(
       const std::shared_ptr<grpc::Channel> channel,
       rpc::Connect(address, rpc::Security(config.rpc()), "rpc.teacher"));
@@ -182,6 +184,32 @@ absl::StatusOr<std::vector<v1::ModelInfo>> CheckTeachers(
           ", the student's"));
     }
     models.push_back(*model);
+  }
+  return models;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<v1::ModelInfo>> CheckTeachers(
+    const v1::RunConfig& config, const std::string& tokenizer_hash,
+    const KeepTrying& keep_trying) {
+  ATOD_ASSIGN_OR_RETURN(
+      const std::vector<rpc::Address> addresses,
+      rpc::ParseAddresses(config.rpc().teacher(), "rpc.teacher"));
+  std::vector<v1::ModelInfo> models;
+  for (const rpc::Address& a : addresses) {
+    const std::string address = a.ToString();
+    ATOD_ASSIGN_OR_RETURN(
+        std::vector<v1::ModelInfo> found,
+        CheckTeacher(config, address, tokenizer_hash, keep_trying));
+    if (models.empty()) models = found;
+    for (size_t i = 0; i < found.size(); ++i) {
+      if (found[i].weights_hash() == models[i].weights_hash()) continue;
+      return absl::FailedPreconditionError(absl::StrCat(
+          "teacher ", address, ": ", found[i].name(), ".weights_hash: found ",
+          found[i].weights_hash(), ", expected ", models[i].weights_hash(),
+          " as at ", addresses[0].ToString()));
+    }
   }
   return models;
 }

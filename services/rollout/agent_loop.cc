@@ -617,6 +617,7 @@ void AgentLoop::SendScore(Episode& e, ScoredSpan which) {
   request.length = span.length();
   request.tokens = {from.tokens().begin(),
                     from.tokens().begin() + span.begin() + span.length()};
+  if (Grows(e)) request.session = absl::StrCat(options_.nonce, "/", e.id);
   // Student and teacher log-probs are compared at one temperature; greedy
   // sampling reports its log-probs at 1 (EngineResult::logprobs).
   const float t = e.play.lease.sampling().temperature();

@@ -30,7 +30,7 @@
 #include "services/rollout/engine_options.h"
 #include "services/rollout/worker.h"
 #include "services/rollout/worker_client.h"
-#include "services/teacher/teacher_client.h"
+#include "services/teacher/teacher_pool.h"
 
 namespace atod::rollout {
 namespace {
@@ -79,6 +79,19 @@ absl::StatusOr<std::unique_ptr<envs::EnvClient>> ConnectEnvs(
   }
   return std::make_unique<envs::EnvClient>(
       std::move(servers), absl::Seconds(rpc.timeout_seconds()));
+}
+
+absl::StatusOr<std::vector<std::shared_ptr<grpc::Channel>>> ConnectTeachers(
+    const v1::RpcConfig& rpc) {
+  ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
+                        rpc::ParseAddresses(rpc.teacher(), "rpc.teacher"));
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (const rpc::Address& address : addresses) {
+    ATOD_ASSIGN_OR_RETURN(
+        channels.emplace_back(),
+        rpc::Connect(address.ToString(), rpc::Security(rpc), "rpc.teacher"));
+  }
+  return channels;
 }
 
 v1::Hello MakeHello(const v1::RunConfig& config, const std::string& name,
@@ -147,13 +160,11 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
   metrics::SetModelInfo(registry, "rollout", config.model().path(),
                         back_end.name, back_end.device, back_end.dtype);
   const auto refused = [&](const absl::Status& why) { stop.Stop(why); };
-  std::unique_ptr<teacher::TeacherClient> teachers;
+  std::unique_ptr<teacher::TeacherPool> teachers;
   if (!config.teachers().empty()) {
-    ATOD_ASSIGN_OR_RETURN(
-        const auto channel,
-        rpc::Connect(rpc.teacher(), rpc::Security(rpc), "rpc.teacher"));
-    teachers = std::make_unique<teacher::TeacherClient>(
-        channel,
+    ATOD_ASSIGN_OR_RETURN(const auto channels, ConnectTeachers(rpc));
+    teachers = std::make_unique<teacher::TeacherPool>(
+        channels,
         teacher::TeacherClient::Options{
             .tokenizer_hash = tokenizer->hash(),
             .vocab_size = static_cast<uint32_t>(engine->config().vocab_size),

@@ -17,6 +17,13 @@ uint64_t CountTokens(const ScoreJob& job) {
   return tokens;
 }
 
+uint64_t CountFresh(const ScoreJob& job) {
+  uint64_t tokens = 0;
+  for (const ScoreRequest& r : job.requests)
+    tokens += r.tokens.size() - (r.session.empty() ? 0 : r.spans[0].begin - 1);
+  return tokens;
+}
+
 bool SameOptions(const ScoreOptions& a, const ScoreOptions& b) {
   return a.temperature == b.temperature && a.want_entropy == b.want_entropy;
 }
@@ -28,6 +35,7 @@ Batcher::Batcher(std::unique_ptr<Scorer> scorer, Options options,
     : scorer_(std::move(scorer)),
       options_(options),
       tokens_total_(registry.Counter(metrics::kTeacherTokens)),
+      cached_total_(registry.Counter(metrics::kTeacherCachedTokens)),
       scored_total_(registry.Counter(metrics::kTeacherScored)),
       queue_items_(registry.Gauge(metrics::kTeacherQueue)),
       batch_tokens_(
@@ -54,6 +62,7 @@ absl::Status Batcher::Enqueue(ScoreJob job, Done done) {
   waiting.job = std::move(job);
   waiting.done = std::move(done);
   waiting.tokens = CountTokens(waiting.job);
+  waiting.fresh = CountFresh(waiting.job);
   waiting.since = absl::Now();
   absl::MutexLock lock(&mutex_);
   if (closed_) return absl::UnavailableError("the teacher shuts down");
@@ -84,14 +93,15 @@ std::vector<Batcher::Waiting> Batcher::TakeBatch() {
   mutex_.AwaitWithTimeout(absl::Condition(this, &Batcher::FullOrClosed),
                           options_.gather);
   std::vector<Waiting> batch;
-  uint64_t tokens = 0;
+  uint64_t tokens = 0, fresh = 0;
   // In order of arrival; jobs with other options wait for a batch of theirs.
   for (auto it = queue_.begin();
-       it != queue_.end() && tokens < options_.batch_tokens;) {
+       it != queue_.end() && fresh < options_.batch_tokens;) {
     if (batch.empty() ||
         (SameOptions(it->job.options, batch.front().job.options) &&
-         tokens + it->tokens <= options_.batch_tokens)) {
+         fresh + it->fresh <= options_.batch_tokens)) {
       tokens += it->tokens;
+      fresh += it->fresh;
       queue_items_.Decrement(static_cast<double>(it->job.requests.size()));
       batch.push_back(std::move(*it));
       it = queue_.erase(it);
@@ -150,8 +160,10 @@ void Batcher::Score(std::vector<Waiting> batch) {
     for (size_t i = 0; i < waiting.job.requests.size(); ++i) {
       scored_total_.Increment(
           static_cast<double>((*results)[next].logprobs.size()));
+      result.cached += (*results)[next].cached;
       result.results.push_back(std::move((*results)[next++]));
     }
+    cached_total_.Increment(static_cast<double>(result.cached));
     waiting.done(std::move(result));
   }
 }

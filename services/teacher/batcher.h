@@ -26,6 +26,7 @@ struct ScoreJob {
 struct ScoreJobResult {
   std::vector<ScoreResult> results;  // one a request
   uint64_t tokens = 0;
+  uint64_t cached = 0;  // of them
   absl::Duration queued;
   absl::Duration computed;  // of the batch it was in
 };
@@ -58,6 +59,8 @@ class Batcher {
     ScoreJob job;
     Done done;
     uint64_t tokens = 0;
+    // Without those that a session may hold: what counts for a batch.
+    uint64_t fresh = 0;
     absl::Time since;
   };
 
@@ -75,6 +78,7 @@ class Batcher {
   const std::unique_ptr<Scorer> scorer_;  // of the thread
   const Options options_;
   prometheus::Counter& tokens_total_;
+  prometheus::Counter& cached_total_;
   prometheus::Counter& scored_total_;
   prometheus::Gauge& queue_items_;
   prometheus::Histogram& batch_tokens_;

@@ -1,65 +1,124 @@
 #include "services/teacher/scorer.h"
 
+#include <optional>
 #include <utility>
 
 #include "common/base/status_macros.h"
+#include "common/engine/sequence_cache.h"
+#include "xxhash.h"
 
 namespace atod::teacher {
 namespace {
 
+uint64_t KeyOf(const std::string& session) {
+  return XXH3_64bits(session.data(), session.size()) | 1;  // 0 is none
+}
+
 class ModelScorer : public Scorer {
  public:
   ModelScorer(std::unique_ptr<model::LanguageModel> model,
-              int64_t max_forward_tokens)
-      : model_(std::move(model)), max_forward_tokens_(max_forward_tokens) {}
+              const ScorerOptions& options)
+      : model_(std::move(model)), options_(options) {}
 
   absl::StatusOr<std::vector<ScoreResult>> Score(
       const std::vector<ScoreRequest>& requests,
       const ScoreOptions& options) override {
     std::vector<ScoreResult> results(requests.size());
-    size_t end;
-    for (size_t begin = 0; begin < requests.size(); begin = end) {
-      int64_t tokens = 0;
-      for (end = begin; end < requests.size(); ++end) {
-        tokens += static_cast<int64_t>(requests[end].tokens.size());
-        if (end > begin && tokens > max_forward_tokens_) break;
-      }
-      ATOD_RETURN_IF_ERROR(Forward(requests, begin, end, options, results));
+    for (size_t next = 0; next < requests.size();) {
+      ATOD_ASSIGN_OR_RETURN(Forward forward, Begin(requests, next));
+      absl::Status status = Run(forward, options, results);
+      for (engine::Sequence* s : forward.sequences)
+        if (s != nullptr) cache_->Close(*s);
+      ATOD_RETURN_IF_ERROR(status);
+      next += forward.batch.size();
     }
     return results;
   }
 
  private:
-  absl::Status Forward(const std::vector<ScoreRequest>& requests, size_t begin,
-                       size_t end, const ScoreOptions& options,
-                       std::vector<ScoreResult>& results) {
+  // Requests from `first` on that are scored together.
+  struct Forward {
+    size_t first = 0;
     std::vector<model::ScoredSequence> batch;
-    for (size_t i = begin; i < end; ++i) {
-      model::ScoredSequence& s = batch.emplace_back();
-      s.tokens = requests[i].tokens;
-      s.spans = requests[i].spans;
+    std::vector<engine::Sequence*> sequences;  // null: without a session
+  };
+
+  absl::StatusOr<Forward> Begin(const std::vector<ScoreRequest>& requests,
+                                size_t first) {
+    Forward forward{.first = first, .batch = {}, .sequences = {}};
+    int64_t tokens = 0;
+    for (size_t i = first; i < requests.size(); ++i) {
+      const ScoreRequest& r = requests[i];
+      // What continues a request of this batch has to wait for it.
+      if (cache_ && !r.session.empty() && cache_->IsLiving(KeyOf(r.session)))
+        break;
+      const auto all = static_cast<int64_t>(r.tokens.size());
+      if (i > first &&
+          tokens + (r.session.empty() ? all : 0) > options_.max_forward_tokens)
+        break;
+      ATOD_ASSIGN_OR_RETURN(engine::Sequence* const s, Open(r));
+      tokens += all - (s != nullptr ? s->held : 0);
+      forward.sequences.push_back(s);
+      forward.batch.push_back({.tokens = r.tokens, .spans = r.spans});
     }
+    // Opening one may move the others.
+    for (size_t i = 0; i < forward.batch.size(); ++i) {
+      const engine::Sequence* const s = forward.sequences[i];
+      if (s == nullptr) continue;
+      forward.batch[i].region = s->region;
+      forward.batch[i].cached = s->held;
+    }
+    return forward;
+  }
+
+  // Null: there is no session, or no room for it.
+  absl::StatusOr<engine::Sequence*> Open(const ScoreRequest& r) {
+    if (r.session.empty() || options_.kv_tokens == 0) return nullptr;
+    if (!cache_) {
+      const int64_t rows = engine::RegionPool::RoundUp(options_.kv_tokens);
+      ATOD_RETURN_IF_ERROR(model_->AllocateCache(rows));
+      cache_.emplace(rows);
+    }
+    const auto size = static_cast<int64_t>(r.tokens.size());
+    // The token before the first scored one gives its distribution.
+    return cache_->Open({.session = KeyOf(r.session),
+                         .prompt = r.tokens,
+                         .rows = size,
+                         .reusable = int64_t{r.spans[0].begin} - 1});
+  }
+
+  absl::Status Run(const Forward& forward, const ScoreOptions& options,
+                   std::vector<ScoreResult>& results) {
+    if (cache_)
+      for (const engine::CacheCopy& copy : cache_->TakeCopies())
+        ATOD_RETURN_IF_ERROR(model_->CopyCache(copy.from, copy.to, copy.rows));
     ATOD_ASSIGN_OR_RETURN(
         const model::ScoreOutput out,
-        model_->Score(batch, {.temperature = options.temperature,
-                              .want_entropy = options.want_entropy}));
+        model_->Score(forward.batch, {.temperature = options.temperature,
+                                      .want_entropy = options.want_entropy}));
     int64_t offset = 0;
-    for (size_t i = begin; i < end; ++i) {
+    for (size_t i = 0; i < forward.batch.size(); ++i) {
+      const model::ScoredSequence& scored = forward.batch[i];
       int64_t n = 0;
-      for (const TokenSpan& span : requests[i].spans) n += span.length;
+      for (const TokenSpan& span : scored.spans) n += span.length;
       const auto part = [&](const std::vector<float>& all) {
         return std::vector<float>(all.begin() + offset,
                                   all.begin() + offset + n);
       };
-      results[i].logprobs = part(out.logprobs);
-      if (options.want_entropy) results[i].entropy = part(out.entropy);
+      ScoreResult& result = results[forward.first + i];
+      result.logprobs = part(out.logprobs);
+      if (options.want_entropy) result.entropy = part(out.entropy);
+      result.cached = static_cast<uint64_t>(scored.cached);
       offset += n;
+      if (engine::Sequence* const s = forward.sequences[i]; s != nullptr)
+        cache_->Wrote(*s, static_cast<int64_t>(scored.tokens.size()) - s->held);
     }
     return absl::OkStatus();
   }
 
   const std::unique_ptr<model::LanguageModel> model_;
-  const int64_t max_forward_tokens_;
+  const ScorerOptions options_;
+  std::optional<engine::SequenceCache> cache_;  // none before a session came
 };
 
 }  // namespace
@@ -77,8 +136,7 @@ absl::StatusOr<LoadedScorer> MakeScorer(const std::string& model_dir,
   loaded.back_end = model->back_end();
   loaded.max_context = static_cast<uint32_t>(model->max_context());
   ATOD_ASSIGN_OR_RETURN(loaded.weights_hash, model->WeightsHash());
-  loaded.scorer = std::make_unique<ModelScorer>(std::move(model),
-                                                options.max_forward_tokens);
+  loaded.scorer = std::make_unique<ModelScorer>(std::move(model), options);
   return loaded;
 }
 

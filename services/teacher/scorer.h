@@ -17,6 +17,7 @@ using model::TokenSpan;
 struct ScoreRequest {
   std::vector<int32_t> tokens;
   std::vector<TokenSpan> spans;  // ascending, not overlapping
+  std::string session{};         // ScoreItem.affinity_key
 };
 
 struct ScoreResult {
@@ -24,6 +25,7 @@ struct ScoreResult {
   // before it; spans concatenated.
   std::vector<float> logprobs;
   std::vector<float> entropy;  // nats, at temperature; only if asked for
+  uint64_t cached = 0;  // tokens, from the first, that were not computed again
 };
 
 struct ScoreOptions {
@@ -49,7 +51,13 @@ struct ScorerOptions {
   uint32_t max_context = 0;                  // longest request; 0: the model's
   // Tokens of one forward, except that one request always fits.
   int64_t max_forward_tokens = 16384;
+  // Tokens of sessions whose keys and values are kept; memory is taken when the
+  // first session comes. 0: none are.
+  int64_t kv_tokens = 0;
 };
+
+// Longest ScoreRequest.session.
+inline constexpr size_t kMaxSession = 256;
 
 struct LoadedScorer {
   std::unique_ptr<Scorer> scorer;

@@ -13,7 +13,8 @@
 namespace atod::teacher {
 namespace {
 
-TEST(Scorer, AnswersDoNotDependOnHowRequestsAreSplit) {
+// A folder with a small model.
+std::string MakeModel() {
   model::ModelConfig c;
   c.vocab_size = 60;
   c.hidden_size = 32;
@@ -25,7 +26,12 @@ TEST(Scorer, AnswersDoNotDependOnHowRequestsAreSplit) {
   c.max_position_embeddings = 128;
   const std::string dir =
       testing::TempDir() + "/atod_scorer_test." + std::to_string(getpid());
-  ASSERT_TRUE(model::CreateModel(c, "unit", 1, dir).ok());
+  EXPECT_TRUE(model::CreateModel(c, "unit", 1, dir).ok());
+  return dir;
+}
+
+TEST(Scorer, AnswersDoNotDependOnHowRequestsAreSplit) {
+  const std::string dir = MakeModel();
   const auto m = model::LanguageModel::Open(dir, {}).value();
 
   Rng rng(1);
@@ -54,6 +60,60 @@ TEST(Scorer, AnswersDoNotDependOnHowRequestsAreSplit) {
     EXPECT_EQ(whole[i].entropy, split[i].entropy);
   }
   EXPECT_NE(whole[0].logprobs, whole[1].logprobs);
+}
+
+// Episodes that grow turn by turn, scored in one call or one by one, with more
+// or less room for what they leave behind.
+TEST(Scorer, ASessionIsNotComputedAgainAndChangesNoAnswer) {
+  const std::string dir = MakeModel();
+  Rng rng(2);
+  std::vector<ScoreRequest> requests;
+  for (int turn = 1; turn <= 4; ++turn) {
+    for (int episode = 0; episode < 5; ++episode) {
+      ScoreRequest r;
+      if (turn > 1) r.tokens = requests[requests.size() - 5].tokens;
+      const auto begin = static_cast<uint32_t>(r.tokens.size() + 9);
+      for (int i = 0; i < 14; ++i)
+        r.tokens.push_back(static_cast<int32_t>(rng.Below(60)));
+      r.spans = {{begin, 5}};
+      r.session = "episode " + std::to_string(episode);
+      requests.push_back(std::move(r));
+    }
+  }
+  // One that does not continue what it says: only what is alike counts.
+  requests.push_back(requests[7]);
+  requests.back().tokens[3] = (requests.back().tokens[3] + 1) % 60;
+
+  uint64_t cached = 0;
+  const auto score = [&](int64_t kv_tokens, bool one_by_one) {
+    ScorerOptions options;
+    options.kv_tokens = kv_tokens;
+    auto loaded = MakeScorer(dir, options).value();
+    cached = 0;
+    std::vector<std::vector<float>> out;
+    const auto add = [&](const std::vector<ScoreRequest>& some) {
+      auto results = loaded.scorer->Score(some, {}).value();
+      for (ScoreResult& r : results) {
+        cached += r.cached;
+        out.push_back(std::move(r.logprobs));
+      }
+    };
+    if (!one_by_one) add(requests);
+    for (size_t i = 0; one_by_one && i < requests.size(); ++i)
+      add({requests[i]});
+    return out;
+  };
+  const auto plain = score(0, false);
+  EXPECT_EQ(cached, 0u);
+  // Of each episode's turn all that the turn before left: 14, 28 and 42 tokens.
+  const uint64_t all = 5 * (14 + 28 + 42) + 3;
+  EXPECT_EQ(score(1024, false), plain);
+  EXPECT_EQ(cached, all);
+  EXPECT_EQ(score(1024, true), plain);
+  EXPECT_EQ(cached, all);
+  EXPECT_EQ(score(128, false), plain);  // room for two: others give way
+  EXPECT_LT(cached, all);
+  EXPECT_EQ(score(16, true), plain);  // for none that is long enough to last
 }
 
 TEST(Scorer, MissingModelIsAnErrorThatNamesTheFile) {

@@ -17,6 +17,9 @@ struct TeacherRequest {
   uint32_t begin = 0;   // first scored token, at least 1
   uint32_t length = 0;  // scored tokens, at least 1
   float temperature = 1;
+  // Requests of one session continue one another: a teacher may keep what it
+  // computed of the last one. Empty: none.
+  std::string session{};
 };
 
 struct TeacherReply {

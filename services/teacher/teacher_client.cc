@@ -51,10 +51,24 @@ absl::StatusOr<TeacherReply> ToReply(const std::string& model, size_t length,
 
 }  // namespace
 
+std::string KnownWeights::Learn(const std::string& model,
+                                const std::string& hash) {
+  absl::MutexLock lock(&mutex_);
+  return hashes_.emplace(model, hash).first->second;
+}
+
+TeacherClient::Load TeacherClient::load() const {
+  absl::MutexLock lock(&mutex_);
+  return {stream_ != nullptr, pending_.size()};
+}
+
 TeacherClient::TeacherClient(std::shared_ptr<grpc::Channel> channel,
                              Options options)
     : stub_(v1::TeacherService::NewStub(std::move(channel))),
       options_(std::move(options)),
+      known_weights_(options_.known_weights != nullptr
+                         ? options_.known_weights
+                         : std::make_shared<KnownWeights>()),
       thread_([this] { Run(); }) {}
 
 TeacherClient::~TeacherClient() {
@@ -77,6 +91,7 @@ void TeacherClient::Score(
   pending.request.set_temperature(request.temperature);
   v1::ScoreItem& item = *pending.request.add_items();
   item.mutable_tokens()->Add(request.tokens.begin(), request.tokens.end());
+  item.set_affinity_key(request.session);
   v1::TokenSpan& span = *item.add_spans();
   span.set_begin(request.begin);
   span.set_length(request.length);
@@ -137,6 +152,10 @@ void TeacherClient::Run() {
       FailOverdue(absl::InfiniteFuture(), status);
     } else {
       spdlog::warn("teacher: will connect again: {}", status.ToString());
+      if (!options_.lone)
+        FailOverdue(absl::InfiniteFuture(),
+                    absl::UnavailableError(
+                        absl::StrCat("teacher: ", status.message())));
     }
     FailOverdue(absl::Now(), absl::DeadlineExceededError(
                                  absl::StrCat("teacher: ", status.message())));
@@ -181,8 +200,9 @@ absl::Status TeacherClient::CheckModels(const v1::ListModelsReply& reply) {
                        model.vocab_size(), ", expected at least the student's ",
                        options_.vocab_size));
     }
-    const std::string& known =
-        weights_.emplace(model.name(), model.weights_hash()).first->second;
+    const std::string known =
+        known_weights_->Learn(model.name(), model.weights_hash());
+    weights_[model.name()] = known;
     if (model.weights_hash() != known) {
       return absl::FailedPreconditionError(absl::StrCat(
           "weights of teacher ", model.name(), ": found ", model.weights_hash(),

@@ -20,6 +20,17 @@
 
 namespace atod::teacher {
 
+// Weights hash by model, as the first handshake found it. Thread-safe.
+class KnownWeights {
+ public:
+  // What is known of the model; `hash` when nothing was.
+  std::string Learn(const std::string& model, const std::string& hash);
+
+ private:
+  absl::Mutex mutex_;
+  std::map<std::string, std::string> hashes_ ABSL_GUARDED_BY(mutex_);
+};
+
 // Scores turns over one ScoreStream, opened and watched by a thread of its own.
 // Each connection begins with a handshake: the teacher must have the student's
 // tokenizer and a row for each of its ids, and a model that was seen before
@@ -37,6 +48,11 @@ class TeacherClient final : public TeacherCaller {
     // Hears, on the client's thread, that the handshake refused the teacher
     // (FAILED_PRECONDITION); may be null.
     std::function<void(const absl::Status&)> on_refused = nullptr;
+    // Of several clients of the same teachers; null: of this one.
+    std::shared_ptr<KnownWeights> known_weights = nullptr;
+    // Requests wait for a teacher that is away; else they fail with
+    // UNAVAILABLE, because another one can answer.
+    bool lone = true;
   };
 
   TeacherClient(std::shared_ptr<grpc::Channel> channel, Options options);
@@ -45,6 +61,12 @@ class TeacherClient final : public TeacherCaller {
 
   void Score(TeacherRequest request,
              std::function<void(absl::StatusOr<TeacherReply>)> done) override;
+
+  struct Load {
+    bool connected = false;
+    size_t waiting = 0;  // requests without an answer
+  };
+  Load load() const;
 
  private:
   using Stream = rpc::BidiStream<v1::ScoreRequest, v1::ScoreReply>;
@@ -76,8 +98,9 @@ class TeacherClient final : public TeacherCaller {
 
   const std::unique_ptr<v1::TeacherService::Stub> stub_;
   const Options options_;
-  absl::Mutex mutex_;
-  // Weights hash by model, as the first handshake found it.
+  const std::shared_ptr<KnownWeights> known_weights_;
+  mutable absl::Mutex mutex_;
+  // Weights hash by model, of the last handshake.
   std::map<std::string, std::string> weights_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, Pending> pending_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;

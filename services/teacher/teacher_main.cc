@@ -2,10 +2,13 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/problem.h"
 #include "common/base/status_macros.h"
+#include "common/config/config.h"
 #include "common/config/program_args.h"
 #include "common/metrics/metrics.h"
 #include "common/model/model_config.h"
@@ -24,33 +27,32 @@ namespace {
 // Requests under way are answered; streams of workers end after it.
 constexpr absl::Duration kDrain = absl::Seconds(1);
 
-absl::Status Serve(const config::ProgramArgs& args,
-                   rpc::ShutdownSignals& signals) {
-  signals.EndAtOnce(true);
-  const v1::RunConfig& config = args.loaded.config;
-  if (config.teachers().empty() || config.teachers(0).path().empty()) {
+struct Opened {
+  v1::ModelInfo info;
+  std::unique_ptr<Scorer> scorer;
+};
+
+absl::StatusOr<Opened> Open(const v1::RunConfig& config, int i) {
+  const v1::TeacherConfig& teacher = config.teachers(i);
+  if (teacher.path().empty()) {
     return BadInput({.file = "",
-                     .field = "teachers.0.path",
+                     .field = absl::StrCat("teachers.", i, ".path"),
                      .line = 0,
                      .found = "nothing",
                      .expected = "the folder of a model"});
   }
-  const v1::TeacherConfig& teacher = config.teachers(0);
-  ATOD_ASSIGN_OR_RETURN(
-      const std::string listen,
-      rpc::ListenAddress(config.rpc().bind(), config.rpc().teacher(),
-                         "rpc.teacher"));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                         Tokenizer::Load(teacher.path()));
-  model::SetComputeThreads(config.threads().teacher());
   ATOD_ASSIGN_OR_RETURN(
       LoadedScorer loaded,
-      MakeScorer(teacher.path(),
-                 {.dtype = config.model().dtype(),
-                  .device = config.device(),
-                  .deterministic = config.deterministic(),
-                  .max_context = config.model().max_context()}));
-  v1::ModelInfo info;
+      MakeScorer(teacher.path(), {.dtype = config.model().dtype(),
+                                  .device = config.device(),
+                                  .deterministic = config.deterministic(),
+                                  .max_context = config.model().max_context(),
+                                  .kv_tokens = static_cast<int64_t>(
+                                      config::TeacherKvTokens(config, i))}));
+  Opened out;
+  v1::ModelInfo& info = out.info;
   info.set_name(teacher.name());
   info.set_arch_hash(model::ArchHash(loaded.config));
   info.set_tokenizer_hash(tokenizer->hash());
@@ -63,24 +65,62 @@ absl::Status Serve(const config::ProgramArgs& args,
   info.set_back_end(loaded.back_end.name);
   spdlog::info("model {}: back end {}, device {}, dtype {}", info.name(),
                info.back_end(), info.device(), info.dtype());
+  out.scorer = std::move(loaded.scorer);
+  return out;
+}
+
+absl::Status Serve(const config::ProgramArgs& args,
+                   rpc::ShutdownSignals& signals) {
+  signals.EndAtOnce(true);
+  const v1::RunConfig& config = args.loaded.config;
+  if (config.teachers().empty()) {
+    return BadInput({.file = "",
+                     .field = "teachers.0.path",
+                     .line = 0,
+                     .found = "nothing",
+                     .expected = "the folder of a model"});
+  }
+  // Of several addresses the --index-th is ours.
+  ATOD_ASSIGN_OR_RETURN(
+      const std::vector<rpc::Address> addresses,
+      rpc::ParseAddresses(config.rpc().teacher(), "rpc.teacher"));
+  if (args.index >= addresses.size())
+    return absl::InvalidArgumentError("--index is past the end of rpc.teacher");
+  ATOD_ASSIGN_OR_RETURN(
+      const std::string listen,
+      rpc::ListenAddress(config.rpc().bind(), addresses[args.index].ToString(),
+                         "rpc.teacher"));
+  model::SetComputeThreads(config.threads().teacher());
+  std::vector<Opened> opened;
+  for (int i = 0; i < config.teachers_size(); ++i) {
+    ATOD_ASSIGN_OR_RETURN(opened.emplace_back(), Open(config, i));
+  }
   if (args.dry_run) return absl::OkStatus();
 
   metrics::Registry registry;
-  metrics::SetModelInfo(registry, "teacher", info.name(), info.back_end(),
-                        info.device(), info.dtype());
-  Batcher batcher(std::move(loaded.scorer), {}, registry);
-  TeacherServiceImpl service(info, batcher, {}, registry);
+  std::vector<std::unique_ptr<Batcher>> batchers;
+  std::vector<TeacherServiceImpl::Model> models;
+  for (Opened& o : opened) {
+    metrics::SetModelInfo(registry, "teacher", o.info.name(), o.info.back_end(),
+                          o.info.device(), o.info.dtype());
+    batchers.push_back(std::make_unique<Batcher>(std::move(o.scorer),
+                                                 Batcher::Options(), registry));
+    models.push_back({o.info, batchers.back().get()});
+  }
+  TeacherServiceImpl service(models, {}, registry);
+  const uint32_t port = config.metrics().teacher_port();
   ATOD_ASSIGN_OR_RETURN(
       const std::unique_ptr<metrics::MetricsServer> metrics_server,
       metrics::MetricsServer::Start(
           config.rpc().bind(),
-          static_cast<uint16_t>(config.metrics().teacher_port()), registry));
+          static_cast<uint16_t>(port == 0 ? 0 : port + args.index), registry));
   ATOD_ASSIGN_OR_RETURN(const std::unique_ptr<rpc::RpcServer> server,
                         rpc::Listen({.address = listen,
                                      .services = {&service},
                                      .security = rpc::Security(config.rpc())}));
-  spdlog::info("serving {} ({}) on {}", info.name(), info.weights_hash(),
-               server->address());
+  for (const Opened& o : opened)
+    spdlog::info("serving {} ({}) on {}", o.info.name(), o.info.weights_hash(),
+                 server->address());
   signals.EndAtOnce(false);
   signals.Wait();
   server->SetServing(false);

@@ -9,6 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "common/rpc/rpc_status.h"
 
@@ -36,6 +37,12 @@ absl::StatusOr<ScoreRequest> ToRequest(const v1::ScoreItem& item,
   for (const v1::TokenSpan& span : item.spans()) {
     request.spans.push_back({span.begin(), span.length()});
   }
+  if (item.affinity_key().size() > kMaxSession) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("affinity_key: found ", item.affinity_key().size(),
+                     " bytes, expected at most ", kMaxSession));
+  }
+  request.session = item.affinity_key();
   const absl::Status valid =
       Validate(request, model.vocab_size(), model.max_context());
   if (!valid.ok()) return valid;
@@ -55,28 +62,34 @@ void SetStatus(const absl::Status& status, v1::ScoreItemReply& item) {
 
 }  // namespace
 
-TeacherServiceImpl::TeacherServiceImpl(v1::ModelInfo model, Batcher& batcher,
+TeacherServiceImpl::TeacherServiceImpl(std::vector<Model> models,
                                        Options options,
                                        metrics::Registry& registry)
-    : model_(std::move(model)),
-      batcher_(batcher),
-      options_(options),
-      registry_(registry) {}
+    : models_(std::move(models)), options_(options), registry_(registry) {}
+
+absl::StatusOr<const TeacherServiceImpl::Model*> TeacherServiceImpl::ModelOf(
+    const std::string& name) const {
+  if (name.empty() && models_.size() == 1) return &models_[0];
+  std::vector<std::string> names;
+  for (const Model& model : models_) {
+    if (model.info.name() == name) return &model;
+    names.push_back(model.info.name());
+  }
+  return absl::NotFoundError(absl::StrCat(
+      "model: found ", name.empty() ? "none" : name, ", expected ",
+      names.size() > 1 ? "one of: " : "", absl::StrJoin(names, ", ")));
+}
 
 absl::Status TeacherServiceImpl::CheckRequest(
-    const v1::ScoreRequest& request) const {
-  if (!request.model().empty() && request.model() != model_.name()) {
-    return absl::NotFoundError(absl::StrCat("model: found ", request.model(),
-                                            ", expected ", model_.name()));
-  }
+    const v1::ScoreRequest& request, const v1::ModelInfo& model) const {
   if (!request.expected_tokenizer_hash().empty() &&
-      request.expected_tokenizer_hash() != model_.tokenizer_hash()) {
-    return Mismatch("tokenizer_hash of the teacher", model_.tokenizer_hash(),
+      request.expected_tokenizer_hash() != model.tokenizer_hash()) {
+    return Mismatch("tokenizer_hash of the teacher", model.tokenizer_hash(),
                     request.expected_tokenizer_hash());
   }
   if (!request.expected_weights_hash().empty() &&
-      request.expected_weights_hash() != model_.weights_hash()) {
-    return Mismatch("weights_hash of the teacher", model_.weights_hash(),
+      request.expected_weights_hash() != model.weights_hash()) {
+    return Mismatch("weights_hash of the teacher", model.weights_hash(),
                     request.expected_weights_hash());
   }
   if (!std::isfinite(request.temperature()) || request.temperature() <= 0) {
@@ -119,14 +132,17 @@ void TeacherServiceImpl::Handle(
     std::function<void(absl::Status, v1::ScoreReply)> done) {
   v1::ScoreReply reply;
   reply.set_request_id(request.request_id());
-  reply.set_weights_hash(model_.weights_hash());
   reply.set_temperature(request.temperature());
   auto finish = [this, done = std::move(done)](absl::Status status,
                                                v1::ScoreReply r) {
     CountAnswer(status);
     done(std::move(status), std::move(r));
   };
-  if (const absl::Status status = CheckRequest(request); !status.ok()) {
+  const absl::StatusOr<const Model*> model = ModelOf(request.model());
+  if (!model.ok()) return finish(model.status(), std::move(reply));
+  const v1::ModelInfo& info = (*model)->info;
+  reply.set_weights_hash(info.weights_hash());
+  if (const absl::Status status = CheckRequest(request, info); !status.ok()) {
     return finish(status, std::move(reply));
   }
   ScoreJob job;
@@ -137,7 +153,7 @@ void TeacherServiceImpl::Handle(
   for (const v1::ScoreItem& item : request.items()) {
     v1::ScoreItemReply& out = *reply.add_items();
     out.set_item_id(item.item_id());
-    absl::StatusOr<ScoreRequest> one = ToRequest(item, model_);
+    absl::StatusOr<ScoreRequest> one = ToRequest(item, info);
     if (!one.ok()) {
       SetStatus(one.status(), out);
       continue;
@@ -148,7 +164,7 @@ void TeacherServiceImpl::Handle(
   if (job.requests.empty()) return finish(absl::OkStatus(), std::move(reply));
 
   const bool want_entropy = request.want_entropy();
-  const absl::Status queued = batcher_.Enqueue(
+  const absl::Status queued = (*model)->batcher->Enqueue(
       std::move(job), [finish, reply, want_entropy,
                        scored](absl::StatusOr<ScoreJobResult> result) mutable {
         if (!result.ok()) return finish(result.status(), std::move(reply));
@@ -169,6 +185,7 @@ void TeacherServiceImpl::Handle(
           out.mutable_entropy()->Add(from.entropy.begin(), from.entropy.end());
         }
         reply.set_tokens(result->tokens);
+        reply.set_cached_tokens(result->cached);
         reply.set_queue_us(absl::ToInt64Microseconds(result->queued));
         reply.set_compute_us(absl::ToInt64Microseconds(result->computed));
         finish(absl::OkStatus(), std::move(reply));
@@ -179,7 +196,7 @@ void TeacherServiceImpl::Handle(
 grpc::ServerUnaryReactor* TeacherServiceImpl::ListModels(
     grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
     v1::ListModelsReply* reply) {
-  *reply->add_models() = model_;
+  for (const Model& model : models_) *reply->add_models() = model.info;
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "atod/v1/teacher.grpc.pb.h"
 #include "common/metrics/metrics.h"
 #include "services/teacher/batcher.h"
@@ -22,8 +24,14 @@ class TeacherServiceImpl final : public v1::TeacherService::CallbackService {
     uint32_t stream_requests = 1024;  // in flight on one stream
   };
 
-  // `batcher` is not owned.
-  TeacherServiceImpl(v1::ModelInfo model, Batcher& batcher, Options options,
+  // One model, under its own name; `batcher` is not owned.
+  struct Model {
+    v1::ModelInfo info;
+    Batcher* batcher;
+  };
+
+  // At least one model, with different names.
+  TeacherServiceImpl(std::vector<Model> models, Options options,
                      metrics::Registry& registry);
 
   // What both RPCs do: calls `done` exactly once, on this or on the batcher's
@@ -43,11 +51,12 @@ class TeacherServiceImpl final : public v1::TeacherService::CallbackService {
  private:
   class Stream;
 
-  absl::Status CheckRequest(const v1::ScoreRequest& request) const;
+  absl::StatusOr<const Model*> ModelOf(const std::string& name) const;
+  absl::Status CheckRequest(const v1::ScoreRequest& request,
+                            const v1::ModelInfo& model) const;
   void CountAnswer(const absl::Status& status);
 
-  const v1::ModelInfo model_;
-  Batcher& batcher_;
+  const std::vector<Model> models_;
   const Options options_;
   metrics::Registry& registry_;
 };

@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "services/teacher/fake_scorer.h"
 #include "services/teacher/teacher_client.h"
+#include "services/teacher/teacher_pool.h"
 
 namespace atod::teacher {
 namespace {
@@ -40,12 +41,20 @@ class Teacher {
   explicit Teacher(v1::ModelInfo info = Info()) { Start(std::move(info)); }
   ~Teacher() { Kill(); }
 
+  // Beside `info`, a model of the same scorer by another name.
+  void Serve(const std::string& name) { second_ = name; }
   void Start(v1::ModelInfo info, Batcher::Options options = {}) {
     registry_ = std::make_unique<metrics::Registry>();
     batcher_ = std::make_unique<Batcher>(std::make_unique<FakeScorer>(state),
                                          options, *registry_);
+    std::vector<TeacherServiceImpl::Model> models = {{info, batcher_.get()}};
+    if (!second_.empty()) {
+      info.set_name(second_);
+      info.set_weights_hash("of " + second_);
+      models.push_back({info, batcher_.get()});
+    }
     service_ = std::make_unique<TeacherServiceImpl>(
-        std::move(info), *batcher_,
+        models,
         TeacherServiceImpl::Options{
             .max_items = 100, .max_tokens = 1000, .stream_requests = 4},
         *registry_);
@@ -73,6 +82,7 @@ class Teacher {
 
  private:
   uint16_t port_ = 0;
+  std::string second_;
   std::unique_ptr<metrics::Registry> registry_;
   std::unique_ptr<Batcher> batcher_;
   std::unique_ptr<TeacherServiceImpl> service_;
@@ -113,6 +123,75 @@ TEST(TeacherService, ListsItsModel) {
   ASSERT_TRUE(stub->ListModels(&context, {}, &reply).ok());
   ASSERT_EQ(reply.models_size(), 1);
   EXPECT_EQ(reply.models(0).SerializeAsString(), Info().SerializeAsString());
+}
+
+TEST(TeacherService, ServesSeveralModelsByName) {
+  Teacher teacher;
+  teacher.Kill();
+  teacher.Serve("small");
+  teacher.Start(Info());
+  v1::ScoreRequest request = Request({10, 11, 12}, 1, 2);
+  const Answer none = Score(teacher, request);
+  EXPECT_EQ(none.status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(none.status.error_message(),
+            "model: found none, expected one of: big, small");
+  request.set_model("small");
+  EXPECT_EQ(Score(teacher, request).reply.weights_hash(), "of small");
+  request.set_model("big");
+  EXPECT_EQ(Score(teacher, request).reply.weights_hash(), "w1");
+  request.mutable_items(0)->set_affinity_key(std::string(257, 'x'));
+  EXPECT_THAT(Score(teacher, request).reply.items(0).message(),
+              HasSubstr("affinity_key: found 257 bytes"));
+}
+
+TEST(TeacherPool, WhatADeadTeacherDidNotAnswerIsAskedOfAnother) {
+  Teacher a, b;
+  TeacherPool pool({a.Connect(), b.Connect()},
+                   {.tokenizer_hash = "tok",
+                    .vocab_size = 1000,
+                    .retry_min = absl::Milliseconds(1)});
+  // As an agent loop does: asks again until there is an answer.
+  const auto answered = [&](const std::string& session) {
+    while (true) {
+      absl::StatusOr<TeacherReply> result;
+      absl::Notification done;
+      pool.Score({.model = "big",
+                  .tokens = {1, 2, 3},
+                  .begin = 1,
+                  .length = 2,
+                  .session = session},
+                 [&](absl::StatusOr<TeacherReply> reply) {
+                   result = std::move(reply);
+                   done.Notify();
+                 });
+      done.WaitForNotification();
+      if (result.ok()) return result->logprobs.size() == 2;
+      EXPECT_TRUE(absl::IsUnavailable(result.status())) << result.status();
+    }
+  };
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(answered(absl::StrCat(i)));
+  a.Kill();
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(answered(absl::StrCat(i % 10)));
+  EXPECT_TRUE(answered(""));
+  b.Kill();
+  a.Start(Info());
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(answered(absl::StrCat(i)));
+}
+
+TEST(TeacherPool, TeachersOfDifferentWeightsAreRefused) {
+  Teacher a, b(Info("tok", "w2"));
+  absl::Notification refused;
+  absl::Status why;
+  TeacherPool pool({a.Connect(), b.Connect()},
+                   {.tokenizer_hash = "tok",
+                    .vocab_size = 1000,
+                    .on_refused = [&](const absl::Status& status) {
+                      if (refused.HasBeenNotified()) return;
+                      why = status;
+                      refused.Notify();
+                    }});
+  refused.WaitForNotification();
+  EXPECT_THAT(why.message(), HasSubstr("weights of teacher big: found w"));
 }
 
 TEST(TeacherService, ScoresTheSpansOfAnItem) {
