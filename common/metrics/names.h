@@ -91,6 +91,8 @@ inline constexpr StepTag kStepTags[] = {
     {"actor/grad_norm", "Gradient norm before clipping"},
     {"actor/lr", "Learning rate"},
     {"actor/updates", "Optimiser updates of the step, skipped ones too"},
+    {"actor/sequence_tokens",
+     "Tokens of the step's sequences, what is context included"},
     {"actor/skipped_updates", "Updates left out, gradient not finite"},
     // How far rollouts are from the learner.
     {"rollout/mismatch_kl",

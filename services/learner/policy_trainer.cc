@@ -63,6 +63,13 @@ double Sum(const std::vector<float>& x) {
   return std::accumulate(x.begin(), x.end(), 0.0);
 }
 
+// What one pass over the step computes, contexts included.
+double SequenceTokens(const StepData& data) {
+  size_t tokens = 0;
+  for (const TrainSequence& s : data.sequences) tokens += s.tokens.size();
+  return static_cast<double>(tokens);
+}
+
 std::vector<int32_t> AllIndices(size_t n) {
   std::vector<int32_t> out(n);
   for (size_t i = 0; i < n; ++i) out[i] = static_cast<int32_t>(i);
@@ -341,6 +348,7 @@ absl::StatusOr<TrainedStep> PolicyTrainer::TrainStep(
   if (updates > skipped)
     out.metrics["actor/grad_norm"] = norm_sum / (updates - skipped);
   out.metrics["actor/updates"] = updates;
+  out.metrics["actor/sequence_tokens"] = SequenceTokens(data);
   out.metrics["actor/skipped_updates"] = skipped;
   out.metrics["actor/lr"] = settings.lr;
   (options.recompute_old ? mismatch : sums.mismatch).PutMetrics(out.metrics);

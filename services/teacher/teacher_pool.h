@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "grpcpp/channel.h"
 #include "services/teacher/teacher_caller.h"
 #include "services/teacher/teacher_client.h"
 
