@@ -75,7 +75,9 @@ def run(layout, args):
         config += ["--set", value]
     watch = Watch()
     watch.start()
+    begin = time.monotonic()
     subprocess.run([args.bin / "atod", "up", *config], cwd=ROOT, check=True)
+    seconds = time.monotonic() - begin
     watch.over.set()
     watch.join()
     steps = [json.loads(line) for line in (ROOT / "runs" / name / "metrics.jsonl").read_text().splitlines()]
@@ -83,11 +85,11 @@ def run(layout, args):
     rollout, teacher = watch.last["rollout"], watch.last["teacher"]
     out = {
         "episodes": rollout["atod_rollout_episodes_total"],
-        "turns": sum(s["episode/length_mean"] for s in steps) / len(steps),
+        "turns": sum(s["episode/length"] for s in steps) / len(steps),
         "rollout": rollout["atod_rollout_computed_prompt_tokens_total"] + rollout["atod_rollout_tokens_total"],
         "teacher": teacher["atod_teacher_tokens_total"] - teacher.get("atod_teacher_cached_tokens_total", 0),
         "learner": sum(s["actor/sequence_tokens"] for s in steps),
-        "seconds": sum(s["timing/step_seconds"] for s in steps),
+        "seconds": seconds,
         "ends": rollout.get("atod_rollout_context_ends_total", 0),
     }
     for which, model in (("before", work / "student"), ("after", ROOT / "runs" / name / "checkpoints/last/model")):
@@ -112,7 +114,7 @@ def main():
     lines = ["| | windowed | growing | windowed / growing |", "|---|---|---|---|"]
     for key, text in (("episodes", "training episodes"), ("turns", "turns an episode"),
                       ("rollout", "tokens computed by the rollout"), ("teacher", "by the teacher"),
-                      ("learner", "by one pass of the learner"), ("seconds", "seconds of all steps"),
+                      ("learner", "by one pass of the learner"), ("seconds", "seconds of the run"),
                       ("ends", "episodes that filled their context")):
         ratio = f"{w[key] / g[key]:.2f}" if g[key] else ""
         form = "{:,.1f}" if key in ("turns", "seconds") else "{:,.0f}"

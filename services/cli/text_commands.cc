@@ -226,23 +226,33 @@ absl::StatusOr<int> Prompt(const std::string& env,
   return 0;
 }
 
+// A text, or a row of atod sft: prompt and response are tokenized apart from
+// each other.
+absl::Status AddRow(const json& row, BpeTrainer& trainer) {
+  if (row.is_object() && row.contains("turns")) {
+    if (!row["turns"].is_array())
+      return BadInput(
+          {"", "turns", 0, JsonPreview(row["turns"]), "a list of turns"});
+    for (const json& turn : row["turns"])
+      ATOD_RETURN_IF_ERROR(AddRow(turn, trainer));
+    return absl::OkStatus();
+  }
+  const bool plain = row.is_object() && row.contains("text");
+  for (const char* key : {"text", "prompt", "response"}) {
+    if (plain != (key == std::string_view("text"))) continue;
+    ATOD_ASSIGN_OR_RETURN(const std::string part, StringAt(row, key, true));
+    trainer.Add(part);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int> TrainTokenizer(const std::vector<std::string>& data,
                                    const BpeTrainer::Options& options,
                                    const std::string& out) {
   BpeTrainer trainer(options);
   for (const std::string& path : data) {
-    ATOD_RETURN_IF_ERROR(
-        ForEachLineOf(path, [&](const json& row) -> absl::Status {
-          const bool plain = row.is_object() && row.contains("text");
-          // Prompt and response are tokenized apart from each other.
-          for (const char* key : {"text", "prompt", "response"}) {
-            if (plain != (key == std::string_view("text"))) continue;
-            ATOD_ASSIGN_OR_RETURN(const std::string part,
-                                  StringAt(row, key, true));
-            trainer.Add(part);
-          }
-          return absl::OkStatus();
-        }));
+    ATOD_RETURN_IF_ERROR(ForEachLineOf(
+        path, [&](const json& row) { return AddRow(row, trainer); }));
   }
   ATOD_RETURN_IF_ERROR(trainer.Write(out));
   ATOD_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(out));

@@ -64,6 +64,11 @@ for i in 1 2; do
   cmp "$work"/trained{1,$i}/tokenizer.json
   rm "$work/demos.jsonl"
 done
+# Rows of whole episodes hold the same.
+printf '{"turns": [{"prompt": "take apple 1", "response": " take apple 1"}]}\n%.0s' {1..9} \
+  >"$work/demos.jsonl"
+"$atod" train-tokenizer --data "$work/demos.jsonl" --vocab-size 300 --out "$work/trained3" >/dev/null
+cmp "$work"/trained{1,3}/tokenizer.json
 same 'a response' "$("$atod" tokenize --model "$work/trained1" \
   <<<'" take apple 1<|im_end|>"' | tr -cd ,)" ,,,
 

@@ -6,6 +6,7 @@
 #include "ATen/ops/_grouped_mm.h"
 #include "ATen/ops/rms_norm.h"
 #include "absl/strings/str_cat.h"
+#include "common/model/torch/row_kernels.h"
 #include "common/model/torch/row_ops.h"
 #include "torch/csrc/autograd/custom_function.h"
 #include "torch/utils.h"
@@ -164,7 +165,8 @@ TorchWeights::TorchWeights(const ModelConfig& config, ParameterArena& arena)
 
 void TorchWeights::Pack() {
   for (TorchMatrix* m : Matrices())
-    m->packed = CpuLinear::Make(m->weight, true);
+    m->packed = HasMatrixTiles() ? CpuLinear::AsStored(m->weight)
+                                 : CpuLinear::Make(m->weight, true);
   // Rows of a tied head are looked up, too.
   head_.packed = CpuLinear::Make(head_.weight, !config_.tie_word_embeddings);
 }

@@ -6,6 +6,7 @@
 #include "ATen/Parallel.h"
 #include "common/model/exact/float_buffer.h"
 #include "common/model/exact/gemm_avx512.h"
+#include "common/model/torch/row_kernels.h"
 #include "torch/utils.h"
 
 namespace atod::model {
@@ -33,6 +34,18 @@ std::shared_ptr<const CpuLinear> CpuLinear::Make(const torch::Tensor& weight,
       new CpuLinear(weight, in_place && weight.size(0) % kPanel == 0));
 }
 
+std::shared_ptr<const CpuLinear> CpuLinear::AsStored(
+    const torch::Tensor& weight) {
+  if (!weight.is_cpu() || weight.scalar_type() != torch::kBFloat16 ||
+      weight.size(1) % 16 != 0 || !Avx512Supported())
+    return nullptr;
+  const std::shared_ptr<CpuLinear> out(new CpuLinear);
+  out->out_ = weight.size(0);
+  out->in_ = weight.size(1);
+  out->stored_ = weight;
+  return out;
+}
+
 CpuLinear::CpuLinear(const torch::Tensor& weight, bool in_place)
     : out_(weight.size(0)), in_(weight.size(1)) {
   const std::vector<int64_t> shape = {PadToPanel(out_) / kPanel, in_, kPanel};
@@ -55,7 +68,7 @@ CpuLinear::CpuLinear(const torch::Tensor& weight, bool in_place)
 }
 
 void CpuLinear::Restore(const torch::Tensor& weight) const {
-  if (weight.data_ptr() != panels_.data_ptr()) return;
+  if (stored_.defined() || weight.data_ptr() != panels_.data_ptr()) return;
   uint16_t* const bits = MutableBits(weight);
   at::parallel_for(0, panels_.size(0), 1, [&](int64_t begin, int64_t end) {
     std::vector<uint16_t> panel(in_ * kPanel);
@@ -105,7 +118,20 @@ torch::Tensor CpuLinear::ApplyFloat(const torch::Tensor& x) const {
   return y;
 }
 
+torch::Tensor CpuLinear::ApplyStored(const torch::Tensor& x) const {
+  const int64_t rows = x.size(0);
+  if (rows > kDotRows) return torch::mm(x, stored_.t());
+  const torch::Tensor wide = x.to(torch::kFloat32).contiguous();
+  const torch::Tensor y = torch::empty({rows, out_}, x.options());
+  at::parallel_for(0, out_, kGroup / 16, [&](int64_t begin, int64_t end) {
+    DotRows(rows, in_, end - begin, wide.data_ptr<float>(),
+            Bits(stored_) + begin * in_, out_, MutableBits(y) + begin);
+  });
+  return y;
+}
+
 torch::Tensor CpuLinear::Apply(const torch::Tensor& x) const {
+  if (stored_.defined()) return ApplyStored(x);
   const torch::Tensor y = torch::empty({x.size(0), out_}, x.options());
   Run(x, MutableBits(y), nullptr);
   return y;

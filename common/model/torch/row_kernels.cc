@@ -182,9 +182,52 @@ void AttendHeads(const QueryHeads<T>& h) {
   }
 }
 
+namespace {
+
+// Two columns of the result at a time.
+template <int R>
+void Dot(int64_t k, int64_t n, const float* x, const uint16_t* w,
+         int64_t stride, uint16_t* out) {
+  for (int64_t j = 0; j < n; j += 2) {
+    const uint16_t* const first = w + j * k;
+    const uint16_t* const second = j + 1 < n ? first + k : first;
+    __m512 a[R], b[R];
+    for (int r = 0; r < R; ++r) a[r] = b[r] = _mm512_setzero_ps();
+    for (int64_t p = 0; p < k; p += kLanes) {
+      const __m512 u = Load(first + p), v = Load(second + p);
+      for (int r = 0; r < R; ++r) {
+        const __m512 left = _mm512_loadu_ps(x + r * k + p);
+        a[r] = _mm512_fmadd_ps(left, u, a[r]);
+        b[r] = _mm512_fmadd_ps(left, v, b[r]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      alignas(64) uint16_t rounded[kLanes];
+      Store(rounded, _mm512_set1_ps(Sum(a[r])));
+      out[r * stride + j] = rounded[0];
+      Store(rounded, _mm512_set1_ps(Sum(b[r])));
+      if (j + 1 < n) out[r * stride + j + 1] = rounded[0];
+    }
+  }
+}
+
+}  // namespace
+
+void DotRows(int64_t rows, int64_t k, int64_t n, const float* x,
+             const uint16_t* w, int64_t stride, uint16_t* out) {
+  constexpr decltype(&Dot<1>) kDots[kDotRows] = {Dot<1>, Dot<2>, Dot<3>,
+                                                 Dot<4>};
+  kDots[rows - 1](k, n, x, w, stride, out);
+}
+
+bool HasMatrixTiles() { return __builtin_cpu_supports("amx-bf16"); }
+
 }  // namespace atod::model
 #else
 namespace atod::model {
+void DotRows(int64_t, int64_t, int64_t, const float*, const uint16_t*, int64_t,
+             uint16_t*) {}
+bool HasMatrixTiles() { return false; }
 template <typename T>
 void RmsNormRow(int64_t, const T*, const T*, float, T*) {}
 template <typename T>

@@ -38,4 +38,14 @@ struct QueryHeads {
 template <typename T>
 void AttendHeads(const QueryHeads<T>& heads);
 
+// Rows of y = x W^T for few rows (at most kDotRows), all of bfloat16 as it is
+// stored: x float32 [rows, k], w [n, k] -> out [rows] of `stride`. Reads W
+// once.
+inline constexpr int64_t kDotRows = 4;
+void DotRows(int64_t rows, int64_t k, int64_t n, const float* x,
+             const uint16_t* w, int64_t stride, uint16_t* out);
+
+// Whether the processor multiplies bfloat16 matrices in tiles (AMX).
+bool HasMatrixTiles();
+
 }  // namespace atod::model
