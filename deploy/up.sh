@@ -48,13 +48,17 @@ fi
 
 # What the growing layout changes: rows of demonstrations are episodes, and a
 # context holds one.
-default_work=data/embedded rows=32 demos=() play=()
+default_work=data/embedded model=deploy/configs/embedded-model.json rows=32 demos=() play=()
 if [[ $layout == growing ]]; then
   default_work+=-growing rows=8 demos=(--layout growing)
-  play=(--set layout=growing --set model.max_context=512)
+  play=(--set layout=growing --set model.max_context=768)
 fi
 work=${ATOD_WORK:-$default_work}
 mkdir -p "$work"
+if [[ $layout == growing ]]; then
+  sed 's/"max_position_embeddings": 512/"max_position_embeddings": 1024/' "$model" >"$work/model.json"
+  model=$work/model.json
+fi
 export OMP_WAIT_POLICY=passive
 
 # once STEP COMMAND…: runs the command unless it, and all before it, ran with
@@ -85,9 +89,9 @@ once demos-student atod games demos --games "$work/games" --split train \
   --forget-look 0.75 --look-rows 4 --noise 0.12 "${demos[@]}" --out "$work/demos-student.jsonl"
 once tokenizer atod train-tokenizer --data "$work/demos-teacher.jsonl" \
   --vocab-size 768 --out "$work/tokenizer"
-once init-teacher atod init-model --config deploy/configs/embedded-model.json \
+once init-teacher atod init-model --config "$model" \
   --tokenizer "$work/tokenizer" --init unit --seed 71 --out "$work/teacher-init"
-once init-student atod init-model --config deploy/configs/embedded-model.json \
+once init-student atod init-model --config "$model" \
   --tokenizer "$work/tokenizer" --init unit --seed 53 --out "$work/student-init"
 sft=(--batch-rows "$rows" --lr 3e-3 --warmup 30 --schedule cosine --weight-decay 0.01
   --grad-clip 1 --beta2 0.95 --threads 0)

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -68,8 +69,13 @@ Model Open(const ModelConfig& config, uint64_t seed, OpenOptions options) {
   return *std::move(model);
 }
 
+// cpu-exact, or torch on the device that $ATOD_TEST_DEVICE names.
 OpenOptions On(bool exact, bool gradients = false) {
-  return {.deterministic = exact, .gradients = gradients, .max_context = 256};
+  const char* device = std::getenv("ATOD_TEST_DEVICE");
+  return {.device = exact || device == nullptr ? "cpu" : device,
+          .deterministic = exact,
+          .gradients = gradients,
+          .max_context = 256};
 }
 
 std::vector<ScoredSequence> RandomBatch(int64_t vocab, int count, int longest,
@@ -129,7 +135,8 @@ TEST(BackEnds, HaveTheSameGradients) {
       EXPECT_TRUE(done.ok()) << done;
       std::vector<torch::Tensor> all;
       for (size_t i = 0; i < model->arena().specs().size(); ++i)
-        all.push_back(model->arena().View(model->arena().gradients, i).clone());
+        all.push_back(
+            model->arena().View(model->arena().gradients, i).cpu().clone());
       return all;
     };
     const auto exact = gradients(true), free = gradients(false);

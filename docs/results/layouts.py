@@ -69,7 +69,7 @@ def run(layout, args):
     sets = [f"name={name}", f"steps={args.steps}", "eval.every=0", f"model.path={work}/student",
             f"teachers.0.path={work}/teacher", f"env.data={work}/games"]
     if layout == "growing":
-        sets += ["layout=growing", "model.max_context=512"]
+        sets += ["layout=growing", "model.max_context=768"]
     config = ["--config", str(ROOT / "deploy/configs/embedded.yaml")]
     for value in sets:
         config += ["--set", value]

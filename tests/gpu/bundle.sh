@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build/gpu-bundle}
 programs=(atod atod-envs atod-learner atod-rollout atod-teacher)
-tests=(cuda_test device_test torch_model_test model_gpu_benchmark)
+tests=(cuda_test device_test language_model_test)
 
 cmake --preset cuda
 cmake --build build/cuda --target atod_cuda "${programs[@]}" "${tests[@]}"

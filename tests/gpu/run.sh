@@ -51,12 +51,16 @@ part() {  # NAME COMMAND…: its output to a log, its verdict to results.jsonl
   fi
 }
 
-for test in cuda_test device_test torch_model_test; do
+for test in cuda_test device_test language_model_test; do
   part "$test" "$here/bin/$test" --gtest_color=no
 done
 model=$results/random-0.6b
+# Ids are drawn at random: which tokens they are does not matter.
+printf '{"text": "You are in the middle of a room."}\n' >"$results/text.jsonl"
+part tokenizer "$here/bin/atod" train-tokenizer --data "$results/text.jsonl" \
+  --vocab-size 300 --out "$results/tokenizer"
 part init-model "$here/bin/atod" init-model --config "$here/config-0.6b.json" \
-  --init hf --out "$model"
+  --tokenizer "$results/tokenizer" --init hf --out "$model"
 for batch in 1 64 128 256; do
   part "decode-$batch" "$here/bin/atod" bench decode --model "$model" \
     --device cuda --dtype bf16 --batch "$batch" --prompt 512 --new 128
@@ -65,6 +69,6 @@ for batch in 1 64 128 256; do
 done
 part train "$here/bin/atod" bench train --model "$model" \
   --device cuda --dtype bf16 --batch 32 --prompt 412 --new 100
-rm -rf "$model"
+rm -rf "$model" "$results/tokenizer" "$results/text.jsonl"
 if ((failed)); then echo "gpu: some parts failed, see $results"; else echo "gpu: all parts passed"; fi
 exit "$failed"

@@ -2,17 +2,20 @@
 package is there, on a random Qwen3-0.6B of transformers' making.
 
 usage: model_speed.py ATOD_PROGRAM MODEL_DIR [--rounds N] [--only NAME,…]
-                      [--gguf FILE] [--json FILE]
+                      [--gguf FILE] [--markdown FILE]
 
-Both sides compute the same tokens with the same threads, in turns; a figure is
-the least of its rounds. Ours are whole processes, loading included, unless the
-line says otherwise; theirs have loaded the model before. Prints one line a
-measurement: seconds of both, how many times faster ours is."""
+Both sides load the model and compute the same tokens with the same threads, in
+turns; a figure is the least of its rounds. Ours are whole processes, theirs
+begin behind Python's imports; what is said to be decoding alone is without the
+loading on both sides. Prints one line a measurement: seconds of both, how many
+times faster ours is; --markdown writes them as a page."""
 
 import argparse
 import json
 import pathlib
 import random
+import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -21,6 +24,25 @@ import torch
 import transformers
 
 THREADS = 2
+PAGE = """# A 0.6B against transformers and llama.cpp, on the CPU
+
+    tests/peers/model_speed.py build/release/bin/atod MODEL --gguf GGUF --markdown docs/results/model-speed.md
+
+Random Qwen3-0.6B, {threads} threads, {cpu}; torch {torch}, transformers
+{transformers}. Both sides in turns in one run, the least of the rounds, in
+seconds; both load the model unless the line speaks of decoding alone.
+
+| work | ours | theirs | times faster | results |
+|---|---|---|---|---|
+{table}
+"""
+
+
+def cpu():
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    name = text.split("model name", 1)[1].split(":", 1)[1].split("\n")[0]
+    flags = [f for f in ("avx512f", "avx512_bf16", "amx_bf16") if f" {f} " in text]
+    return f"{name.strip()} with {', '.join(flags) or 'no AVX-512'}"
 
 
 def make(directory, layers=28):
@@ -117,7 +139,7 @@ def measurements(atod, directory, work):
         "mixed": ("16 prompts of 64 to 319 tokens, 33 new ones each, bfloat16",
                   generate(mixed, 33, "--dtype", "bf16"),
                   lambda m: peer_generate(m, mixed, 33), bf16),
-        "one": ("B = 1, 64 new tokens behind 16, bfloat16 (ours: bench decode)",
+        "one": ("B = 1, 64 new tokens behind 16, bfloat16, decoding alone",
                 decode_one,
                 lambda m: peer_generate(m, [tokens(16, 3)], 64), bf16),
         "score": ("score 8 x (512 shared + 100), bfloat16",
@@ -145,8 +167,10 @@ def compare_results(name, ours, theirs):
 
 def measure(name, row, directory, rounds):
     what, ours, theirs, dtype = row
-    model = peer(directory, dtype)
-    a, b = Timer(ours), Timer(lambda: theirs(model))
+    a, b = Timer(ours), Timer(lambda: theirs(peer(directory, dtype)))
+    if name == "one":
+        model = peer(directory, dtype)
+        b = Timer(lambda: theirs(model))
     for _ in range(rounds):
         a.run()
         b.run()
@@ -155,6 +179,77 @@ def measure(name, row, directory, rounds):
     return {"name": name, "what": what, "ours_s": a.seconds,
             "theirs_s": b.seconds, "ratio": b.seconds / a.seconds,
             "results": compare_results(name, a.result, b.result)}
+
+
+def training_rows(tokenizer):
+    """16 texts whose prompts and responses have 4,096 tokens together, and
+    those tokens: (prompt, response, ids, tokens of the prompt)."""
+    rng, words = random.Random(5), ["take", "apple", "shelf", "open", "drawer",
+                                    "the", "look", "move", "fridge", "cool"]
+    end = tokenizer.token_to_id("<|im_end|>")
+    rows = []
+    for i in range(16):
+        length = 64 + 384 * i // 15
+        prompt = " ".join(rng.choice(words) for _ in range(length - 33))
+        response = "".join(" " + rng.choice(words) for _ in range(32))
+        first = tokenizer.encode(prompt).ids
+        rows.append((prompt, response,
+                     first + tokenizer.encode(response).ids + [end], len(first)))
+    return rows
+
+
+def measure_train(atod, directory, work, rounds):
+    """One update of supervised fine-tuning, AdamW included."""
+    import tokenizers
+    small = pathlib.Path(work) / "four-layers"
+    make(small, layers=4)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(pathlib.Path(directory) / name, small / name)
+    rows = training_rows(tokenizers.Tokenizer.from_file(
+        str(small / "tokenizer.json")))
+    data = pathlib.Path(work) / "train.jsonl"
+    data.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n"
+                            for p, r, *_ in rows))
+    total = sum(len(ids) for _, _, ids, _ in rows)
+    updates = 2 * rounds
+
+    def ours():
+        out = subprocess.run(
+            [atod, "sft", "--model", str(small), "--data", str(data), "--out",
+             str(small) + "-out", "--dtype", "bf16", "--deterministic", "false",
+             "--updates", str(updates), "--batch-rows", "16", "--lr", "1e-6",
+             "--warmup", "0"], capture_output=True, text=True, check=True).stdout
+        found = [(float(loss), float(rate)) for loss, rate in re.findall(
+            r"loss ([\d.]+) .* (\d+) tokens/s", out)]
+        return found[0][0], total / max(rate for _, rate in found)
+
+    def theirs():
+        model = peer(str(small), torch.bfloat16).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+        longest = max(len(ids) for _, _, ids, _ in rows)
+        ids = torch.zeros(16, longest, dtype=torch.long)
+        mask, labels = ids.clone(), torch.full_like(ids, -100)
+        for i, (_, _, row, begin) in enumerate(rows):
+            ids[i, :len(row)] = torch.tensor(row)
+            mask[i, :len(row)] = 1
+            labels[i, begin:len(row)] = torch.tensor(row[begin:])
+        first, least = None, float("inf")
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            loss = model(ids, attention_mask=mask, labels=labels).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            least = min(least, time.perf_counter() - begin)
+            first = first if first is not None else loss.item()
+        return first, least
+
+    (loss, a), (peer_loss, b) = ours(), theirs()
+    return {"name": "train", "what": f"an update of 16 rows of 64 to 448 tokens, {total} "
+            "together, packed against padded, 4 layers, bfloat16",
+            "ours_s": a, "theirs_s": b, "ratio": b / a,
+            "results": f"losses {loss:.4f} and {peer_loss:.4f}"}
 
 
 def measure_llama(atod, directory, gguf, rounds):
@@ -176,7 +271,7 @@ def measure_llama(atod, directory, gguf, rounds):
             llama.eval([llama.sample(temp=0)])
         best["theirs"] = max(best["theirs"],
                              64 / (time.perf_counter() - begin))
-    return {"name": "llama", "what": "B = 1, decode, bfloat16, tokens/s, "
+    return {"name": "llama", "what": "B = 1, bfloat16, seconds a token, decoding alone, "
             f"llama.cpp ({llama_cpp.__version__})",
             "ours_s": 1 / best["ours"], "theirs_s": 1 / best["theirs"],
             "ratio": best["ours"] / best["theirs"], "results": ""}
@@ -189,7 +284,7 @@ def main():
     flags.add_argument("--rounds", type=int, default=3)
     flags.add_argument("--only", default="")
     flags.add_argument("--gguf", help="the same model as bf16 GGUF")
-    flags.add_argument("--json", type=pathlib.Path)
+    flags.add_argument("--markdown", type=pathlib.Path)
     args = flags.parse_args()
     torch.set_num_threads(THREADS)
     transformers.utils.logging.disable_progress_bar()
@@ -201,17 +296,26 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         rows = measurements(args.atod, args.model, work)
         for name in args.only.split(",") if args.only else [
-                *rows, *(["llama"] if args.gguf else [])]:
-            out.append(measure_llama(args.atod, args.model, args.gguf,
-                                     args.rounds) if name == "llama" else
-                       measure(name, rows[name], args.model, args.rounds))
+                *rows, "train", *(["llama"] if args.gguf else [])]:
+            if name == "llama":
+                out.append(measure_llama(args.atod, args.model, args.gguf,
+                                         args.rounds))
+            elif name == "train":
+                out.append(measure_train(args.atod, args.model, work,
+                                         args.rounds))
+            else:
+                out.append(measure(name, rows[name], args.model, args.rounds))
             row = out[-1]
             print(f"{row['what']}: {row['ours_s']:.2f} s against "
                   f"{row['theirs_s']:.2f} s: {row['ratio']:.2f}x"
                   + (f" ({row['results']})" if row["results"] else ""),
                   flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(out, indent=1) + "\n")
+    if args.markdown:
+        lines = [f"| {r['what']} | {r['ours_s']:.3g} | {r['theirs_s']:.3g} | "
+                 f"{r['ratio']:.2f} | {r['results']} |" for r in out]
+        args.markdown.write_text(PAGE.format(
+            torch=torch.__version__, transformers=transformers.__version__,
+            threads=THREADS, cpu=cpu(), table="\n".join(lines)))
 
 
 if __name__ == "__main__":
