@@ -79,6 +79,8 @@ class Engine {
   // Frees what the session holds, at the end of its living request if there is
   // one. Nothing happens for a session that holds nothing.
   virtual void EndSession(uint64_t session) = 0;
+  // Drops a request; its session keeps what it holds. False: it does not live.
+  virtual bool Cancel(uint64_t id) = 0;
   // Queued and active requests are dropped, sessions end.
   virtual void CancelAll() = 0;
   virtual EngineStats stats() const = 0;
@@ -92,8 +94,6 @@ class ModelEngine : public Engine {
   // the old weights stay.
   virtual absl::Status InstallWeights(
       const weights::WeightSnapshot& snapshot) = 0;
-  // Drops a request; its session keeps what it holds. False: it does not live.
-  virtual bool Cancel(uint64_t id) = 0;
   // Tokens sampled so far for a living request; until the next call.
   virtual absl::Span<const int32_t> Sampled(uint64_t id) const = 0;
   virtual const model::ModelConfig& config() const = 0;

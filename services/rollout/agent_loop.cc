@@ -645,14 +645,19 @@ void AgentLoop::OnScore(uint64_t id, ScoredSpan which, absl::Time sent,
   if (!reply.ok()) {
     if (IsFinal(reply.status()) || TooManyFaults(*e, reply.status()))
       return Fail(*e, "teacher", reply.status());
-    spdlog::warn("{}: scoring will be repeated: {}", Name(e->out),
-                 std::string(reply.status().message()));
+    const std::string why(reply.status().message());
+    spdlog::warn("{}: scoring will be repeated: {}", Name(e->out), why);
+    if (absl::IsDeadlineExceeded(reply.status()) &&
+        !std::exchange(teacher_silent_, true))
+      LogWarning(absl::StrCat("no teacher answers: ", why,
+                              "; episodes wait for their scores"));
     Post(options_.retry_max, [id, which](AgentLoop& loop) {
       Episode* episode = loop.Find(id);
       if (episode != nullptr) loop.SendScore(*episode, which);
     });
     return;
   }
+  teacher_silent_ = false;
   const absl::Duration waited = clock_.Now() - sent;
   v1::Turn& turn = *e->out.mutable_turns(static_cast<int>(to.turn()));
   turn.set_teacher_us(
@@ -730,6 +735,8 @@ void AgentLoop::Cancel(uint64_t lease_id) {
       ++it;
       continue;
     }
+    // Nobody waits for its response.
+    if (engine_.Cancel(it->first)) --generating_;
     StopPlaying(*it->second);
     it = episodes_.erase(it);
   }

@@ -184,7 +184,8 @@ class AgentLoop {
   size_t generating_ = 0;  // requests in the engine
   Silence env_silence_;
   absl::Time env_heard_ = absl::InfinitePast();
-  absl::Status refused_;  // why Poll fails
+  absl::Status refused_;         // why Poll fails
+  bool teacher_silent_ = false;  // said, and not answered since
   bool warned_of_cut_ = false;
   bool warned_of_room_ = false;
   prometheus::Counter& prompt_tokens_;

@@ -98,6 +98,11 @@ class FakeEngine final : public engine::Engine {
   }
   bool has_work() const override { return !living_.empty(); }
   void EndSession(uint64_t session) override { ended.push_back(session); }
+  bool Cancel(uint64_t id) override {
+    return std::erase_if(living_, [&](const engine::EngineRequest& living) {
+             return living.id == id;
+           }) > 0;
+  }
   void CancelAll() override { living_.clear(); }
   engine::EngineStats stats() const override { return counted; }
 
