@@ -647,7 +647,8 @@ void AgentLoop::OnScore(uint64_t id, ScoredSpan which, absl::Time sent,
       return Fail(*e, "teacher", reply.status());
     const std::string why(reply.status().message());
     spdlog::warn("{}: scoring will be repeated: {}", Name(e->out), why);
-    if (absl::IsDeadlineExceeded(reply.status()) &&
+    teacher_silence_ = std::min(teacher_silence_, sent);
+    if (clock_.Now() - teacher_silence_ >= options_.teacher_patience &&
         !std::exchange(teacher_silent_, true))
       LogWarning(absl::StrCat("no teacher answers: ", why,
                               "; episodes wait for their scores"));
@@ -658,6 +659,7 @@ void AgentLoop::OnScore(uint64_t id, ScoredSpan which, absl::Time sent,
     return;
   }
   teacher_silent_ = false;
+  teacher_silence_ = absl::InfiniteFuture();
   const absl::Duration waited = clock_.Now() - sent;
   v1::Turn& turn = *e->out.mutable_turns(static_cast<int>(to.turn()));
   turn.set_teacher_us(

@@ -62,6 +62,8 @@ class AgentLoop {
     // Wait before a failed call is repeated; doubles up to the second value.
     absl::Duration retry_min = absl::Milliseconds(50);
     absl::Duration retry_max = absl::Seconds(5);
+    // So long without any answer of a teacher is said on the terminal.
+    absl::Duration teacher_patience = absl::Seconds(120);
   };
 
   // Nothing is owned. `teachers` may be null when no lease names one.
@@ -184,8 +186,10 @@ class AgentLoop {
   size_t generating_ = 0;  // requests in the engine
   Silence env_silence_;
   absl::Time env_heard_ = absl::InfinitePast();
-  absl::Status refused_;         // why Poll fails
-  bool teacher_silent_ = false;  // said, and not answered since
+  absl::Status refused_;  // why Poll fails
+  // Since when no teacher has answered, and whether that was said.
+  absl::Time teacher_silence_ = absl::InfiniteFuture();
+  bool teacher_silent_ = false;
   bool warned_of_cut_ = false;
   bool warned_of_room_ = false;
   prometheus::Counter& prompt_tokens_;

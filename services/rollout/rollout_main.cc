@@ -177,7 +177,8 @@ absl::Status Play(const config::ProgramArgs& args, StopSwitch& stop) {
       {.name = name,
        .loop = {.slots = config.rollout().slots(),
                 .max_context = static_cast<uint32_t>(engine->max_context()),
-                .nonce = life},
+                .nonce = life,
+                .teacher_patience = absl::Seconds(rpc.timeout_seconds())},
        .install =
            [&](const weights::WeightSnapshot& snapshot) {
              return engine->InstallWeights(snapshot);

@@ -25,7 +25,8 @@ uint64_t CountFresh(const ScoreJob& job) {
 }
 
 bool SameOptions(const ScoreOptions& a, const ScoreOptions& b) {
-  return a.temperature == b.temperature && a.want_entropy == b.want_entropy;
+  return a.temperature == b.temperature && a.want_entropy == b.want_entropy &&
+         a.top_k == b.top_k;
 }
 
 }  // namespace
@@ -42,6 +43,9 @@ Batcher::Batcher(std::unique_ptr<Scorer> scorer, Options options,
           registry.Histogram(metrics::kTeacherBatchTokens, metrics::Sizes())),
       queue_seconds_(registry.Histogram(metrics::kTeacherQueueSeconds)),
       compute_seconds_(registry.Histogram(metrics::kTeacherComputeSeconds)),
+      answering_([this] {
+        while (auto answer = answers_.Pop()) (*answer)();
+      }),
       thread_([this] { Run(); }) {}
 
 Batcher::~Batcher() {
@@ -55,6 +59,8 @@ Batcher::~Batcher() {
     waiting.done(absl::UnavailableError("the teacher shuts down"));
   }
   thread_.join();
+  answers_.Close();
+  answering_.join();
 }
 
 absl::Status Batcher::Enqueue(ScoreJob job, Done done) {
@@ -74,6 +80,7 @@ absl::Status Batcher::Enqueue(ScoreJob job, Done done) {
                      " tokens of ", options_.queue_tokens));
   }
   queue_tokens_ += waiting.tokens;
+  queue_fresh_ += waiting.fresh;
   queue_items_.Increment(static_cast<double>(waiting.job.requests.size()));
   queue_.push_back(std::move(waiting));
   return absl::OkStatus();
@@ -110,6 +117,7 @@ std::vector<Batcher::Waiting> Batcher::TakeBatch() {
     }
   }
   queue_tokens_ -= tokens;
+  queue_fresh_ -= fresh;
   return batch;
 }
 
@@ -150,7 +158,8 @@ void Batcher::Score(std::vector<Waiting> batch) {
     const absl::Duration queued = begin - waiting.since;
     queue_seconds_.Observe(absl::ToDoubleSeconds(queued));
     if (!results.ok()) {
-      waiting.done(results.status());
+      answers_.Push([done = std::move(waiting.done),
+                     status = results.status()] { done(status); });
       continue;
     }
     ScoreJobResult result;
@@ -164,7 +173,8 @@ void Batcher::Score(std::vector<Waiting> batch) {
       result.results.push_back(std::move((*results)[next++]));
     }
     cached_total_.Increment(static_cast<double>(result.cached));
-    waiting.done(std::move(result));
+    answers_.Push([done = std::move(waiting.done),
+                   r = std::move(result)]() mutable { done(std::move(r)); });
   }
 }
 

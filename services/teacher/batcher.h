@@ -8,10 +8,12 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/base/queue.h"
 #include "common/metrics/metrics.h"
 #include "services/teacher/scorer.h"
 
@@ -50,8 +52,9 @@ class Batcher {
   // Fails what still waits with UNAVAILABLE and joins.
   ~Batcher();
 
-  // When OK, `done` runs exactly once, on the batcher's thread; it must not
-  // block. RESOURCE_EXHAUSTED: the queue is full, try later.
+  // When OK, `done` runs exactly once, on a thread of the batcher's that
+  // answers while the next batch is scored; it must not block.
+  // RESOURCE_EXHAUSTED: the queue is full, try later.
   absl::Status Enqueue(ScoreJob job, Done done);
 
  private:
@@ -69,7 +72,7 @@ class Batcher {
   std::vector<Waiting> TakeBatch();
   void Score(std::vector<Waiting> batch);
   bool FullOrClosed() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return closed_ || queue_tokens_ >= options_.batch_tokens;
+    return closed_ || queue_fresh_ >= options_.batch_tokens;
   }
   bool SomeOrClosed() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return closed_ || !queue_.empty();
@@ -87,7 +90,10 @@ class Batcher {
   absl::Mutex mutex_;
   std::deque<Waiting> queue_ ABSL_GUARDED_BY(mutex_);
   uint64_t queue_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t queue_fresh_ ABSL_GUARDED_BY(mutex_) = 0;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  Queue<absl::AnyInvocable<void()>> answers_;
+  std::thread answering_;
   std::thread thread_;  // last: uses all of the above
 };
 

@@ -1,6 +1,7 @@
 #include "services/teacher/scorer.h"
 
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "common/base/status_macros.h"
@@ -94,20 +95,27 @@ class ModelScorer : public Scorer {
         ATOD_RETURN_IF_ERROR(model_->CopyCache(copy.from, copy.to, copy.rows));
     ATOD_ASSIGN_OR_RETURN(
         const model::ScoreOutput out,
-        model_->Score(forward.batch, {.temperature = options.temperature,
-                                      .want_entropy = options.want_entropy}));
+        model_->Score(forward.batch,
+                      {.temperature = options.temperature,
+                       .want_entropy = options.want_entropy,
+                       .top_k = static_cast<int32_t>(options.top_k)}));
     int64_t offset = 0;
     for (size_t i = 0; i < forward.batch.size(); ++i) {
       const model::ScoredSequence& scored = forward.batch[i];
       int64_t n = 0;
       for (const TokenSpan& span : scored.spans) n += span.length;
-      const auto part = [&](const std::vector<float>& all) {
-        return std::vector<float>(all.begin() + offset,
-                                  all.begin() + offset + n);
+      // `each` numbers a token.
+      const auto part = [&](const auto& all, int64_t each) {
+        return std::decay_t<decltype(all)>(all.begin() + offset * each,
+                                           all.begin() + (offset + n) * each);
       };
       ScoreResult& result = results[forward.first + i];
-      result.logprobs = part(out.logprobs);
-      if (options.want_entropy) result.entropy = part(out.entropy);
+      result.logprobs = part(out.logprobs, 1);
+      if (options.want_entropy) result.entropy = part(out.entropy, 1);
+      if (options.top_k > 0) {
+        result.top_ids = part(out.top_ids, options.top_k);
+        result.top_logprobs = part(out.top_logprobs, options.top_k);
+      }
       result.cached = static_cast<uint64_t>(scored.cached);
       offset += n;
       if (engine::Sequence* const s = forward.sequences[i]; s != nullptr)

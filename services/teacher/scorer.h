@@ -25,13 +25,19 @@ struct ScoreResult {
   // before it; spans concatenated.
   std::vector<float> logprobs;
   std::vector<float> entropy;  // nats, at temperature; only if asked for
+  // ScoreOptions.top_k of each scored token, falling.
+  std::vector<int32_t> top_ids;
+  std::vector<float> top_logprobs;
   uint64_t cached = 0;  // tokens, from the first, that were not computed again
 };
 
 struct ScoreOptions {
   float temperature = 1;  // > 0
   bool want_entropy = false;
+  uint32_t top_k = 0;  // at most kMaxTopK and the vocabulary
 };
+
+inline constexpr uint32_t kMaxTopK = 256;
 
 // A frozen model that scores token ids. Not thread-safe.
 class Scorer {

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <string>
 
 #include "common/base/rng.h"
@@ -60,6 +61,31 @@ TEST(Scorer, AnswersDoNotDependOnHowRequestsAreSplit) {
     EXPECT_EQ(whole[i].entropy, split[i].entropy);
   }
   EXPECT_NE(whole[0].logprobs, whole[1].logprobs);
+}
+
+TEST(Scorer, GivesTheMostLikelyTokensOfEveryPosition) {
+  const std::string dir = MakeModel();
+  auto loaded = MakeScorer(dir, {}).value();
+  ScoreRequest request{{1, 2, 3, 4, 5, 6}, {{1, 2}, {4, 2}}};
+  const auto scored =
+      loaded.scorer->Score({request, request}, {.temperature = 1, .top_k = 60});
+  ASSERT_TRUE(scored.ok());
+  const ScoreResult& result = scored->at(1);
+  ASSERT_EQ(result.top_ids.size(), 4u * 60);
+  const int32_t wanted[] = {2, 3, 5, 6};
+  for (int i = 0; i < 4; ++i) {
+    double sum = 0;
+    for (int k = 60 * i; k < 60 * (i + 1); ++k) {
+      sum += std::exp(result.top_logprobs[k]);
+      if (k > 60 * i) {
+        EXPECT_LE(result.top_logprobs[k], result.top_logprobs[k - 1]);
+      }
+      if (result.top_ids[k] == wanted[i]) {
+        EXPECT_NEAR(result.top_logprobs[k], result.logprobs[i], 1e-5);
+      }
+    }
+    EXPECT_NEAR(sum, 1, 1e-4);  // of all 60 words
+  }
 }
 
 // Episodes that grow turn by turn, scored in one call or one by one, with more

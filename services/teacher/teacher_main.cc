@@ -65,6 +65,9 @@ absl::StatusOr<Opened> Open(const v1::RunConfig& config, int i) {
   info.set_back_end(loaded.back_end.name);
   spdlog::info("model {}: back end {}, device {}, dtype {}", info.name(),
                info.back_end(), info.device(), info.dtype());
+  if (const uint64_t kept = config::TeacherKvTokens(config, i); kept > 0)
+    spdlog::info("model {}: keeps keys and values of {} tokens of episodes",
+                 info.name(), kept);
   out.scorer = std::move(loaded.scorer);
   return out;
 }

@@ -1,5 +1,6 @@
 #include "services/teacher/teacher_service.h"
 
+#include <algorithm>
 #include <cmath>
 #include <deque>
 #include <memory>
@@ -97,6 +98,11 @@ absl::Status TeacherServiceImpl::CheckRequest(
         absl::StrCat("temperature: found ", request.temperature(),
                      ", expected a number above 0"));
   }
+  if (request.top_k() > std::min(kMaxTopK, model.vocab_size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("top_k: found ", request.top_k(), ", expected at most ",
+                     std::min(kMaxTopK, model.vocab_size())));
+  }
   if (request.items().empty() ||
       request.items_size() > static_cast<int>(options_.max_items)) {
     return absl::InvalidArgumentError(
@@ -147,7 +153,8 @@ void TeacherServiceImpl::Handle(
   }
   ScoreJob job;
   job.options = {.temperature = request.temperature(),
-                 .want_entropy = request.want_entropy()};
+                 .want_entropy = request.want_entropy(),
+                 .top_k = request.top_k()};
   // Of each item that is scored: its place in the reply and its length.
   std::vector<std::pair<int, size_t>> scored;
   for (const v1::ScoreItem& item : request.items()) {
@@ -183,6 +190,9 @@ void TeacherServiceImpl::Handle(
           out.mutable_logprobs()->Add(from.logprobs.begin(),
                                       from.logprobs.end());
           out.mutable_entropy()->Add(from.entropy.begin(), from.entropy.end());
+          out.mutable_top_ids()->Add(from.top_ids.begin(), from.top_ids.end());
+          out.mutable_top_logprobs()->Add(from.top_logprobs.begin(),
+                                          from.top_logprobs.end());
         }
         reply.set_tokens(result->tokens);
         reply.set_cached_tokens(result->cached);

@@ -139,6 +139,10 @@ TEST(TeacherService, ServesSeveralModelsByName) {
   EXPECT_EQ(Score(teacher, request).reply.weights_hash(), "of small");
   request.set_model("big");
   EXPECT_EQ(Score(teacher, request).reply.weights_hash(), "w1");
+  request.set_top_k(257);
+  EXPECT_EQ(Score(teacher, request).status.error_message(),
+            "top_k: found 257, expected at most 256");
+  request.set_top_k(0);
   request.mutable_items(0)->set_affinity_key(std::string(257, 'x'));
   EXPECT_THAT(Score(teacher, request).reply.items(0).message(),
               HasSubstr("affinity_key: found 257 bytes"));
