@@ -79,7 +79,7 @@ def whole_run(args):
             "algorithm.group_size": 4, "optimizer.updates_per_step": 1, "optimizer.micro_batch_tokens": 1024,
             "optimizer.lr": 1e-6, "rollout.slots": 8, "checkpoint.keep_weights": "false", "threads.rollout": 2,
             "threads.teacher": 2})
-    lines = ["| process | plan, GiB | peak resident, GiB |", "|---|---|---|"]
+    lines = ["| process | plan, GiB | peak resident, GiB (libraries, and pages of files that were read or written, included) |", "|---|---|---|"]
     for process in ("learner", "rollout", "teacher"):
         planned = re.search(rf"^  {process}: ([\d.]+) GiB", plan, re.M)
         lines.append(f"| {process} | {planned[1]} | {peaks[f'atod-{process}'] / GIB:.1f} |")
