@@ -215,7 +215,7 @@ def measure_train(atod, directory, work, rounds):
     data.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n"
                             for p, r, *_ in rows))
     total = sum(len(ids) for _, _, ids, _ in rows)
-    updates = 2 * rounds
+    updates = rounds + 1
 
     def ours():
         out = subprocess.run(
