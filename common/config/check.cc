@@ -63,6 +63,13 @@ absl::Status CheckRollout(const LoadedConfig& loaded) {
       absl::StrCat("at most rollout.batch_tokens, ", rollout.batch_tokens()));
 }
 
+// The configured ones; 0: of all episodes under way, as long as they can be.
+uint64_t KvTokens(const v1::RunConfig& config, uint64_t configured) {
+  return configured > 0 ? configured
+                        : uint64_t{config.rollout().slots()} *
+                              config.model().max_context();
+}
+
 }  // namespace
 
 bool ExactCanRun(const v1::RunConfig& config) {
@@ -70,19 +77,13 @@ bool ExactCanRun(const v1::RunConfig& config) {
 }
 
 uint64_t RolloutKvTokens(const v1::RunConfig& config) {
-  const uint64_t own = config.rollout().kv_tokens();
-  return own > 0 ? own
-                 : uint64_t{config.rollout().slots()} *
-                       config.model().max_context();
+  return KvTokens(config, config.rollout().kv_tokens());
 }
 
 uint64_t TeacherKvTokens(const v1::RunConfig& config, int teacher) {
   if (config.layout() != "growing" || teacher >= config.teachers_size())
     return 0;
-  const uint64_t own = config.teachers(teacher).kv_tokens();
-  return own > 0 ? own
-                 : uint64_t{config.rollout().slots()} *
-                       config.model().max_context();
+  return KvTokens(config, config.teachers(teacher).kv_tokens());
 }
 
 absl::Status CheckTogether(const LoadedConfig& loaded) {

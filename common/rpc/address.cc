@@ -96,4 +96,16 @@ absl::StatusOr<std::string> ListenAddress(const std::string& bind,
   return out.ToString();
 }
 
+absl::StatusOr<std::string> ListenAddressAt(const std::string& bind,
+                                            const std::string& addresses,
+                                            uint32_t index,
+                                            const std::string& field) {
+  ATOD_ASSIGN_OR_RETURN(const std::vector<Address> all,
+                        ParseAddresses(addresses, field));
+  if (index >= all.size())
+    return absl::InvalidArgumentError(
+        absl::StrCat("--index is past the end of ", field));
+  return ListenAddress(bind, all[index].ToString(), field);
+}
+
 }  // namespace atod::rpc

@@ -33,4 +33,10 @@ absl::StatusOr<std::string> ListenAddress(const std::string& bind,
                                           const std::string& address,
                                           const std::string& field);
 
+// The same for the `index`-th (--index) of the addresses of several processes.
+absl::StatusOr<std::string> ListenAddressAt(const std::string& bind,
+                                            const std::string& addresses,
+                                            uint32_t index,
+                                            const std::string& field);
+
 }  // namespace atod::rpc

@@ -66,6 +66,9 @@ TEST(Address, IsParsedAndBadOnesNameTheField) {
   EXPECT_EQ(*ListenAddress("0.0.0.0", "learner:7701", "x"), "0.0.0.0:7701");
   EXPECT_EQ(*ListenAddress("::", "learner:7701", "x"), "[::]:7701");
   EXPECT_FALSE(ListenAddress("0.0.0.0:1", "learner:7701", "x").ok());
+  EXPECT_EQ(*ListenAddressAt("0.0.0.0", "a:1,b:2", 1, "x"), "0.0.0.0:2");
+  EXPECT_EQ(ListenAddressAt("0.0.0.0", "a:1,b:2", 2, "x").status().message(),
+            "--index is past the end of x");
 }
 
 TEST(Address, APeerOnPort0OrInPlaintextBeyondLoopbackIsRefused) {

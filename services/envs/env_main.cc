@@ -25,15 +25,10 @@ absl::Status Serve(const config::ProgramArgs& args,
                    rpc::ShutdownSignals& signals) {
   signals.EndAtOnce(true);
   const v1::RunConfig& config = args.loaded.config;
-  // Of several addresses the --index-th is ours.
-  ATOD_ASSIGN_OR_RETURN(const std::vector<rpc::Address> addresses,
-                        rpc::ParseAddresses(config.rpc().envs(), "rpc.envs"));
-  if (args.index >= addresses.size())
-    return absl::InvalidArgumentError("--index is past the end of rpc.envs");
   ATOD_ASSIGN_OR_RETURN(
       const std::string listen,
-      rpc::ListenAddress(config.rpc().bind(), addresses[args.index].ToString(),
-                         "rpc.envs"));
+      rpc::ListenAddressAt(config.rpc().bind(), config.rpc().envs(), args.index,
+                           "rpc.envs"));
   ATOD_ASSIGN_OR_RETURN(std::shared_ptr<const Environment> env,
                         OpenEnvironment(config.env()));
   const std::string left_out = LeftOutText(env->description(), "");

@@ -83,16 +83,10 @@ absl::Status Serve(const config::ProgramArgs& args,
                      .found = "nothing",
                      .expected = "the folder of a model"});
   }
-  // Of several addresses the --index-th is ours.
-  ATOD_ASSIGN_OR_RETURN(
-      const std::vector<rpc::Address> addresses,
-      rpc::ParseAddresses(config.rpc().teacher(), "rpc.teacher"));
-  if (args.index >= addresses.size())
-    return absl::InvalidArgumentError("--index is past the end of rpc.teacher");
   ATOD_ASSIGN_OR_RETURN(
       const std::string listen,
-      rpc::ListenAddress(config.rpc().bind(), addresses[args.index].ToString(),
-                         "rpc.teacher"));
+      rpc::ListenAddressAt(config.rpc().bind(), config.rpc().teacher(),
+                           args.index, "rpc.teacher"));
   model::SetComputeThreads(config.threads().teacher());
   std::vector<Opened> opened;
   for (int i = 0; i < config.teachers_size(); ++i) {

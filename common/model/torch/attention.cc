@@ -74,11 +74,11 @@ Varlen::Varlen(std::vector<AttentionSegment> segments,
   all_cached_ =
       !segments_.empty() && static_cast<int64_t>(rows.size()) ==
                                 segments_.back().row + segments_.back().rows;
+  if (device.is_cpu()) return;
   if (!none_cached_) {
     cached_rows_ = OnDevice(rows, torch::kInt64, device);
     cache_rows_ = OnDevice(places, torch::kInt64, device);
   }
-  if (device.is_cpu()) return;
   cu_q_ = OnDevice(cu_q, torch::kInt32, device);
   cu_k_ = OnDevice(cu_k, torch::kInt32, device);
   used_k_ = OnDevice(used, torch::kInt32, device);
@@ -98,11 +98,10 @@ void Varlen::WriteCache(int64_t layer, const torch::Tensor& k,
                         const torch::Tensor& v) const {
   torch::Tensor& cache = (*caches_)[layer];
   const int64_t heads = k.size(1);
-  const auto part = [&](const torch::Tensor& x) {
-    return all_cached_ ? x : x.index_select(0, cached_rows_);
-  };
   if (!cache.is_cpu()) {
-    cache.index_copy_(0, cache_rows_, part(torch::cat({k, v}, 1)));
+    const torch::Tensor kv = torch::cat({k, v}, 1);
+    cache.index_copy_(0, cache_rows_,
+                      all_cached_ ? kv : kv.index_select(0, cached_rows_));
     return;
   }
   // Neighbours in the batch are neighbours in the cache.

@@ -53,6 +53,7 @@ class Varlen {
   std::vector<AttentionSegment> segments_;
   std::vector<torch::Tensor>* caches_;
   bool all_cached_ = false, none_cached_ = true, no_parents_ = true;
+  // On a GPU.
   torch::Tensor cached_rows_;  // int64: rows of the batch that have a region
   torch::Tensor cache_rows_;   // int64: where their keys go
   // Flash only: int32 starts of queries and keys, lengths of the keys.
